@@ -1,0 +1,76 @@
+/* policy.h - the policy file and its events. A Lua state is made by running the whole file; it is used by one fiber at a time and
+ * goes back to the worker's pool after a call that succeeded (contracts B2). Compiled chunks are shared by all states.
+ * Lua runs only under lua_pcall. Functions called by Lua may yield the fiber: fibers are stackful. */
+#pragma once
+
+#include "base/clock.h"
+#include "mail/message.h"
+
+#include <lua.h>
+
+struct policy_params {
+	const char *file;
+	bool is_validating;    /* global _VALIDATING_CONFIG */
+	const char *version;   /* kumo.version */
+};
+/** Registers what a fresh state gets (bind_*.c, before policy_start). Called for each new state with the `kumo` table on top. */
+typedef void policy_open_fn(lua_State *L);
+void policy_add_library(policy_open_fn *fn);
+
+/** Reads and compiles the file and runs it once. -1 ERR_LUA with the message, file, line. From a fiber. */
+MUST_CHECK int policy_start(const struct policy_params *p);
+void policy_stop(void);               /* frees pools; on worker 0, after the last call */
+bool policy_is_validating(void);
+/** Re-reads the file for states made from now on; older states are not reused. A file that fails to compile is logged
+ * and the one before stays. Any thread. */
+void policy_bump_epoch(void);
+uint64_t policy_epoch(void);
+typedef void policy_epoch_fn(void *arg, uint64_t epoch);
+void policy_on_epoch(policy_epoch_fn *fn, void *arg);      /* called on the bumping thread */
+
+void policy_set_max_age(dur_t age);
+void policy_set_max_uses(uint32_t n);
+void policy_set_max_spares(uint32_t n);
+void policy_set_gc_on_put(uint8_t pct);
+
+/** True when a handler is registered: the fast way past events that nobody handles. */
+bool policy_has_handler(const char *event);
+
+/** Calling an event. begin takes a state (L); push the arguments on c.L, then run, read the results from the stack (they start at
+ * index c.result_idx), and end in every case after a begin that returned 1. */
+struct policy_call {
+	lua_State *L;
+	struct policy_state *state;
+	const char *event;
+	int base;          /* stack height before the arguments */
+	int result_idx;
+	bool is_failed;
+};
+/** 1: a handler exists; 0: none (nothing to end); -1: no state could be made (ERR_LUA...). Yields. */
+MUST_CHECK int policy_call_begin(struct policy_call *c, const char *event, mono_t deadline);
+/** Runs the handlers in order of registration (contracts B1). 1: handled, n_results values (padded with nil) are on the stack;
+ * 0: every handler passed (returned no value); -1 ERR_LUA with traceback, ERR_REJECT from kumo.reject, ERR_TIMEOUT... Yields. */
+MUST_CHECK int policy_call_run(struct policy_call *c, int n_args, int n_results, mono_t deadline);
+void policy_call_end(struct policy_call *c);
+/** For custom events (constructors, KeySource): pushes the single handler, or returns false. */
+/** Calls `event` with no arguments and no result. 0 also when unhandled. */
+MUST_CHECK int policy_fire(const char *event, mono_t deadline);
+
+/* --- for bindings --- */
+struct policy_state *policy_state_of(lua_State *L);
+/** The event being run in this state, or NULL while the file itself is run. */
+const char *policy_current_event(lua_State *L);
+/** The deadline of the call in hand: what a binding that yields must honour. */
+mono_t policy_deadline(lua_State *L);
+/** Raises "kumo.X must be called from the `init` event (called from ...)" unless the current event is pre_init or init. */
+void policy_require_init(lua_State *L, const char *function);
+/** Raises the error in the slot as a Lua error with position; ERR_REJECT keeps its code through pcall. Does not return. */
+int policy_raise(lua_State *L);
+/** The error object of kumo.reject / kumo.disconnect. */
+int policy_raise_reject(lua_State *L, int code, str_t text, const char *mode);
+
+/** A message as a policy sees it: userdata `Message`, holding a reference. Its methods are added to the class table
+ * by bind_message.c: policy_push_message_class pushes the method table. */
+void policy_push_message(lua_State *L, struct message *m);
+struct message *policy_check_message(lua_State *L, int idx);  /* raises */
+void policy_push_message_class(lua_State *L);
