@@ -1,0 +1,81 @@
+/* http.h - the HTTP service: listeners, requests, responses, routes. It knows nothing of mail. A connection is a fiber that reads a
+ * request, routes it, runs the handler and writes the answer (RFC 9110, RFC 9112). Ambiguous framing is 400 and the connection closes. */
+#pragma once
+
+#include "base/arena.h"
+#include "base/clock.h"
+#include "net/addr.h"
+
+struct http_header {
+	str_t name, value; /* as sent, value trimmed */
+};
+
+struct http_request {
+	str_t method;
+	str_t target;             /* as sent */
+	str_t path;               /* percent-decoded, without query */
+	str_t query;              /* as sent, without the '?' */
+	int version_minor;        /* of HTTP/1 */
+	struct http_header *header;
+	size_t n_headers;
+	str_t body;               /* whole, after decoding */
+	const struct net_addr *peer, *local;
+	const struct http_listener *listener;
+	struct arena *arena;      /* lives as long as the request */
+};
+/** First header of that name (case-insensitive), or p == NULL. */
+str_t http_request_header(const struct http_request *r, str_t name);
+/** Decoded value of a query parameter, in the request's arena; p == NULL when absent. */
+str_t http_request_query(const struct http_request *r, str_t name);
+bool http_request_peer_is_trusted(const struct http_request *r);
+const char *http_request_hostname(const struct http_request *r);   /* the listener's */
+
+struct http_response {
+	int status;               /* 200 unless changed */
+	const char *content_type; /* static or arena; NULL: none */
+	struct buf body;
+	struct http_header *header; /* further ones */
+	size_t n_headers;
+	bool is_closing;          /* close the connection after this answer */
+};
+/** Adds a header; name and value must live as long as the request (literals, arena). CR, LF or NUL in it panics. */
+void http_response_add_header(struct http_request *r, struct http_response *a, str_t name, str_t value);
+/** Sets status and a text/plain body. */
+void http_response_text(struct http_response *a, int status, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/** As above with `Error: ` in front of the error in the slot, which it takes. */
+void http_response_err(struct http_response *a, int status);
+
+/** Answers the request. Runs in the connection's fiber, may yield until the deadline. */
+typedef void http_handler_fn(struct http_request *r, struct http_response *a, void *arg, mono_t deadline);
+
+struct http_route {
+	const char *method;       /* "GET" (serves HEAD too), "POST", "DELETE" */
+	const char *path;         /* exact */
+	http_handler_fn *handler;
+	void *arg;
+	const char *consumes;     /* required content type of the request body ("application/json"), else 415; NULL: any, or none */
+	const char *summary;      /* a line for the API reference */
+	/* Asked once the header is in and before a body is read: NULL, or why the service cannot take it now (503 with
+	 * Retry-After: 1). Does not yield. */
+	const char *(*gate)(void);
+};
+/** Adds routes to the process-wide table; before the first listener starts. The array must stay. */
+void http_routes_add(const struct http_route *route, size_t n);
+const struct http_route *http_route_at(size_t i); /* NULL past the end */
+
+/* --- listeners --- */
+struct http_listener_params {
+	struct net_addr listen;
+	char *hostname;
+	struct cidr_set trusted_hosts;
+	uint64_t request_body_limit;
+	dur_t header_timeout, body_timeout, idle_timeout, write_timeout;
+};
+struct http_listener;
+/** Binds; accepts from http_listener_start on. Copies p. -1/NULL ERR_IO naming the address. */
+MUST_CHECK struct http_listener *http_listener_open(const struct http_listener_params *p);
+const struct net_addr *http_listener_addr(const struct http_listener *l);
+void http_listener_start(struct http_listener *l);
+/** Stops accepting, lets requests in flight finish (answered with Connection: close), closes idle connections, and after
+ * the deadline cancels the rest. Yields. */
+void http_listener_close(struct http_listener *l, mono_t deadline);
