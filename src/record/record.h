@@ -1,0 +1,64 @@
+/* record.h - log records: one JSON object per event of a message's life, in zstd-compressed segment files
+ * (docs/reference/log_record.md, contracts B6). A record is rendered by the caller's thread into the logger's pending buffer (short
+ * mutex) and compressed and written by the logger's own thread. Any worker. */
+#pragma once
+
+#include "fiber/fiber.h"
+#include "mail/message.h"
+#include "net/addr.h"
+#include "policy/param.h"
+
+enum record_type {
+	RECORD_RECEPTION, RECORD_DELIVERY, RECORD_BOUNCE, RECORD_TRANSIENT_FAILURE, RECORD_EXPIRATION, RECORD_ADMIN_BOUNCE,
+	RECORD_OOB, RECORD_FEEDBACK, RECORD_REJECTION, RECORD_ADMIN_REBIND, RECORD_DEFERRED_INJECTION_REBIND, RECORD_DELAYED,
+	RECORD_XFER_OUT, RECORD_XFER_IN,
+	RECORD_TYPE_COUNT
+};
+const char *record_type_name(enum record_type t);
+
+/** An SMTP answer, or one of our own making (docs: `response`). */
+struct smtp_response {
+	int code;
+	int enhanced[3];        /* class, subject, detail; class 0: none */
+	str_t content;
+	str_t command;          /* what it answers, CRLF included; p NULL: null */
+};
+
+struct record {
+	enum record_type type;
+	const struct message *msg;      /* id, sender, size, created, attempts, meta, headers */
+	const char *const *rcpt;        /* NULL: the message's */
+	size_t n_rcpt;
+	str_t queue;                    /* scheduled queue */
+	str_t site;                     /* ready queue name, or empty */
+	struct smtp_response response;
+	str_t peer_name;                /* p NULL: peer_address is null */
+	str_t peer_addr;
+	str_t source_addr;              /* p NULL: null */
+	str_t egress_pool, egress_source, delivery_protocol, reception_protocol, provider_name; /* p NULL: null / omitted */
+	const struct uuid *session_id;  /* NULL: omitted */
+	str_t tls_cipher, tls_protocol; /* p NULL: omitted */
+	uint32_t n_attempts;
+};
+/** Writes it to every logger that wants it. May yield: a full pending buffer (back_pressure), loading headers from the spool,
+ * filter_event. Errors are logged, counted and swallowed: a record must not stop mail. */
+void record_log(const struct record *r, mono_t deadline);
+/** True when some logger is enabled for the type: to skip the work otherwise. */
+bool record_is_wanted(enum record_type t);
+/** How record_log gets at a body that is not in memory, for `headers` (set by the app: spool_load_body). */
+void record_set_body_loader(int (*load)(struct message *m, mono_t deadline));
+
+/** kumo.configure_local_logs. Creates the directories, marks old segments done. -1 ERR_IO naming the path. */
+extern const struct param_schema record_local_logs_schema;
+MUST_CHECK int record_add_local_logger(struct param_object *params, bool is_validating);
+/** Writes out and closes every segment. Blocks or yields; at shutdown, after the last record. */
+void record_stop(void);
+/** NULL, or "disk is too full" and the like, from min_free_space/min_free_inodes of log directories and (added by others)
+ * spools. Static text. Any thread. */
+const char *record_disk_health(void);
+/** Adds a path to the monitored ones; limits as "10%" or a count. */
+void disk_monitor_add(const char *name, const char *path, str_t min_free_space, str_t min_free_inodes);
+
+/* --- node id (a UUID kept in a file: KUMO_NODE_ID, else KUMO_NODE_ID_PATH, else a default path) --- */
+MUST_CHECK int node_id_init(void);
+const char *node_id(void);
