@@ -7,7 +7,7 @@
 
 struct arena_chunk;
 struct arena {
-	struct arena_chunk *chunk; /* newest first; the first chunk survives arena_reset */
+	struct arena_chunk *chunk; /* newest first; the oldest ordinary one survives arena_reset */
 	size_t total_bytes;        /* handed out since the last reset */
 };
 

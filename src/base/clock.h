@@ -38,9 +38,11 @@ void wall_fmt_rfc3339(wall_t t, int digits, struct buf *out);
 /** Mon, 23 Nov 2026 02:33:32 +0000 */
 void wall_fmt_rfc2822(wall_t t, struct buf *out);
 bool wall_parse_rfc3339(str_t s, wall_t *out);
-/** "5m", "1h 30m", "7 days", "250ms", "1.5s" and a bare number of seconds: the humantime grammar. */
+/** "5m", "1h 30m", "7 days", "250ms", "1.5s" and a bare number of seconds: the humantime grammar. False on anything
+ * else and on more than 292 years. A month (M) is 30.44 days, a year 365.25. */
 bool dur_parse(str_t s, dur_t *out);
-/** "7days", "1h 30m", "7s 12ms 788us 851ns", "0s": what dur_parse reads back exactly. */
+/** "7days", "1h 30m", "7s 12ms 788us 851ns", "0s": what dur_parse reads back exactly. A negative one, which is not
+ * read back, gets a "-". */
 void dur_fmt(dur_t d, struct buf *out);
 
 /** Unit tests only: from now on both clocks stand still at these values until clock_advance(). */
@@ -48,3 +50,5 @@ void clock_set_virtual(mono_t mono, wall_t wall);
 void clock_advance(dur_t d);
 void clock_set_real(void);
 bool clock_is_virtual(void);
+/** Changes whenever clock_set_virtual or clock_set_real is called: time may have jumped back. */
+unsigned clock_generation(void);

@@ -40,7 +40,7 @@ struct err {
 #define err_set_sys(sys_errno, ...) err_set_at(__FILE__, __LINE__, ERR_IO, sys_errno, __VA_ARGS__)
 void err_set_at(const char *file, int line, enum err_kind kind, int sys_errno, const char *fmt, ...) PRINTF_LIKE(5, 6);
 void err_set_reject(int code, str_t text);
-/** Prepends "<text>: " to the error in the slot; kind and errno stay. */
+/** Prepends "<text>: " to the error in the slot; kind and errno stay. Nothing when the slot is empty. */
 void err_wrap(const char *fmt, ...) PRINTF_LIKE(1, 2);
 bool err_is(enum err_kind kind);           /* peeks */
 enum err_kind err_kind(void);
@@ -53,5 +53,5 @@ void err_clear(void);
 void err_fini(struct err *e);
 const char *err_kind_name(enum err_kind kind);
 
-/** The scheduler's: makes `slot` the running context's slot, returns the one before. */
+/** The scheduler's: makes `slot` (NULL: the thread's own) the running context's slot, returns the one before. */
 struct err *err_slot_swap(struct err *slot);

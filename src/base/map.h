@@ -18,5 +18,6 @@ void *map_find(const struct map *m, str_t key);             /* NULL when absent 
 /** Inserts or replaces; returns the value that was there, or NULL. value must not be NULL. */
 void *map_put(struct map *m, str_t key, void *value);
 void *map_remove(struct map *m, str_t key);                 /* the removed value, or NULL */
-/** Iteration: start with *pos = 0; false at the end. The current entry may be removed while iterating. */
+/** Iteration: start with *pos = 0; false at the end. The current entry may be removed while iterating;
+ * nothing may be inserted. key and value may be NULL when not wanted. */
 bool map_next(const struct map *m, size_t *pos, str_t *key, void **value);

@@ -41,6 +41,9 @@ bool str_to_i64(str_t s, int64_t *out);
 bool str_to_double(str_t s, double *out);
 /** True when the bytes are well-formed UTF-8 (RFC 3629: no surrogates, no overlong forms). */
 bool str_is_utf8(str_t s);
+/** Length of the well-formed UTF-8 sequence that s starts with, 0 when s starts with none; *n_bad is then how many bytes
+ * one U+FFFD stands for (the maximal subpart, Unicode 3.9). s must not be empty. */
+size_t str_utf8_step(str_t s, size_t *n_bad);
 uint64_t str_hash(str_t s); /* keyed with a per-process random seed: safe against chosen keys */
 /** Heap copy with a NUL added. */
 char *str_dup(str_t s);
