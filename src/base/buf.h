@@ -26,7 +26,7 @@ void buf_add_c(struct buf *b, char c);
 void buf_add_u64(struct buf *b, uint64_t v); /* decimal */
 void buf_add_i64(struct buf *b, int64_t v);
 void buf_printf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
-void buf_vprintf(struct buf *b, const char *fmt, va_list ap);
+void buf_vprintf(struct buf *b, const char *fmt, va_list ap) PRINTF_LIKE(2, 0);
 /** Drops the first n bytes, moving the rest down. */
 void buf_consume(struct buf *b, size_t n_bytes);
 void buf_truncate(struct buf *b, size_t n_bytes);

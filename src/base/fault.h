@@ -3,7 +3,7 @@
  * time it is passed it fires, "*" means each time, "kill:3" raises SIGKILL instead. */
 #pragma once
 
-#include "base/defs.h"
+#include "base/str.h"
 
 #define FAULT_LIST(X) \
 	X(accept) X(connect) X(dns) X(log_write) X(mailbox) X(spool_alloc) X(spool_commit) X(spool_open) X(spool_read) \
@@ -22,5 +22,8 @@ enum fault_point {
 #define FAULT(name) false
 #endif
 bool fault_hit(enum fault_point p);
-/** Reads CIRRUS_FAULTS; -1 ERR_INVALID on an unknown point. */
+/** Arms exactly the points of spec, counting passes from 0; none when it is empty. Not while other threads pass
+ * points. -1 ERR_INVALID on an unknown point or a bad count; nothing has changed then. */
+MUST_CHECK int fault_arm(str_t spec);
+/** Reads CIRRUS_FAULTS; -1 ERR_INVALID as fault_arm, ERR_UNSUPPORTED when it is set and the option `faults` is off. */
 MUST_CHECK int fault_init_from_env(void);

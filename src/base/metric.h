@@ -29,7 +29,9 @@ void metric_set(struct metric_series *s, int64_t v);       /* gauge */
 int64_t metric_value(const struct metric_series *s);
 void metric_observe(struct metric_series *s, double v);    /* histogram */
 
-/** A metric whose values are computed at scrape time: fn appends samples through metric_sample. */
+/** A metric (no histogram) whose values are computed at scrape time: fn appends samples through metric_sample, each
+ * combination of label values once; it must not yield. Declaring the name again replaces fn; NULL takes it out, and once
+ * that returns fn is not running. */
 struct metric_out;
 typedef void metric_collect_fn(void *arg, struct metric_out *out);
 void metric_declare_collected(enum metric_kind kind, const char *name, const char *help, const char *const *labels,
@@ -38,5 +40,6 @@ void metric_sample(struct metric_out *out, const str_t *values, double v);
 
 /** Prometheus text exposition 0.0.4, names sorted; only names starting with prefix when it is not empty. */
 void metric_render_text(struct buf *out, str_t prefix);
-/** The shape of GET /metrics.json: {"name":{"help":..,"type":..,"value":{..}}}. */
+/** The shape of GET /metrics.json: {"name":{"help":..,"type":..,"value":V}}, where V is the number (of a histogram an
+ * object: avg, bucket, count, sum), inside {"label":{"value":..}} once for each label. */
 void metric_render_json(struct buf *out, str_t prefix);
