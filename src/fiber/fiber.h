@@ -29,6 +29,7 @@ struct fiber *fiber_start(struct fiber_group *g, const char *name, fiber_fn *fn,
 void fiber_cancel(struct fiber *f);
 struct fiber *fiber_self(void);                  /* NULL outside fibers */
 const char *fiber_name(const struct fiber *f);
+uint64_t fiber_id(const struct fiber *f);        /* never used twice, in any worker; struct fiber is reused at its end */
 void fiber_set_name(const char *name);           /* of the running fiber */
 bool fiber_is_cancelled(void);                   /* the running one */
 /** Makes the running fiber deaf to cancel while depth > 0 (to finish a durable step). Balanced calls. */
@@ -42,7 +43,9 @@ MUST_CHECK int fiber_sleep(dur_t d, mono_t deadline);
 
 /* --- waiting --- */
 /** One wait of one fiber. On the waiting fiber's stack or in its struct; initialise before the address is given away. A wake
- * before the wait is remembered. waiter_wake may be called once per wait, from loop callbacks or fibers of this worker. */
+ * before the wait is remembered. waiter_wake may be called once per wait, from loop callbacks or fibers of this worker.
+ * A wake that comes after its fiber gave up is harmless as long as the waiter still exists: who gives up takes the
+ * address back first (unlinks it, stops the operation, or keeps the waiter in a struct that outlives the operation). */
 struct waiter {
 	struct fiber *fiber;  /* the one that waits; NULL when nobody does */
 	bool is_fired;
@@ -50,7 +53,8 @@ struct waiter {
 };
 void waiter_init(struct waiter *w);
 void waiter_wake(struct waiter *w);
-/** Returns 0 once w was woken (and re-arms it), else -1 ERR_TIMEOUT or ERR_CANCELLED. */
+/** Returns 0 once w was woken (and re-arms it), else -1 ERR_TIMEOUT or ERR_CANCELLED. A wake wins over both: a waiter that
+ * has fired by the time the fiber runs again returns 0, so what a wake hands over is never lost. */
 MUST_CHECK int fiber_wait(struct waiter *w, mono_t deadline);
 
 /* --- diagnosis --- */
@@ -62,8 +66,9 @@ struct fiber_info {
 	bool is_cancelled;
 };
 typedef void fiber_info_fn(const struct fiber_info *fi, void *arg);
-/** Every fiber of this worker. */
+/** Every fiber of this worker; fn must not yield. The strings are the fibers': copy what outlives the call. */
 void fiber_each(fiber_info_fn *fn, void *arg);
+void fiber_group_each(const struct fiber_group *g, fiber_info_fn *fn, void *arg);
 /** Says what the next waits of this fiber are for, for fiber_each; static text. Returns the one before. */
 const char *fiber_set_waits_for(const char *what);
 

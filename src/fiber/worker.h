@@ -8,7 +8,7 @@
 
 struct worker;
 
-/** Starts n workers (threads named worker-0 ...). Called once, from the main thread. */
+/** Starts n workers, 256 at most (threads named worker-0 ...). From the main thread; again only after workers_stop. */
 void workers_start(unsigned n);
 /** Stops them all in order: cancels each worker's own group, joins until the deadline (a fiber that is left is logged with
  * its name and what it waits for), stops the loops, joins the threads. From the main thread. */
@@ -48,6 +48,10 @@ MUST_CHECK int event_wait(struct event *e, mono_t deadline);
 
 /** Runs the fiber `fn` on worker 0 from the main thread and blocks that thread until it returns (start-up, tests). */
 void worker_run(fiber_fn *fn, void *arg);
+
+/** After clock_set_virtual, clock_advance or clock_set_real: has every worker look at its deadlines again. Any thread; the
+ * fibers concerned run soon after, not before it returns. For tests. */
+void worker_clock_changed(void);
 
 /** A slice longer than this is logged by the watchdog thread with the fiber's name (default 50 ms; 0 = off). */
 void worker_set_watchdog(dur_t slice);
