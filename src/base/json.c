@@ -105,7 +105,7 @@ void json_bool(struct json_out *j, bool v)
 	buf_add_z(j->b, v ? "true" : "false");
 }
 
-void json_null(struct json_out *j)
+void json_nil(struct json_out *j)
 {
 	json_item_begin(j);
 	buf_add(j->b, "null", 4);

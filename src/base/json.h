@@ -22,7 +22,7 @@ void json_int(struct json_out *j, int64_t v);
 void json_uint(struct json_out *j, uint64_t v);
 void json_double(struct json_out *j, double v);  /* shortest form that reads back; NaN and infinities are null */
 void json_bool(struct json_out *j, bool v);
-void json_null(struct json_out *j);
+void json_nil(struct json_out *j);                 /* null; the name that jansson leaves free */
 void json_raw(struct json_out *j, str_t v);      /* v is one JSON value already */
 /** A quoted, escaped string without any comma logic. */
 void json_escape(struct buf *out, str_t v);
@@ -31,4 +31,4 @@ void json_escape(struct buf *out, str_t v);
 static inline void json_kv_str(struct json_out *j, str_t k, str_t v) { json_key(j, k); json_str(j, v); }
 static inline void json_kv_int(struct json_out *j, str_t k, int64_t v) { json_key(j, k); json_int(j, v); }
 static inline void json_kv_bool(struct json_out *j, str_t k, bool v) { json_key(j, k); json_bool(j, v); }
-static inline void json_kv_null(struct json_out *j, str_t k) { json_key(j, k); json_null(j); }
+static inline void json_kv_null(struct json_out *j, str_t k) { json_key(j, k); json_nil(j); }
