@@ -17,9 +17,11 @@ void queue_start(const struct queue_params *p);
 /** No new sessions; sessions finish what they have in hand and say goodbye; at the deadline the rest is cancelled. All that is
  * not delivered stays in the spool. Yields. */
 void queue_stop(mono_t deadline);
+/** Releases every queue and message in memory; after the workers have stopped. */
+void queue_free(void);
 
-/** The queue of a message, made at first use (get_queue_config). Yields. A new reference; NULL with the policy's error, which
- * is remembered for a while. */
+/** The queue of a message, made at first use (get_queue_config). Yields. A new reference; NULL with the policy's
+ * error. */
 MUST_CHECK struct sched_queue *sched_queue_get(str_t name, mono_t deadline);
 void sched_queue_unref(struct sched_queue *q);
 const char *sched_queue_name(const struct sched_queue *q);

@@ -1,0 +1,190 @@
+/* queue_impl.h - what the files of this folder share: the structs, the locks and their order.
+ *
+ * Locks, outermost first: registry (sched or ready) > sched_queue.lock > ready_queue.lock > timer lock. None is held across a yield.
+ * A message is in exactly one place: in the hands of a fiber, in sched_queue.parked (due, waiting for a route or room), in a
+ * ready_queue.fifo, or in the timer wheel. message.link belongs to that place and is guarded by its lock; message.queue is set
+ * from insertion to the end and keeps the sched_queue alive through its n_messages. */
+#pragma once
+
+#include "base/map.h"
+#include "base/metric.h"
+#include "fiber/worker.h"
+#include "mail/template.h"
+#include "policy/policy.h"
+#include "queue/deliverer.h"
+#include "queue/queue.h"
+#include "queue/retry.h"
+#include "queue/wheel.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+struct queue_globals {
+	struct spool *spool;
+	const char *hostname;
+	const struct deliverer *smtp;
+	_Atomic bool is_stopping;
+	_Atomic uint64_t n_sessions;
+};
+extern struct queue_globals queue_g;
+
+/** Two series that move together: one queue's and the roll-up of its protocol. */
+struct metric_pair {
+	struct metric_series *own, *rollup;
+};
+struct queue_metrics {
+	struct metric_pair connections, connections_total, ready, delivered, transfail, fail;
+};
+void queue_metrics_init(struct queue_metrics *m, const char *protocol, const char *ready_name);
+void queue_metrics_fini(struct queue_metrics *m);
+static inline void metric_pair_add(struct metric_pair *p, int64_t v)
+{
+	metric_add(p->own, v);
+	metric_add(p->rollup, v);
+}
+struct metric_series *queue_metric_scheduled(const char *queue_name); /* a new reference */
+struct metric_series *queue_metric_scheduled_total(void);
+
+/* --- ready queues --- */
+struct ready_queue {
+	_Atomic uint32_t refs;              /* the registry's, each route's, each session's */
+	char *name;                         /* source->site@protocol */
+	char *domain, *site;                /* arguments of get_egress_path_config */
+	const struct deliverer *deliverer;
+	struct param_object *source, *config; /* EgressSource; the QueueConfig whose mx_list it serves. Immutable */
+	const struct dns_mx *mx;            /* NULL with an mx_list; replaced under lock */
+	struct queue_metrics metrics;
+
+	pthread_mutex_t lock;
+	struct list fifo;                   /* messages */
+	size_t n_fifo;
+	struct list sessions;
+	uint32_t n_sessions, n_busy;        /* busy: a message in hand */
+	struct list idle_sessions;
+	struct list starved;                /* struct starve: queues with parked messages that wait for room here */
+	struct param_object *path;          /* EgressPath */
+	mono_t path_expires;
+	uint64_t path_epoch;
+	uint32_t n_failed_plans;            /* in a row */
+	mono_t idle_since;
+};
+/** Finds or makes it (asks for its path: yields). A new reference. */
+MUST_CHECK struct ready_queue *ready_queue_get(const char *protocol_domain, struct param_object *source, const char *site,
+                                               struct param_object *config, const struct dns_mx *mx, mono_t deadline);
+struct ready_queue *ready_queue_ref(struct ready_queue *rq);
+void ready_queue_unref(struct ready_queue *rq);
+/** Takes m (due, in no list) unless the queue is full: then false. Starts or wakes a session. */
+bool ready_queue_push(struct ready_queue *rq, struct message *m);
+void ready_queue_push_front(struct ready_queue *rq, struct message *m); /* back from a session: never refused */
+/** A scheduled queue that waits for room in a ready queue: linked there, and held by the route it belongs to. */
+struct starve {
+	_Atomic uint32_t refs;
+	_Atomic bool is_linked;
+	struct sched_queue *q;              /* a reference while linked */
+	struct list link;                   /* ready_queue.starved, under its lock */
+};
+void starve_unref(struct starve *s);
+/** Registers q to be pumped when there is room. False: there is room by now. */
+bool ready_queue_add_starved(struct ready_queue *rq, struct starve *s, struct sched_queue *q);
+/** Pumps the queues that wait for room, while there is room. Holds no lock. */
+void ready_queue_feed(struct ready_queue *rq);
+/** Empties the fifo into out. */
+void ready_queue_take_all(struct ready_queue *rq, struct list *out);
+/** Refreshes expired paths and forgets queues that have been idle for 10 minutes. Yields. */
+void ready_queues_maintain(mono_t deadline);
+void ready_queues_stop(void);               /* wakes every idle session */
+uint64_t ready_queues_count_messages(void);
+void ready_queues_free_all(void);
+
+/* --- sessions --- */
+struct session {
+	struct ready_queue *rq;             /* a reference */
+	struct uuid id;
+	struct param_object *path;          /* a reference; that of the message in hand */
+	const struct dns_mx *mx;            /* a reference; NULL with an mx_list */
+	struct list link;                   /* rq->sessions */
+	struct list idle_link;              /* rq->idle_sessions, or nowhere */
+	struct event *wake;                 /* while idle */
+	struct message *handed;             /* given while idle; under rq->lock */
+	bool is_busy;
+};
+/** With rq->lock held: starts as many sessions as the load asks for. */
+void session_spawn_locked(struct ready_queue *rq);
+
+/* --- scheduled queues --- */
+struct route {
+	struct ready_queue *rq;
+	uint32_t weight;
+	int64_t current;                    /* smooth weighted round robin */
+	struct starve *starve;              /* a reference */
+};
+struct sched_queue {
+	_Atomic uint32_t refs;
+	char *name;
+	struct queue_name part;             /* slices of name */
+	bool is_null;
+	struct metric_series *scheduled;
+
+	pthread_mutex_t lock;
+	struct param_object *config;        /* QueueConfig */
+	mono_t config_expires;
+	uint64_t config_epoch;
+	struct template *maildir_path;      /* compiled, of config; only for the resolver fiber */
+	size_t n_messages;                  /* everything that belongs here, wherever it is */
+	struct list parked;
+	size_t n_parked;
+	bool is_resolving;                  /* a resolver fiber is at work */
+	struct route *route;
+	size_t n_routes;
+	mono_t routes_expire;
+	uint64_t routes_epoch;
+	mono_t empty_since;
+};
+/** Moves parked messages on: into ready queues, or starts the resolver. */
+void sched_queue_pump(struct sched_queue *q);
+/** m (in no list) is due: it goes on. */
+void sched_queue_make_due(struct sched_queue *q, struct message *m);
+void sched_queue_ref(struct sched_queue *q);
+/** Takes over the array and its references; the old routes are dropped. */
+void sched_queue_set_routes(struct sched_queue *q, struct route *route, size_t n, mono_t expire, uint64_t epoch);
+/** m has come to its end: forgets it and drops the queue's reference to it. */
+void sched_queue_finish(struct sched_queue *q, struct message *m);
+struct param_object *sched_queue_config(struct sched_queue *q); /* a new reference */
+void sched_queues_maintain(void);
+void sched_queues_free_all(void);
+void sched_queue_requeue_parked(struct sched_queue *q, const struct smtp_response *r); /* all parked fail transiently; yields */
+
+/* --- the way out of a queue: resolve.c --- */
+void sched_queue_resolve_fiber(void *q);    /* holds a reference to q */
+
+/* --- timer.c --- */
+void timer_start(void);
+void timer_stop(void);
+void timer_insert(struct message *m);       /* by m->due */
+uint64_t timer_count(void);
+void timer_drop_all(void);
+
+/* --- outcome.c: what a delivery attempt does to a message --- */
+struct outcome {
+	struct sched_queue *q;
+	const char *ready_name;             /* NULL: the attempt never reached a ready queue */
+	const char *pool, *source, *protocol_name, *provider; /* NULL: null in the record */
+	const struct uuid *session_id;
+	const struct session_peer *peer;
+	struct queue_metrics *metrics;      /* NULL: not counted */
+};
+/** Records the answers and ends or requeues m, consuming the reference. Recipients with a NULL answer go back without increment
+ * (through `back`, if every remaining one is such). Yields. */
+void outcome_apply(const struct outcome *o, struct message *m, const struct smtp_response *const *by_rcpt,
+                   struct ready_queue *back);
+void outcome_apply_all(const struct outcome *o, struct message *m, const struct smtp_response *r);
+void outcome_record(const struct outcome *o, struct message *m, enum record_type type, const struct smtp_response *r,
+                    const char *const *rcpt, size_t n_rcpt);
+/** Parses "5.1.1 text" into r->enhanced and strips it from r->content when the class fits the code. */
+void smtp_response_split_enhanced(struct smtp_response *r);
+
+/* --- deliver_maildir.c --- */
+/** Delivers m to every recipient's maildir and reports. Consumes the reference. Yields. */
+void maildir_deliver(struct sched_queue *q, struct message *m, const struct queue_config *cfg, const struct template *path);
+
+#define QUEUE_LOG "kumod::queue"

@@ -1,0 +1,99 @@
+/* timer.c - the one timer wheel of the process and the fiber on worker 0 that turns it. Messages that become due leave the wheel
+ * in a batch and are handed to their queues outside its lock. The fiber sleeps until the wheel's next tick of interest;
+ * an earlier insertion wakes it. */
+#include "base/err.h"
+#include "queue/queue_impl.h"
+
+static struct {
+	pthread_mutex_t lock;
+	struct wheel wheel;
+	wall_t sleeps_until;     /* ns INT64_MAX: until woken */
+	struct event *wake;      /* while the fiber sleeps */
+	bool is_running;
+} timer = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void timer_fiber(void *arg)
+{
+	struct list due;
+	list_init(&due);
+	while (!fiber_is_cancelled()) {
+		pthread_mutex_lock(&timer.lock);
+		wall_t now = wall_now();
+		wheel_advance(&timer.wheel, now, &due);
+		struct event *wake = NULL;
+		dur_t next = DUR_ZERO;
+		if (list_is_empty(&due)) {
+			next = wheel_next(&timer.wheel, now);
+			timer.sleeps_until = next.ns == INT64_MAX ? (wall_t){INT64_MAX} : wall_add(now, next);
+			wake = timer.wake = event_new();
+		}
+		bool is_running = timer.is_running;
+		pthread_mutex_unlock(&timer.lock);
+
+		unsigned n_handed = 0;
+		for (struct list *n; (n = list_pop_front(&due)) != NULL;) {
+			struct message *m = list_entry(n, struct message, link);
+			struct sched_queue *q = m->queue;
+			metric_dec(q->scheduled);
+			metric_dec(queue_metric_scheduled_total());
+			sched_queue_make_due(q, m);
+			if (++n_handed % 256 == 0)
+				fiber_yield();
+		}
+		if (wake == NULL)
+			continue;
+		if (is_running && event_wait(wake, next.ns == INT64_MAX ? MONO_NEVER : mono_after(next)) != 0)
+			err_clear(); /* time-out: a tick; cancelled: the loop ends */
+		pthread_mutex_lock(&timer.lock);
+		timer.wake = NULL;
+		pthread_mutex_unlock(&timer.lock);
+		event_unref(wake);
+		if (!is_running)
+			return;
+	}
+}
+
+void timer_start(void)
+{
+	wheel_init(&timer.wheel, wall_now());
+	timer.is_running = true;
+	worker_start_fiber(worker_get(0), "timer", timer_fiber, NULL);
+}
+
+void timer_stop(void)
+{
+	pthread_mutex_lock(&timer.lock);
+	timer.is_running = false;
+	if (timer.wake != NULL)
+		event_fire(timer.wake);
+	pthread_mutex_unlock(&timer.lock);
+}
+
+void timer_insert(struct message *m)
+{
+	struct sched_queue *q = m->queue;
+	metric_inc(q->scheduled);
+	metric_inc(queue_metric_scheduled_total());
+	pthread_mutex_lock(&timer.lock);
+	wheel_insert(&timer.wheel, m);
+	if (timer.wake != NULL && m->due.ns < timer.sleeps_until.ns)
+		event_fire(timer.wake);
+	pthread_mutex_unlock(&timer.lock);
+}
+
+uint64_t timer_count(void)
+{
+	pthread_mutex_lock(&timer.lock);
+	uint64_t n = timer.wheel.n;
+	pthread_mutex_unlock(&timer.lock);
+	return n;
+}
+
+void timer_drop_all(void)
+{
+	for (int l = 0; l < WHEEL_LEVELS; l++)
+		for (int s = 0; s < WHEEL_SLOTS; s++)
+			for (struct list *n; (n = list_pop_front(&timer.wheel.slot[l][s])) != NULL;)
+				message_unref(list_entry(n, struct message, link));
+	timer.wheel.n = 0;
+}
