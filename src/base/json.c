@@ -123,6 +123,24 @@ static bool json_is_plain(char c)
 	return u >= 0x20 && u < 0x80 && u != '"' && u != '\\';
 }
 
+/* How many bytes from i on need no escape. Eight at a time: a byte of `odd` has its top bit set if that byte of the
+ * word is not ASCII, a control, a quote or a backslash (or, by a borrow, follows one). */
+static size_t json_plain_run(str_t v, size_t i)
+{
+	const uint64_t ones = UINT64_C(0x0101010101010101), tops = ones * 0x80;
+	size_t start = i;
+	for (uint64_t w; v.n - i >= sizeof(w); i += sizeof(w)) {
+		memcpy(&w, v.p + i, sizeof(w));
+		uint64_t quote = w ^ ones * '"', slash = w ^ ones * '\\';
+		uint64_t odd = w | (w - ones * 0x20) | (quote - ones) | (slash - ones);
+		if ((odd & tops) != 0)
+			break;
+	}
+	while (i < v.n && json_is_plain(v.p[i]))
+		i++;
+	return i - start;
+}
+
 static void json_escape_control(struct buf *out, unsigned char c)
 {
 	static const char digit[] = "0123456789abcdef";
@@ -138,14 +156,13 @@ static void json_escape_control(struct buf *out, unsigned char c)
 
 void json_escape(struct buf *out, str_t v)
 {
-	size_t i = 0, run;
+	size_t i = 0;
 	buf_reserve(out, v.n + 2);
 	buf_add_c(out, '"');
 	while (i < v.n) {
-		for (run = i; run < v.n && json_is_plain(v.p[run]); run++)
-			;
-		buf_add(out, v.p + i, run - i);
-		i = run;
+		size_t run = json_plain_run(v, i);
+		buf_add(out, v.p + i, run);
+		i += run;
 		if (i == v.n)
 			break;
 		unsigned char c = (unsigned char)v.p[i];

@@ -17,29 +17,38 @@ void base64_encode(struct buf *out, str_t in)
 	const unsigned char *p = (const unsigned char *)in.p;
 	size_t left = in.n;
 	buf_reserve(out, in.n / 3 * 4 + 4);
+	char *to = out->p + out->n;
 	for (; left >= 3; p += 3, left -= 3) {
-		char four[4] = {digit[p[0] >> 2], digit[(p[0] & 3) << 4 | p[1] >> 4], digit[(p[1] & 15) << 2 | p[2] >> 6],
-		                digit[p[2] & 63]};
-		buf_add(out, four, 4);
+		*to++ = digit[p[0] >> 2];
+		*to++ = digit[(p[0] & 3) << 4 | p[1] >> 4];
+		*to++ = digit[(p[1] & 15) << 2 | p[2] >> 6];
+		*to++ = digit[p[2] & 63];
 	}
-	if (left == 1) {
-		char four[4] = {digit[p[0] >> 2], digit[(p[0] & 3) << 4], '=', '='};
-		buf_add(out, four, 4);
-	} else if (left == 2) {
-		char four[4] = {digit[p[0] >> 2], digit[(p[0] & 3) << 4 | p[1] >> 4], digit[(p[1] & 15) << 2], '='};
-		buf_add(out, four, 4);
+	if (left != 0) {
+		*to++ = digit[p[0] >> 2];
+		*to++ = digit[(p[0] & 3) << 4 | (left == 2 ? p[1] >> 4 : 0)];
+		*to++ = left == 2 ? digit[(p[1] & 15) << 2] : '=';
+		*to++ = '=';
 	}
+	*to = 0;
+	out->n = (size_t)(to - out->p);
 }
+
+/* The value of each digit plus one, so that 0 marks what is none. */
+static const uint8_t base64_value[256] = {
+	['A'] = 1,  ['B'] = 2,  ['C'] = 3,  ['D'] = 4,  ['E'] = 5,  ['F'] = 6,  ['G'] = 7,  ['H'] = 8,  ['I'] = 9,
+	['J'] = 10, ['K'] = 11, ['L'] = 12, ['M'] = 13, ['N'] = 14, ['O'] = 15, ['P'] = 16, ['Q'] = 17, ['R'] = 18,
+	['S'] = 19, ['T'] = 20, ['U'] = 21, ['V'] = 22, ['W'] = 23, ['X'] = 24, ['Y'] = 25, ['Z'] = 26, ['a'] = 27,
+	['b'] = 28, ['c'] = 29, ['d'] = 30, ['e'] = 31, ['f'] = 32, ['g'] = 33, ['h'] = 34, ['i'] = 35, ['j'] = 36,
+	['k'] = 37, ['l'] = 38, ['m'] = 39, ['n'] = 40, ['o'] = 41, ['p'] = 42, ['q'] = 43, ['r'] = 44, ['s'] = 45,
+	['t'] = 46, ['u'] = 47, ['v'] = 48, ['w'] = 49, ['x'] = 50, ['y'] = 51, ['z'] = 52, ['0'] = 53, ['1'] = 54,
+	['2'] = 55, ['3'] = 56, ['4'] = 57, ['5'] = 58, ['6'] = 59, ['7'] = 60, ['8'] = 61, ['9'] = 62, ['+'] = 63,
+	['/'] = 64,
+};
 
 static int base64_digit(char c)
 {
-	if (c >= 'A' && c <= 'Z')
-		return c - 'A';
-	if (c >= 'a' && c <= 'z')
-		return c - 'a' + 26;
-	if (c >= '0' && c <= '9')
-		return c - '0' + 52;
-	return c == '+' ? 62 : c == '/' ? 63 : -1;
+	return base64_value[(unsigned char)c] - 1;
 }
 
 /* Strict is: length a multiple of 4, padding only at the end, and no stray bits in the last digit, so that one text
@@ -49,16 +58,23 @@ bool base64_decode(struct buf *out, str_t in)
 	if (in.n % 4 != 0)
 		return false;
 	buf_reserve(out, in.n / 4 * 3);
+	char *to = out->p + out->n;
+	size_t n_pad = 0;
 	for (size_t i = 0; i < in.n; i += 4) {
 		const char *p = in.p + i;
-		size_t n_pad = i + 4 != in.n || p[3] != '=' ? 0 : p[2] == '=' ? 2 : 1;
+		if (i + 4 == in.n && p[3] == '=')
+			n_pad = p[2] == '=' ? 2 : 1;
 		int a = base64_digit(p[0]), b = base64_digit(p[1]);
 		int c = n_pad == 2 ? 0 : base64_digit(p[2]), d = n_pad != 0 ? 0 : base64_digit(p[3]);
-		if (a < 0 || b < 0 || c < 0 || d < 0 || (n_pad == 2 && (b & 15) != 0) || (n_pad == 1 && (c & 3) != 0))
+		if ((a | b | c | d) < 0 || (n_pad == 2 && (b & 15) != 0) || (n_pad == 1 && (c & 3) != 0))
 			return false;
-		char three[3] = {(char)(a << 2 | b >> 4), (char)((b & 15) << 4 | c >> 2), (char)((c & 3) << 6 | d)};
-		buf_add(out, three, 3 - n_pad);
+		*to++ = (char)(a << 2 | b >> 4);
+		*to++ = (char)((b & 15) << 4 | c >> 2);
+		*to++ = (char)((c & 3) << 6 | d);
 	}
+	to -= n_pad;
+	*to = 0;
+	out->n = (size_t)(to - out->p);
 	return true;
 }
 

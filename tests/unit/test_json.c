@@ -83,12 +83,32 @@ static void json_escapes(void **state)
 	}
 }
 
+/* Every byte at every place of a word comes out as it does alone. */
+static void json_escapes_anywhere(void **state)
+{
+	for (int c = 0; c < 256; c++) {
+		for (size_t at = 0; at < 20; at++) {
+			char text[20], byte = (char)c;
+			struct buf b = BUF_INIT, want = BUF_INIT;
+			memset(text, 'x', sizeof(text));
+			text[at] = byte;
+			json_escape(&b, str_mk(text, sizeof(text)));
+			json_escape(&want, str_mk(&byte, 1));
+			assert_int_equal(b.n, want.n + 19);
+			assert_true(str_starts(str_skip(buf_str(&b), at + 1), str_head(str_skip(buf_str(&want), 1), want.n - 2)));
+			buf_fini(&b);
+			buf_fini(&want);
+		}
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(json_structure),
 		cmocka_unit_test(json_deep),
 		cmocka_unit_test(json_escapes),
+		cmocka_unit_test(json_escapes_anywhere),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
