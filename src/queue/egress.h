@@ -43,11 +43,10 @@ struct egress_path {
 	int64_t max_ready, max_deliveries_per_connection, max_recipients_per_batch, consecutive_connection_failures_before_delay,
 		smtp_port;
 	dur_t connect_timeout, banner_timeout, ehlo_timeout, mail_from_timeout, rcpt_to_timeout, data_timeout,
-		data_dot_timeout, rset_timeout, idle_timeout, refresh_interval, system_shutdown_timeout /* ns < 0: by phases */;
+		data_dot_timeout, rset_timeout, idle_timeout, refresh_interval;
 	struct cidr_set prohibited_hosts, skip_hosts;
 	char *ehlo_domain, *provider_name;
-	bool enable_pipelining, enable_rset, ignore_8bit_checks, try_next_host_on_transport_error, use_lmtp,
-		aggressive_connection_opening;
+	bool enable_pipelining, enable_rset, ignore_8bit_checks, try_next_host_on_transport_error, use_lmtp;
 	int enable_tls, ip_lookup_strategy /* enum dns_ip_strategy */, reconnect_strategy, refresh_strategy;
 };
 extern const struct param_schema egress_path_schema;

@@ -162,29 +162,3 @@ void outcome_apply_all(const struct outcome *o, struct message *m, const struct 
 	outcome_record(o, m, type, r, NULL, 0);
 	sched_queue_finish(o->q, m);
 }
-
-void smtp_response_split_enhanced(struct smtp_response *r)
-{
-	str_t rest = r->content;
-	int part[3];
-	for (int i = 0; i < 3; i++) { /* RFC 2034 section 4, RFC 3463 section 2: class "." subject "." detail */
-		size_t n = 0;
-		int v = 0;
-		while (n < rest.n && n < 3 && rest.p[n] >= '0' && rest.p[n] <= '9')
-			v = v * 10 + (rest.p[n++] - '0');
-		if (n == 0)
-			return;
-		part[i] = v;
-		rest = str_skip(rest, n);
-		if (i < 2) {
-			if (rest.n == 0 || rest.p[0] != '.')
-				return;
-			rest = str_skip(rest, 1);
-		}
-	}
-	if ((part[0] != 2 && part[0] != 4 && part[0] != 5) || part[0] != r->code / 100 || (rest.n > 0 && rest.p[0] != ' '))
-		return;
-	for (int i = 0; i < 3; i++)
-		r->enhanced[i] = part[i];
-	r->content = str_skip(rest, 1);
-}

@@ -180,8 +180,6 @@ void outcome_apply(const struct outcome *o, struct message *m, const struct smtp
 void outcome_apply_all(const struct outcome *o, struct message *m, const struct smtp_response *r);
 void outcome_record(const struct outcome *o, struct message *m, enum record_type type, const struct smtp_response *r,
                     const char *const *rcpt, size_t n_rcpt);
-/** Parses "5.1.1 text" into r->enhanced and strips it from r->content when the class fits the code. */
-void smtp_response_split_enhanced(struct smtp_response *r);
 
 /* --- deliver_maildir.c --- */
 /** Delivers m to every recipient's maildir and reports. Consumes the reference. Yields. */

@@ -1,0 +1,84 @@
+/* reply.c - reading SMTP answers: lines of a three-digit code, '-' on all but the last, and text. A peer that sends without end
+ * is cut off by the size limit, one that sends nothing by the deadline. */
+#include "smtp/reply.h"
+
+#include "base/err.h"
+
+#define MAX_LINE_BYTES 4096 /* RFC 5321 section 4.5.3.1.5 asks for 512; real ones are longer */
+#define MAX_REPLY_BYTES 65536
+
+void smtp_reply_fini(struct smtp_reply *r) { buf_fini(&r->text); }
+
+static int reply_line_code(str_t line)
+{
+	if (line.n < 3)
+		return -1;
+	for (int i = 0; i < 3; i++)
+		if (line.p[i] < '0' || line.p[i] > '9')
+			return -1;
+	int code = (line.p[0] - '0') * 100 + (line.p[1] - '0') * 10 + (line.p[2] - '0');
+	if (code < 200 || code > 599 || (line.n > 3 && line.p[3] != ' ' && line.p[3] != '-'))
+		return -1;
+	return code;
+}
+
+int smtp_reply_read(struct stream *st, struct smtp_reply *r, mono_t deadline)
+{
+	buf_clear(&r->text);
+	for (bool is_last = false, is_first = true; !is_last; is_first = false) {
+		str_t line;
+		int rc = stream_read_line(st, &line, MAX_LINE_BYTES, deadline);
+		if (rc == 0)
+			err_set(ERR_CLOSED, "Connection closed by peer");
+		if (rc <= 0)
+			return -1;
+		int code = reply_line_code(line);
+		if (code < 0 || (!is_first && code != r->code)) {
+			err_set(ERR_PROTO, "malformed response `" STR_FMT "`", STR_ARG(str_head(line, 128)));
+			return -1;
+		}
+		if (r->text.n + line.n > MAX_REPLY_BYTES) {
+			err_set(ERR_PROTO, "response is longer than %d bytes", MAX_REPLY_BYTES);
+			return -1;
+		}
+		r->code = code;
+		is_last = line.n == 3 || line.p[3] == ' ';
+		if (!is_first)
+			buf_add_c(&r->text, '\n');
+		buf_add_str(&r->text, str_skip(line, 4));
+	}
+	return 0;
+}
+
+/** "5.1.1 text" (RFC 2034 section 4, RFC 3463 section 2), when the class fits the code. */
+static void response_split_enhanced(struct smtp_response *r)
+{
+	str_t rest = r->content;
+	int part[3];
+	for (int i = 0; i < 3; i++) {
+		size_t n = 0;
+		int v = 0;
+		while (n < rest.n && n < 3 && rest.p[n] >= '0' && rest.p[n] <= '9')
+			v = v * 10 + (rest.p[n++] - '0');
+		if (n == 0)
+			return;
+		part[i] = v;
+		rest = str_skip(rest, n);
+		if (i < 2) {
+			if (rest.n == 0 || rest.p[0] != '.')
+				return;
+			rest = str_skip(rest, 1);
+		}
+	}
+	if ((part[0] != 2 && part[0] != 4 && part[0] != 5) || part[0] != r->code / 100 || (rest.n > 0 && rest.p[0] != ' '))
+		return;
+	memcpy(r->enhanced, part, sizeof(part));
+	r->content = str_skip(rest, 1);
+}
+
+struct smtp_response smtp_reply_response(const struct smtp_reply *r, str_t command)
+{
+	struct smtp_response out = {.code = r->code, .content = buf_str(&r->text), .command = command};
+	response_split_enhanced(&out);
+	return out;
+}

@@ -1,0 +1,16 @@
+/* reply.h - an SMTP answer as the client reads it (RFC 5321 section 4.2). */
+#pragma once
+
+#include "net/stream.h"
+#include "record/record.h"
+
+struct smtp_reply {
+	int code;           /* 200 - 599 */
+	struct buf text;    /* the texts of its lines, joined by LF */
+};
+void smtp_reply_fini(struct smtp_reply *r);
+/** Reads one, of one or many lines; replaces what r holds. Yields. -1 ERR_TIMEOUT, ERR_CANCELLED, ERR_CLOSED, ERR_IO;
+ * ERR_PROTO: not an answer, codes that differ between its lines, or more than 64 KB. */
+MUST_CHECK int smtp_reply_read(struct stream *st, struct smtp_reply *r, mono_t deadline);
+/** As a record shows it; slices of r and command. Enhanced status codes are split off (RFC 2034). */
+struct smtp_response smtp_reply_response(const struct smtp_reply *r, str_t command);
