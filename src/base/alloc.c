@@ -1,6 +1,7 @@
-/* alloc.c - the allocator's thin shell. Every function here either returns usable memory or ends the process, so
- * callers have no out-of-memory path to test. The message is written without allocating (no log line: the logger
- * needs memory itself). A request for 0 bytes gives a unique pointer, as callers free what they get. */
+/* alloc.c - the allocator's thin shell. Every function here either returns usable memory or ends the process,
+ * so callers have no out-of-memory path to test. The message is written without allocating (no log line: the
+ * logger needs memory itself). A request for 0 bytes gives a unique pointer, as callers free what they get.
+ */
 #include "base/alloc.h"
 
 #include <stdarg.h>
@@ -93,7 +94,8 @@ char *xasprintf(const char *fmt, ...)
 char *xvasprintf(const char *fmt, va_list ap)
 {
 	char *s = NULL;
-	/* vasprintf fails for want of memory, or on a wide character it cannot convert; we never print those. */
+	/* vasprintf fails for want of memory, or on a wide character it cannot convert; we never print those.
+	 */
 	if (UNLIKELY(vasprintf(&s, fmt, ap) < 0 || s == NULL))
 		alloc_die(strlen(fmt));
 	return s;

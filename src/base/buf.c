@@ -1,5 +1,6 @@
-/* buf.c - a growable run of bytes. Capacity doubles, so appending is amortised constant; it always has room for the
- * NUL after the content, which every operation restores. Sizes are checked for overflow once, in buf_reserve. */
+/* buf.c - a growable run of bytes. Capacity doubles, so appending is amortised constant; it always has room
+ * for the NUL after the content, which every operation restores. Sizes are checked for overflow once, in
+ * buf_reserve. */
 #include "base/buf.h"
 
 #include "base/alloc.h"

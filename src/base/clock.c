@@ -1,7 +1,8 @@
 /* clock.c - the two clocks, their text forms, and lengths of time.
- * Arithmetic saturates: a time-out of "for ever" added to now stays for ever. Civil dates are computed here instead of
- * by gmtime_r/timegm, which take a lock for the time zone; the algorithm counts days in eras of 400 years that start
- * on 1 March. The virtual clock of unit tests is process-global: two atomics that stand still until clock_advance. */
+ * Arithmetic saturates: a time-out of "for ever" added to now stays for ever. Civil dates are computed here
+ * instead of by gmtime_r/timegm, which take a lock for the time zone; the algorithm counts days in eras of
+ * 400 years that start on 1 March. The virtual clock of unit tests is process-global: two atomics that stand
+ * still until clock_advance. */
 #include "base/clock.h"
 
 #include <math.h>
@@ -75,10 +76,10 @@ void clock_advance(dur_t d)
 {
 	if (!clock_is_virtual())
 		panic("clock_advance: the clock is the real one");
-	atomic_store_explicit(&clock_virtual_wall_ns, clock_add_sat(atomic_load(&clock_virtual_wall_ns), d.ns),
-	                      memory_order_release);
-	atomic_store_explicit(&clock_virtual_mono_ns, clock_add_sat(atomic_load(&clock_virtual_mono_ns), d.ns),
-	                      memory_order_release);
+	atomic_store_explicit(&clock_virtual_wall_ns,
+			      clock_add_sat(atomic_load(&clock_virtual_wall_ns), d.ns), memory_order_release);
+	atomic_store_explicit(&clock_virtual_mono_ns,
+			      clock_add_sat(atomic_load(&clock_virtual_mono_ns), d.ns), memory_order_release);
 }
 
 void clock_set_real(void)
@@ -128,7 +129,8 @@ static struct civil civil_of(wall_t t)
 	days += 719468;
 	int64_t era = (days >= 0 ? days : days - 146096) / 146097;
 	int64_t day_of_era = days - era * 146097;
-	int64_t year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
+	int64_t year_of_era =
+		(day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
 	int64_t day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
 	int64_t shifted = (5 * day_of_year + 2) / 153; /* months since March */
 	c.day = (unsigned)(day_of_year - (153 * shifted + 2) / 5 + 1);
@@ -171,7 +173,7 @@ void wall_fmt_rfc2822(wall_t t, struct buf *out)
 {
 	static const char week_day[][4] = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
 	static const char month[][4] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
-	                                "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
+					"Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
 	char z[] = "Www, 00 Mmm 0000 00:00:00 +0000";
 	struct civil c = civil_of(t);
 	memcpy(z, week_day[c.week_day], 3);
@@ -240,21 +242,23 @@ bool wall_parse_rfc3339(str_t s, wall_t *out)
 	struct civil c = {0};
 	unsigned year;
 	int64_t offset_s;
-	if (!clock_take_digits(&s, 4, &year) || !clock_take_char(&s, "-") || !clock_take_digits(&s, 2, &c.month) ||
-	    !clock_take_char(&s, "-") || !clock_take_digits(&s, 2, &c.day) || !clock_take_char(&s, "Tt ") ||
-	    !clock_take_digits(&s, 2, &c.hour) || !clock_take_char(&s, ":") || !clock_take_digits(&s, 2, &c.min) ||
-	    !clock_take_char(&s, ":") || !clock_take_digits(&s, 2, &c.sec))
+	if (!clock_take_digits(&s, 4, &year) || !clock_take_char(&s, "-") ||
+	    !clock_take_digits(&s, 2, &c.month) || !clock_take_char(&s, "-") ||
+	    !clock_take_digits(&s, 2, &c.day) || !clock_take_char(&s, "Tt ") ||
+	    !clock_take_digits(&s, 2, &c.hour) || !clock_take_char(&s, ":") ||
+	    !clock_take_digits(&s, 2, &c.min) || !clock_take_char(&s, ":") ||
+	    !clock_take_digits(&s, 2, &c.sec))
 		return false;
 	if (s.n != 0 && s.p[0] == '.' && !clock_take_fraction(&s, &c.ns))
 		return false;
 	if (!clock_take_offset(&s, &offset_s) || s.n != 0)
 		return false;
 	/* A leap second, 23:59:60, counts as the first of the next minute. */
-	if (c.month < 1 || c.month > 12 || c.day < 1 || c.day > civil_month_days(year, c.month) || c.hour > 23 ||
-	    c.min > 59 || c.sec > 60)
+	if (c.month < 1 || c.month > 12 || c.day < 1 || c.day > civil_month_days(year, c.month) ||
+	    c.hour > 23 || c.min > 59 || c.sec > 60)
 		return false;
-	int64_t unix_s = civil_days(year, c.month, c.day) * 86400 + (int64_t)c.hour * 3600 + (int64_t)c.min * 60 +
-	                 c.sec - offset_s;
+	int64_t unix_s = civil_days(year, c.month, c.day) * 86400 + (int64_t)c.hour * 3600 +
+			 (int64_t)c.min * 60 + c.sec - offset_s;
 	int64_t ns;
 	if (__builtin_mul_overflow(unix_s, NS_PER_S, &ns) || __builtin_add_overflow(ns, (int64_t)c.ns, &ns))
 		return false;
@@ -275,16 +279,47 @@ static const struct dur_unit {
 	const char *name;
 	int64_t ns;
 } dur_units[] = {
-	{"s", NS_PER_S}, {"sec", NS_PER_S}, {"secs", NS_PER_S}, {"second", NS_PER_S}, {"seconds", NS_PER_S},
-	{"m", DUR_MIN_NS}, {"min", DUR_MIN_NS}, {"mins", DUR_MIN_NS}, {"minute", DUR_MIN_NS}, {"minutes", DUR_MIN_NS},
-	{"h", DUR_HOUR_NS}, {"hr", DUR_HOUR_NS}, {"hrs", DUR_HOUR_NS}, {"hour", DUR_HOUR_NS}, {"hours", DUR_HOUR_NS},
-	{"d", DUR_DAY_NS}, {"day", DUR_DAY_NS}, {"days", DUR_DAY_NS},
-	{"w", DUR_WEEK_NS}, {"wk", DUR_WEEK_NS}, {"wks", DUR_WEEK_NS}, {"week", DUR_WEEK_NS}, {"weeks", DUR_WEEK_NS},
-	{"M", DUR_MONTH_NS}, {"month", DUR_MONTH_NS}, {"months", DUR_MONTH_NS},
-	{"y", DUR_YEAR_NS}, {"yr", DUR_YEAR_NS}, {"yrs", DUR_YEAR_NS}, {"year", DUR_YEAR_NS}, {"years", DUR_YEAR_NS},
-	{"ms", 1000000}, {"msec", 1000000}, {"millis", 1000000},
-	{"us", 1000}, {"usec", 1000}, {"micros", 1000}, {"\xc2\xb5s", 1000},
-	{"ns", 1}, {"nsec", 1}, {"nanos", 1},
+	{"s", NS_PER_S},
+	{"sec", NS_PER_S},
+	{"secs", NS_PER_S},
+	{"second", NS_PER_S},
+	{"seconds", NS_PER_S},
+	{"m", DUR_MIN_NS},
+	{"min", DUR_MIN_NS},
+	{"mins", DUR_MIN_NS},
+	{"minute", DUR_MIN_NS},
+	{"minutes", DUR_MIN_NS},
+	{"h", DUR_HOUR_NS},
+	{"hr", DUR_HOUR_NS},
+	{"hrs", DUR_HOUR_NS},
+	{"hour", DUR_HOUR_NS},
+	{"hours", DUR_HOUR_NS},
+	{"d", DUR_DAY_NS},
+	{"day", DUR_DAY_NS},
+	{"days", DUR_DAY_NS},
+	{"w", DUR_WEEK_NS},
+	{"wk", DUR_WEEK_NS},
+	{"wks", DUR_WEEK_NS},
+	{"week", DUR_WEEK_NS},
+	{"weeks", DUR_WEEK_NS},
+	{"M", DUR_MONTH_NS},
+	{"month", DUR_MONTH_NS},
+	{"months", DUR_MONTH_NS},
+	{"y", DUR_YEAR_NS},
+	{"yr", DUR_YEAR_NS},
+	{"yrs", DUR_YEAR_NS},
+	{"year", DUR_YEAR_NS},
+	{"years", DUR_YEAR_NS},
+	{"ms", 1000000},
+	{"msec", 1000000},
+	{"millis", 1000000},
+	{"us", 1000},
+	{"usec", 1000},
+	{"micros", 1000},
+	{"\xc2\xb5s", 1000},
+	{"ns", 1},
+	{"nsec", 1},
+	{"nanos", 1},
 };
 
 static bool dur_is_blank(char c)
@@ -377,9 +412,15 @@ void dur_fmt(dur_t d, struct buf *out)
 		int64_t ns;
 		const char *one, *many;
 	} parts[] = {
-		{DUR_YEAR_NS, "year", "years"}, {DUR_MONTH_NS, "month", "months"}, {DUR_DAY_NS, "day", "days"},
-		{DUR_HOUR_NS, "h", "h"},        {DUR_MIN_NS, "m", "m"},            {NS_PER_S, "s", "s"},
-		{1000000, "ms", "ms"},          {1000, "us", "us"},                {1, "ns", "ns"},
+		{DUR_YEAR_NS, "year", "years"},
+		{DUR_MONTH_NS, "month", "months"},
+		{DUR_DAY_NS, "day", "days"},
+		{DUR_HOUR_NS, "h", "h"},
+		{DUR_MIN_NS, "m", "m"},
+		{NS_PER_S, "s", "s"},
+		{1000000, "ms", "ms"},
+		{1000, "us", "us"},
+		{1, "ns", "ns"},
 	};
 	uint64_t left = d.ns < 0 ? 0 - (uint64_t)d.ns : (uint64_t)d.ns;
 	if (left == 0) {

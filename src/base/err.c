@@ -1,7 +1,7 @@
 /* err.c - the error slot. err_slot points at the slot of whatever runs on this thread: the fiber's, which the
- * scheduler puts there at each switch (err_slot_swap), or else the thread's own. With no error in it a slot costs
- * nothing: success never touches it. Texts are formatted before the old one is released, so an error may quote the
- * one it replaces. A thread's own slot is emptied when the thread ends. */
+ * scheduler puts there at each switch (err_slot_swap), or else the thread's own. With no error in it a slot
+ * costs nothing: success never touches it. Texts are formatted before the old one is released, so an error
+ * may quote the one it replaces. A thread's own slot is emptied when the thread ends. */
 #include "base/err.h"
 
 #include "base/alloc.h"
@@ -124,12 +124,24 @@ void err_fini(struct err *e)
 const char *err_kind_name(enum err_kind kind)
 {
 	static const char *const name[] = {
-		[ERR_NONE] = "none",           [ERR_TIMEOUT] = "timeout",       [ERR_CANCELLED] = "cancelled",
-		[ERR_IO] = "io",               [ERR_CLOSED] = "closed",         [ERR_CONNECT] = "connect",
-		[ERR_DNS] = "dns",             [ERR_PROTO] = "protocol",        [ERR_INVALID] = "invalid",
-		[ERR_LIMIT] = "limit",         [ERR_NOT_FOUND] = "not-found",   [ERR_EXISTS] = "exists",
-		[ERR_SPOOL_FULL] = "spool-full", [ERR_CORRUPT] = "corrupt",     [ERR_LUA] = "lua",
-		[ERR_REJECT] = "reject",       [ERR_SHUTDOWN] = "shutdown",     [ERR_UNSUPPORTED] = "unsupported",
+		[ERR_NONE] = "none",
+		[ERR_TIMEOUT] = "timeout",
+		[ERR_CANCELLED] = "cancelled",
+		[ERR_IO] = "io",
+		[ERR_CLOSED] = "closed",
+		[ERR_CONNECT] = "connect",
+		[ERR_DNS] = "dns",
+		[ERR_PROTO] = "protocol",
+		[ERR_INVALID] = "invalid",
+		[ERR_LIMIT] = "limit",
+		[ERR_NOT_FOUND] = "not-found",
+		[ERR_EXISTS] = "exists",
+		[ERR_SPOOL_FULL] = "spool-full",
+		[ERR_CORRUPT] = "corrupt",
+		[ERR_LUA] = "lua",
+		[ERR_REJECT] = "reject",
+		[ERR_SHUTDOWN] = "shutdown",
+		[ERR_UNSUPPORTED] = "unsupported",
 	};
 	return (size_t)kind < ARRAY_SIZE(name) && name[kind] != NULL ? name[kind] : "unknown";
 }

@@ -1,5 +1,6 @@
-/* fault.c - named fault points. Each point has a rule, written while no point is being passed (at start, or by a test
- * between its steps), and a counter of passes, which any thread may bump. A rule fires at its n-th pass, or at each. */
+/* fault.c - named fault points. Each point has a rule, written while no point is being passed (at start, or
+ * by a test between its steps), and a counter of passes, which any thread may bump. A rule fires at its n-th
+ * pass, or at each. */
 #include "base/fault.h"
 
 #include "base/err.h"
@@ -97,7 +98,8 @@ int fault_init_from_env(void)
 #ifdef CIRRUS_FAULTS
 	return fault_arm(str_of(spec));
 #else
-	err_set(ERR_UNSUPPORTED, "CIRRUS_FAULTS is set, but this build has no fault points (Meson option `faults`)");
+	err_set(ERR_UNSUPPORTED,
+		"CIRRUS_FAULTS is set, but this build has no fault points (Meson option `faults`)");
 	return -1;
 #endif
 }

@@ -1,6 +1,6 @@
-/* json.c - a JSON writer. It keeps one bit per nesting level, "a comma is due", and whether a key was just written;
- * that is all the state, so a value can be written from anywhere that has the struct. Strings are copied in runs of
- * bytes that need no escape. */
+/* json.c - a JSON writer. It keeps one bit per nesting level, "a comma is due", and whether a key was just
+ * written; that is all the state, so a value can be written from anywhere that has the struct. Strings are
+ * copied in runs of bytes that need no escape. */
 #include "base/json.h"
 
 #include "base/text.h"
@@ -123,8 +123,8 @@ static bool json_is_plain(char c)
 	return u >= 0x20 && u < 0x80 && u != '"' && u != '\\';
 }
 
-/* How many bytes from i on need no escape. Eight at a time: a byte of `odd` has its top bit set if that byte of the
- * word is not ASCII, a control, a quote or a backslash (or, by a borrow, follows one). */
+/* How many bytes from i on need no escape. Eight at a time: a byte of `odd` has its top bit set if that byte
+ * of the word is not ASCII, a control, a quote or a backslash (or, by a borrow, follows one). */
 static size_t json_plain_run(str_t v, size_t i)
 {
 	const uint64_t ones = UINT64_C(0x0101010101010101), tops = ones * 0x80;
@@ -144,7 +144,8 @@ static size_t json_plain_run(str_t v, size_t i)
 static void json_escape_control(struct buf *out, unsigned char c)
 {
 	static const char digit[] = "0123456789abcdef";
-	static const char short_form[32] = {['\b'] = 'b', ['\f'] = 'f', ['\n'] = 'n', ['\r'] = 'r', ['\t'] = 't'};
+	static const char short_form[32] = {
+		['\b'] = 'b', ['\f'] = 'f', ['\n'] = 'n', ['\r'] = 'r', ['\t'] = 't'};
 	if (short_form[c] != 0) {
 		char two[2] = {'\\', short_form[c]};
 		buf_add(out, two, 2);

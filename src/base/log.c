@@ -1,10 +1,11 @@
 /* log.c - the diagnostic log.
- * The filter is an immutable table of (target prefix, level), longest prefix first, behind one atomic pointer. A reader
- * loads the pointer and never locks. A replaced table is kept in a chain for ever, since a reader may still be in it:
- * a table is tiny and replacing one is an operator's act. log_max_level is the highest level in the current table;
- * the logging macros test it first, so a line of a level that nobody wants costs one relaxed load.
- * A line is built in memory and handed over by one write(2), so lines of several threads do not mix. A full pipe is
- * waited for at most LOG_STALL_MS; then the line is dropped rather than stalling a worker. */
+ * The filter is an immutable table of (target prefix, level), longest prefix first, behind one atomic
+ * pointer. A reader loads the pointer and never locks. A replaced table is kept in a chain for ever, since a
+ * reader may still be in it: a table is tiny and replacing one is an operator's act. log_max_level is the
+ * highest level in the current table; the logging macros test it first, so a line of a level that nobody
+ * wants costs one relaxed load. A line is built in memory and handed over by one write(2), so lines of
+ * several threads do not mix. A full pipe is waited for at most LOG_STALL_MS; then the line is dropped rather
+ * than stalling a worker. */
 #include "base/log.h"
 
 #include "base/alloc.h"
@@ -26,7 +27,7 @@ struct log_directive {
 
 struct log_filter {
 	struct log_filter *replaced; /* the table before this one */
-	char *text;                  /* what the targets point into; NULL in the built-in table */
+	char *text;		     /* what the targets point into; NULL in the built-in table */
 	enum log_level default_level;
 	size_t n;
 	struct log_directive *directive; /* longest target first */
@@ -36,8 +37,9 @@ static struct log_directive log_default_directives[] = {
 	{{"kumod", 5}, LOG_INFO},
 	{{"lua", 3}, LOG_INFO},
 };
-static struct log_filter log_default_filter = {
-	.default_level = LOG_WARN, .n = ARRAY_SIZE(log_default_directives), .directive = log_default_directives};
+static struct log_filter log_default_filter = {.default_level = LOG_WARN,
+					       .n = ARRAY_SIZE(log_default_directives),
+					       .directive = log_default_directives};
 
 static _Atomic(struct log_filter *) log_filter_now = &log_default_filter;
 atomic_int log_max_level = LOG_INFO;
@@ -72,8 +74,8 @@ static bool log_target_is_ok(str_t s)
 {
 	for (size_t i = 0; i < s.n; i++) {
 		char c = s.p[i];
-		bool is_ok = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
-		             c == ':' || c == '-' || c == '.';
+		bool is_ok = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+			     c == '_' || c == ':' || c == '-' || c == '.';
 		if (!is_ok)
 			return false;
 	}
@@ -173,7 +175,7 @@ int log_set_filter(str_t filter)
 			continue;
 		if (!log_directive_parse(one, &d)) {
 			err_set(ERR_INVALID, "parsing log filter '" STR_FMT "': invalid filter directive",
-			        STR_ARG(filter));
+				STR_ARG(filter));
 			log_filter_free(f);
 			return -1;
 		}

@@ -1,8 +1,8 @@
-/* map.c - open addressing with linear probing. A slot is empty, a grave (removed, but a probe must go on past it) or
- * full. Graves count as used for the load limit of 3/4; when it is reached the table is rebuilt, larger only if the
- * live entries need it, so a churn of puts and removes keeps its size. A grave whose successor is empty is no
- * use to any probe and becomes empty at once. Removal never moves an entry, which is what makes removing during an
- * iteration safe. Hashes are kept, so rebuilding does not touch the keys. */
+/* map.c - open addressing with linear probing. A slot is empty, a grave (removed, but a probe must go on past
+ * it) or full. Graves count as used for the load limit of 3/4; when it is reached the table is rebuilt,
+ * larger only if the live entries need it, so a churn of puts and removes keeps its size. A grave whose
+ * successor is empty is no use to any probe and becomes empty at once. Removal never moves an entry, which is
+ * what makes removing during an iteration safe. Hashes are kept, so rebuilding does not touch the keys. */
 #include "base/map.h"
 
 #include "base/alloc.h"

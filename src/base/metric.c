@@ -1,14 +1,14 @@
 /* metric.c - the registry of metrics and their series.
- * Metrics are declared once and live for ever, in one table sorted by name. A metric's series are in a hash table
- * keyed by the label values, each as length and bytes (the key lives in the series), and in a list in the order they
- * came, which is the order of the output. A metric's lock covers its table and list; the numbers are atomics of their
- * own, on their own cache line, and are read while others write: the counts of one histogram may be a few observations
- * apart from its sum.
- * References: all but the last are given back without the lock; the last one under it, so that metric_get never finds
- * a series that is on its way out. Rendering takes a reference to every series of a metric, lets go of the lock, and
- * only then formats, so a scrape of 100,000 series holds up nobody for long.
- * A collected metric has a callback instead of series; it runs under the metric's lock (unsetting it waits for it),
- * so it must neither yield nor declare the same metric. */
+ * Metrics are declared once and live for ever, in one table sorted by name. A metric's series are in a hash
+ * table keyed by the label values, each as length and bytes (the key lives in the series), and in a list in
+ * the order they came, which is the order of the output. A metric's lock covers its table and list; the
+ * numbers are atomics of their own, on their own cache line, and are read while others write: the counts of
+ * one histogram may be a few observations apart from its sum. References: all but the last are given back
+ * without the lock; the last one under it, so that metric_get never finds a series that is on its way out.
+ * Rendering takes a reference to every series of a metric, lets go of the lock, and only then formats, so a
+ * scrape of 100,000 series holds up nobody for long. A collected metric has a callback instead of series; it
+ * runs under the metric's lock (unsetting it waits for it), so it must neither yield nor declare the same
+ * metric. */
 #include "base/metric.h"
 
 #include "base/alloc.h"
@@ -41,20 +41,20 @@ struct metric {
 };
 
 struct metric_series {
-	_Atomic int64_t value;       /* counter, gauge */
-	_Atomic uint64_t sum_bits;   /* histogram: a double */
+	_Atomic int64_t value;	   /* counter, gauge */
+	_Atomic uint64_t sum_bits; /* histogram: a double */
 	atomic_size_t n_refs;
 	struct metric *metric;
 	struct list node;
-	str_t key;                   /* behind the buckets */
-	_Atomic uint64_t bucket[];   /* histogram: n_bounds + 1, not cumulative */
+	str_t key;		   /* behind the buckets */
+	_Atomic uint64_t bucket[]; /* histogram: n_bounds + 1, not cumulative */
 };
 
 /* One line-to-be of the output. */
 struct metric_row {
 	str_t key;
 	struct metric_series *series; /* referenced; NULL in a collected metric */
-	double v;                     /* collected */
+	double v;		      /* collected */
 };
 
 struct metric_out {
@@ -117,9 +117,10 @@ static struct metric *metric_register(const struct metric *wanted)
 		*m = *wanted;
 		pthread_mutex_init(&m->lock, NULL);
 		list_init(&m->series);
-		metric_registry = xreallocarray(metric_registry, metric_registry_n + 1, sizeof(*metric_registry));
+		metric_registry =
+			xreallocarray(metric_registry, metric_registry_n + 1, sizeof(*metric_registry));
 		memmove(metric_registry + at + 1, metric_registry + at,
-		        (metric_registry_n - at) * sizeof(*metric_registry));
+			(metric_registry_n - at) * sizeof(*metric_registry));
 		metric_registry[at] = m;
 		metric_registry_n++;
 	}
@@ -138,8 +139,8 @@ static size_t metric_labels_count(const char *name, const char *const *labels)
 	return n;
 }
 
-struct metric *metric_declare(enum metric_kind kind, const char *name, const char *help, const char *const *labels,
-                              const double *buckets, size_t n_buckets)
+struct metric *metric_declare(enum metric_kind kind, const char *name, const char *help,
+			      const char *const *labels, const double *buckets, size_t n_buckets)
 {
 	struct metric m = {.kind = kind, .name = name, .help = help, .labels = labels};
 	m.n_labels = metric_labels_count(name, labels);
@@ -152,10 +153,11 @@ struct metric *metric_declare(enum metric_kind kind, const char *name, const cha
 	return metric_register(&m);
 }
 
-void metric_declare_collected(enum metric_kind kind, const char *name, const char *help, const char *const *labels,
-                              metric_collect_fn *fn, void *arg)
+void metric_declare_collected(enum metric_kind kind, const char *name, const char *help,
+			      const char *const *labels, metric_collect_fn *fn, void *arg)
 {
-	struct metric wanted = {.kind = kind, .name = name, .help = help, .labels = labels, .is_collected = true};
+	struct metric wanted = {
+		.kind = kind, .name = name, .help = help, .labels = labels, .is_collected = true};
 	if (kind == METRIC_HISTOGRAM)
 		panic("metric %s: a histogram cannot be collected", name);
 	wanted.n_labels = metric_labels_count(name, labels);
@@ -250,7 +252,7 @@ void metric_series_unref(struct metric_series *s)
 	size_t refs = atomic_load_explicit(&s->n_refs, memory_order_relaxed);
 	while (refs > 1) {
 		if (atomic_compare_exchange_weak_explicit(&s->n_refs, &refs, refs - 1, memory_order_release,
-		                                          memory_order_relaxed))
+							  memory_order_relaxed))
 			return;
 	}
 	struct metric *m = s->metric;
@@ -306,8 +308,9 @@ void metric_observe(struct metric_series *s, double v)
 		i++;
 	atomic_fetch_add_explicit(&s->bucket[i], 1, memory_order_relaxed);
 	uint64_t was = atomic_load_explicit(&s->sum_bits, memory_order_relaxed);
-	while (!atomic_compare_exchange_weak_explicit(&s->sum_bits, &was, metric_bits_of(metric_double_of(was) + v),
-	                                              memory_order_relaxed, memory_order_relaxed))
+	while (!atomic_compare_exchange_weak_explicit(&s->sum_bits, &was,
+						      metric_bits_of(metric_double_of(was) + v),
+						      memory_order_relaxed, memory_order_relaxed))
 		;
 }
 
@@ -336,8 +339,7 @@ static void metric_gather(struct metric_out *o)
 	pthread_mutex_lock(&m->lock);
 	if (m->collect != NULL)
 		m->collect(m->collect_arg, o);
-	list_for_each(it, &m->series)
-	{
+	list_for_each (it, &m->series) {
 		struct metric_series *s = metric_series_ref(list_entry(it, struct metric_series, node));
 		*metric_row_add(o) = (struct metric_row){.key = s->key, .series = s};
 	}
@@ -443,7 +445,8 @@ static void metric_text_name(struct buf *out, const struct metric *m, const char
 	buf_add_c(out, ' ');
 }
 
-static void metric_text_bucket(struct buf *out, const struct metric *m, str_t labels, double bound, uint64_t count)
+static void metric_text_bucket(struct buf *out, const struct metric *m, str_t labels, double bound,
+			       uint64_t count)
 {
 	buf_add_z(out, m->name);
 	buf_add_z(out, "_bucket{");
@@ -549,10 +552,11 @@ static str_t metric_row_value(const struct metric_row *r, size_t key_at)
 	return metric_key_take(&rest);
 }
 
-/* {"label":{"value":<the same for the next label, or the number>,...}} of n rows that agree in the labels before
- * `depth`, whose values take the first key_at bytes of their keys. Recursion is as deep as there are labels. */
-static void metric_json_group(struct json_out *j, const struct metric *m, const struct metric_row *row, size_t n,
-                              size_t depth, size_t key_at)
+/* {"label":{"value":<the same for the next label, or the number>,...}} of n rows that agree in the labels
+ * before `depth`, whose values take the first key_at bytes of their keys. Recursion is as deep as there are
+ * labels. */
+static void metric_json_group(struct json_out *j, const struct metric *m, const struct metric_row *row,
+			      size_t n, size_t depth, size_t key_at)
 {
 	if (depth == m->n_labels) {
 		metric_json_row(j, m, row);
@@ -580,7 +584,8 @@ static int metric_row_cmp(const void *a, const void *b)
 static void metric_json_render(struct metric_out *o, void *arg)
 {
 	struct json_out *j = arg;
-	if (o->m->n_labels > 1) /* brings rows that share leading labels together, whatever the order of the groups */
+	if (o->m->n_labels >
+	    1) /* brings rows that share leading labels together, whatever the order of the groups */
 		qsort(o->row, o->n, sizeof(*o->row), metric_row_cmp);
 	json_key(j, str_of(o->m->name));
 	json_obj_begin(j);

@@ -1,5 +1,6 @@
-/* panic.c - the end of the process on a broken invariant. The line goes through the logger first; the backtrace is
- * written by backtrace_symbols_fd, which does not allocate. A panic inside a panic aborts at once. */
+/* panic.c - the end of the process on a broken invariant. The line goes through the logger first; the
+ * backtrace is written by backtrace_symbols_fd, which does not allocate. A panic inside a panic aborts at
+ * once. */
 #include "base/log.h"
 
 #include <execinfo.h>

@@ -1,6 +1,7 @@
-/* str.c - slices. Nothing here allocates but str_dup. Searching is memchr/memmem; comparing ignores the locale: the
- * only case folding is ASCII's, as all protocols want it. str_hash is SipHash-1-3 keyed at load time from the kernel's
- * random source, so that peers who choose keys (domains, header names) cannot choose collisions. */
+/* str.c - slices. Nothing here allocates but str_dup. Searching is memchr/memmem; comparing ignores the
+ * locale: the only case folding is ASCII's, as all protocols want it. str_hash is SipHash-1-3 keyed at load
+ * time from the kernel's random source, so that peers who choose keys (domains, header names) cannot choose
+ * collisions. */
 #include "base/str.h"
 
 #include "base/alloc.h"
@@ -159,7 +160,8 @@ bool str_to_double(str_t s, double *out)
 	return true;
 }
 
-/* The ranges of the second byte are RFC 3629 section 4's: they exclude overlong forms, surrogates and > U+10FFFF. */
+/* The ranges of the second byte are RFC 3629 section 4's: they exclude overlong forms, surrogates and >
+ * U+10FFFF. */
 size_t str_utf8_step(str_t s, size_t *n_bad)
 {
 	const unsigned char *p = (const unsigned char *)s.p;
@@ -231,8 +233,10 @@ static inline __attribute__((always_inline)) void str_sip_round(uint64_t v[4])
 
 uint64_t str_hash(str_t s)
 {
-	uint64_t v[4] = {str_hash_key[0] ^ UINT64_C(0x736f6d6570736575), str_hash_key[1] ^ UINT64_C(0x646f72616e646f6d),
-	                 str_hash_key[0] ^ UINT64_C(0x6c7967656e657261), str_hash_key[1] ^ UINT64_C(0x7465646279746573)};
+	uint64_t v[4] = {str_hash_key[0] ^ UINT64_C(0x736f6d6570736575),
+			 str_hash_key[1] ^ UINT64_C(0x646f72616e646f6d),
+			 str_hash_key[0] ^ UINT64_C(0x6c7967656e657261),
+			 str_hash_key[1] ^ UINT64_C(0x7465646279746573)};
 	const char *p = s.p;
 	size_t left = s.n;
 	for (; left >= 8; left -= 8, p += 8) {

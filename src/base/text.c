@@ -1,8 +1,7 @@
 /* text.c - encodings of bytes as text, and doubles as decimal digits.
- * CRC-32C takes the SSE4.2 instruction where the CPU has it, else eight tables of 256 (slicing by 8), built at load
- * time from the reflected polynomial 0x82f63b78.
- * Doubles: printf with 15, 16 and 17 significant digits, the first that reads back equal wins; whole numbers, by far
- * the most common values, skip that. */
+ * CRC-32C takes the SSE4.2 instruction where the CPU has it, else eight tables of 256 (slicing by 8), built
+ * at load time from the reflected polynomial 0x82f63b78. Doubles: printf with 15, 16 and 17 significant
+ * digits, the first that reads back equal wins; whole numbers, by far the most common values, skip that. */
 #include "base/text_impl.h"
 
 #include <math.h>
@@ -36,14 +35,14 @@ void base64_encode(struct buf *out, str_t in)
 
 /* The value of each digit plus one, so that 0 marks what is none. */
 static const uint8_t base64_value[256] = {
-	['A'] = 1,  ['B'] = 2,  ['C'] = 3,  ['D'] = 4,  ['E'] = 5,  ['F'] = 6,  ['G'] = 7,  ['H'] = 8,  ['I'] = 9,
-	['J'] = 10, ['K'] = 11, ['L'] = 12, ['M'] = 13, ['N'] = 14, ['O'] = 15, ['P'] = 16, ['Q'] = 17, ['R'] = 18,
-	['S'] = 19, ['T'] = 20, ['U'] = 21, ['V'] = 22, ['W'] = 23, ['X'] = 24, ['Y'] = 25, ['Z'] = 26, ['a'] = 27,
-	['b'] = 28, ['c'] = 29, ['d'] = 30, ['e'] = 31, ['f'] = 32, ['g'] = 33, ['h'] = 34, ['i'] = 35, ['j'] = 36,
-	['k'] = 37, ['l'] = 38, ['m'] = 39, ['n'] = 40, ['o'] = 41, ['p'] = 42, ['q'] = 43, ['r'] = 44, ['s'] = 45,
-	['t'] = 46, ['u'] = 47, ['v'] = 48, ['w'] = 49, ['x'] = 50, ['y'] = 51, ['z'] = 52, ['0'] = 53, ['1'] = 54,
-	['2'] = 55, ['3'] = 56, ['4'] = 57, ['5'] = 58, ['6'] = 59, ['7'] = 60, ['8'] = 61, ['9'] = 62, ['+'] = 63,
-	['/'] = 64,
+	['A'] = 1,  ['B'] = 2,	['C'] = 3,  ['D'] = 4,	['E'] = 5,  ['F'] = 6,	['G'] = 7,  ['H'] = 8,
+	['I'] = 9,  ['J'] = 10, ['K'] = 11, ['L'] = 12, ['M'] = 13, ['N'] = 14, ['O'] = 15, ['P'] = 16,
+	['Q'] = 17, ['R'] = 18, ['S'] = 19, ['T'] = 20, ['U'] = 21, ['V'] = 22, ['W'] = 23, ['X'] = 24,
+	['Y'] = 25, ['Z'] = 26, ['a'] = 27, ['b'] = 28, ['c'] = 29, ['d'] = 30, ['e'] = 31, ['f'] = 32,
+	['g'] = 33, ['h'] = 34, ['i'] = 35, ['j'] = 36, ['k'] = 37, ['l'] = 38, ['m'] = 39, ['n'] = 40,
+	['o'] = 41, ['p'] = 42, ['q'] = 43, ['r'] = 44, ['s'] = 45, ['t'] = 46, ['u'] = 47, ['v'] = 48,
+	['w'] = 49, ['x'] = 50, ['y'] = 51, ['z'] = 52, ['0'] = 53, ['1'] = 54, ['2'] = 55, ['3'] = 56,
+	['4'] = 57, ['5'] = 58, ['6'] = 59, ['7'] = 60, ['8'] = 61, ['9'] = 62, ['+'] = 63, ['/'] = 64,
 };
 
 static int base64_digit(char c)
@@ -51,8 +50,8 @@ static int base64_digit(char c)
 	return base64_value[(unsigned char)c] - 1;
 }
 
-/* Strict is: length a multiple of 4, padding only at the end, and no stray bits in the last digit, so that one text
- * has one meaning (RFC 4648 section 3.5). */
+/* Strict is: length a multiple of 4, padding only at the end, and no stray bits in the last digit, so that
+ * one text has one meaning (RFC 4648 section 3.5). */
 bool base64_decode(struct buf *out, str_t in)
 {
 	if (in.n % 4 != 0)
@@ -106,7 +105,8 @@ bool percent_decode(struct buf *out, str_t in)
 			buf_add_c(out, in.p[i]);
 			continue;
 		}
-		int hi = in.n - i > 2 ? hex_digit(in.p[i + 1]) : -1, lo = in.n - i > 2 ? hex_digit(in.p[i + 2]) : -1;
+		int hi = in.n - i > 2 ? hex_digit(in.p[i + 1]) : -1,
+		    lo = in.n - i > 2 ? hex_digit(in.p[i + 2]) : -1;
 		if (hi < 0 || lo < 0)
 			return false;
 		buf_add_c(out, (char)(hi << 4 | lo));
@@ -129,7 +129,8 @@ static __attribute__((constructor)) void crc32c_init(void)
 	}
 	for (uint32_t i = 0; i < 256; i++) {
 		for (int t = 1; t < 8; t++)
-			crc32c_table[t][i] = crc32c_table[t - 1][i] >> 8 ^ crc32c_table[0][crc32c_table[t - 1][i] & 255];
+			crc32c_table[t][i] =
+				crc32c_table[t - 1][i] >> 8 ^ crc32c_table[0][crc32c_table[t - 1][i] & 255];
 	}
 }
 
@@ -138,10 +139,11 @@ uint32_t crc32c_by_table(uint32_t crc, const void *p, size_t n_bytes)
 	const unsigned char *at = p;
 	crc = ~crc;
 	for (; n_bytes >= 8; n_bytes -= 8, at += 8) {
-		uint32_t lo = crc ^ ((uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24);
-		crc = crc32c_table[7][lo & 255] ^ crc32c_table[6][lo >> 8 & 255] ^ crc32c_table[5][lo >> 16 & 255] ^
-		      crc32c_table[4][lo >> 24] ^ crc32c_table[3][at[4]] ^ crc32c_table[2][at[5]] ^
-		      crc32c_table[1][at[6]] ^ crc32c_table[0][at[7]];
+		uint32_t lo = crc ^ ((uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 |
+				     (uint32_t)at[3] << 24);
+		crc = crc32c_table[7][lo & 255] ^ crc32c_table[6][lo >> 8 & 255] ^
+		      crc32c_table[5][lo >> 16 & 255] ^ crc32c_table[4][lo >> 24] ^ crc32c_table[3][at[4]] ^
+		      crc32c_table[2][at[5]] ^ crc32c_table[1][at[6]] ^ crc32c_table[0][at[7]];
 	}
 	while (n_bytes-- != 0)
 		crc = crc >> 8 ^ crc32c_table[0][(crc ^ *at++) & 255];

@@ -1,10 +1,10 @@
 /* uuid.c - RFC 4122 identifiers and random numbers.
- * Version 1 (section 4.2): 100 ns ticks since 1582-10-15, a clock sequence drawn at random at start, and a node. A tick
- * is handed out once: uuid_last_tick only grows, by compare-and-swap, so when ids are asked for faster than one per tick
- * the stamp runs ahead of the clock by as many ticks. When the wall clock steps back the last tick is still the floor;
- * only a change of clock_generation (unit tests setting the virtual clock) starts over, with the next clock sequence
- * as section 4.2.1 asks.
- * random_below is a per-thread wyrand-like generator seeded from the kernel; random_bytes is the kernel itself. */
+ * Version 1 (section 4.2): 100 ns ticks since 1582-10-15, a clock sequence drawn at random at start, and a
+ * node. A tick is handed out once: uuid_last_tick only grows, by compare-and-swap, so when ids are asked for
+ * faster than one per tick the stamp runs ahead of the clock by as many ticks. When the wall clock steps back
+ * the last tick is still the floor; only a change of clock_generation (unit tests setting the virtual clock)
+ * starts over, with the next clock sequence as section 4.2.1 asks. random_below is a per-thread wyrand-like
+ * generator seeded from the kernel; random_bytes is the kernel itself. */
 #include "base/uuid.h"
 
 #include "base/text.h"
@@ -56,7 +56,8 @@ static uint64_t random_next(void)
 	return (uint64_t)(m >> 64) ^ (uint64_t)m;
 }
 
-/* Multiply and take the high half; the few low products that would favour some results are drawn again (Lemire). */
+/* Multiply and take the high half; the few low products that would favour some results are drawn again
+ * (Lemire). */
 uint64_t random_below(uint64_t bound)
 {
 	if (bound == 0)
@@ -80,7 +81,8 @@ static bool uuid_node_from_mac(uint8_t out[6])
 		return false;
 	for (struct ifaddrs *ifa = all; ifa != NULL && !is_found; ifa = ifa->ifa_next) {
 		struct sockaddr_ll ll;
-		if (ifa->ifa_addr == NULL || ifa->ifa_addr->sa_family != AF_PACKET || (ifa->ifa_flags & IFF_LOOPBACK))
+		if (ifa->ifa_addr == NULL || ifa->ifa_addr->sa_family != AF_PACKET ||
+		    (ifa->ifa_flags & IFF_LOOPBACK))
 			continue;
 		memcpy(&ll, ifa->ifa_addr, sizeof(ll));
 		if (ll.sll_hatype != ARPHRD_ETHER || ll.sll_halen != 6 || memcmp(ll.sll_addr, zero, 6) == 0)
@@ -127,13 +129,19 @@ struct uuid uuid_new_v1(void)
 	do
 		tick = now > last ? now : last + 1;
 	while (!atomic_compare_exchange_weak_explicit(&uuid_last_tick, &last, tick, memory_order_relaxed,
-	                                              memory_order_relaxed));
+						      memory_order_relaxed));
 	unsigned seq = atomic_load_explicit(&uuid_clock_seq, memory_order_relaxed);
 	struct uuid u = {{
-		(uint8_t)(tick >> 24), (uint8_t)(tick >> 16), (uint8_t)(tick >> 8), (uint8_t)tick,
-		(uint8_t)(tick >> 40), (uint8_t)(tick >> 32),
-		(uint8_t)(0x10 | (tick >> 56 & 0x0f)), (uint8_t)(tick >> 48),
-		(uint8_t)(0x80 | (seq >> 8 & 0x3f)), (uint8_t)seq,
+		(uint8_t)(tick >> 24),
+		(uint8_t)(tick >> 16),
+		(uint8_t)(tick >> 8),
+		(uint8_t)tick,
+		(uint8_t)(tick >> 40),
+		(uint8_t)(tick >> 32),
+		(uint8_t)(0x10 | (tick >> 56 & 0x0f)),
+		(uint8_t)(tick >> 48),
+		(uint8_t)(0x80 | (seq >> 8 & 0x3f)),
+		(uint8_t)seq,
 	}};
 	memcpy(u.b + 10, uuid_node_bytes, 6);
 	return u;
@@ -151,8 +159,9 @@ struct uuid uuid_new_v4(void)
 wall_t uuid_v1_time(const struct uuid *u)
 {
 	const uint8_t *b = u->b;
-	uint64_t tick = (uint64_t)b[0] << 24 | (uint64_t)b[1] << 16 | (uint64_t)b[2] << 8 | b[3] | (uint64_t)b[4] << 40 |
-	                (uint64_t)b[5] << 32 | (uint64_t)(b[6] & 0x0f) << 56 | (uint64_t)b[7] << 48;
+	uint64_t tick = (uint64_t)b[0] << 24 | (uint64_t)b[1] << 16 | (uint64_t)b[2] << 8 | b[3] |
+			(uint64_t)b[4] << 40 | (uint64_t)b[5] << 32 | (uint64_t)(b[6] & 0x0f) << 56 |
+			(uint64_t)b[7] << 48;
 	int64_t since_1970 = (int64_t)tick - UUID_EPOCH_TICKS, ns;
 	if (__builtin_mul_overflow(since_1970, 100, &ns)) /* 60 bits of ticks reach the year 5236 */
 		ns = since_1970 > 0 ? INT64_MAX : INT64_MIN;

@@ -5,7 +5,8 @@
 
 static void arena_blocks_are_apart(void **state)
 {
-	static const size_t sizes[] = {0, 1, 15, 16, 17, 100, 4095, 4096, 4097, 20000, 70000, 3, 200000, 8, 64, 65536, 5};
+	static const size_t sizes[] = {0,     1,     15, 16,	 17, 100, 4095,	 4096, 4097,
+				       20000, 70000, 3,	 200000, 8,  64,  65536, 5};
 	enum { ROUNDS = 20 };
 	struct arena a = ARENA_INIT;
 	unsigned char *block[ARRAY_SIZE(sizes) * ROUNDS];

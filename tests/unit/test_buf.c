@@ -87,8 +87,9 @@ static void buf_steals(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(buf_appends),       cmocka_unit_test(buf_formats), cmocka_unit_test(buf_cuts),
-		cmocka_unit_test(buf_reserves_once), cmocka_unit_test(buf_steals),
+		cmocka_unit_test(buf_appends), cmocka_unit_test(buf_formats),
+		cmocka_unit_test(buf_cuts),    cmocka_unit_test(buf_reserves_once),
+		cmocka_unit_test(buf_steals),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -106,8 +106,11 @@ static void err_names(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(err_sets_and_takes),    cmocka_unit_test(err_quotes_itself), cmocka_unit_test(err_system),
-		cmocka_unit_test(err_slots_are_apart),   cmocka_unit_test(err_threads_are_apart),
+		cmocka_unit_test(err_sets_and_takes),
+		cmocka_unit_test(err_quotes_itself),
+		cmocka_unit_test(err_system),
+		cmocka_unit_test(err_slots_are_apart),
+		cmocka_unit_test(err_threads_are_apart),
 		cmocka_unit_test(err_names),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

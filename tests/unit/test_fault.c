@@ -44,7 +44,8 @@ static void fault_kills(void **state)
 
 static void fault_refuses(void **state)
 {
-	static const char *const bad[] = {"nonsense=1", "dns", "dns=", "dns=0", "dns=-1", "dns=kill", "dns=kill:", "dns=1,x=1"};
+	static const char *const bad[] = {"nonsense=1", "dns",	    "dns=",	 "dns=0",
+					  "dns=-1",	"dns=kill", "dns=kill:", "dns=1,x=1"};
 	assert_int_equal(fault_arm(STR("accept=*")), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		assert_int_equal(fault_arm(str_of(bad[i])), -1);

@@ -33,7 +33,7 @@ static void json_structure(void **state)
 	json_double(&j, -INFINITY);
 	json_obj_end(&j);
 	assert_buf_is(&b, "{\"a\":\"x\",\"b\":[[],-9223372036854775808,18446744073709551615,{},{\"k\":1}],"
-	                  "\"t\":true,\"f\":false,\"n\":null,\"i\":-1,\"d\":4.0,\"nan\":null,\"inf\":null}");
+			  "\"t\":true,\"f\":false,\"n\":null,\"i\":-1,\"d\":4.0,\"nan\":null,\"inf\":null}");
 	assert_int_equal(j.depth, 0);
 	buf_fini(&b);
 }
@@ -69,7 +69,11 @@ static void json_escapes(void **state)
 		{{"q\"b\\", 4}, "\"q\\\"b\\\\\""},
 		{{"\b\f\n\r\t\0\x1f\x7f", 8}, "\"\\b\\f\\n\\r\\t\\u0000\\u001f\x7f\""},
 		{{"\xc3\xa9\xf0\x9f\x98\x80", 6}, "\"\xc3\xa9\xf0\x9f\x98\x80\""},
-		{{"a\xff" "b", 3}, "\"a\xef\xbf\xbd" "b\""},
+		{{"a\xff"
+		  "b",
+		  3},
+		 "\"a\xef\xbf\xbd"
+		 "b\""},
 		{{"\xe2\x82", 2}, "\"\xef\xbf\xbd\""},
 		{{"\xf0\x9f\x98z", 4}, "\"\xef\xbf\xbdz\""},
 		{{"\xed\xa0\x80", 3}, "\"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\""},
@@ -95,7 +99,8 @@ static void json_escapes_anywhere(void **state)
 			json_escape(&b, str_mk(text, sizeof(text)));
 			json_escape(&want, str_mk(&byte, 1));
 			assert_int_equal(b.n, want.n + 19);
-			assert_true(str_starts(str_skip(buf_str(&b), at + 1), str_head(str_skip(buf_str(&want), 1), want.n - 2)));
+			assert_true(str_starts(str_skip(buf_str(&b), at + 1),
+					       str_head(str_skip(buf_str(&want), 1), want.n - 2)));
 			buf_fini(&b);
 			buf_fini(&want);
 		}

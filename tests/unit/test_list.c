@@ -11,8 +11,7 @@ struct item {
 static void list_expect(struct list *head, const char *digits)
 {
 	struct buf b = BUF_INIT;
-	list_for_each(it, head)
-	{
+	list_for_each (it, head) {
 		buf_add_u64(&b, (uint64_t)list_entry(it, struct item, node)->no);
 		assert_ptr_equal(it->next->prev, it);
 	}
@@ -45,8 +44,7 @@ static void list_works(void **state)
 	assert_true(list_is_empty(&b));
 	list_splice_back(&b, &a);
 	list_expect(&b, "01234");
-	list_for_each_safe(it, &b)
-	{
+	list_for_each_safe (it, &b) {
 		if (list_entry(it, struct item, node)->no % 2 == 1)
 			list_remove(it);
 	}

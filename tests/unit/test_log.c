@@ -1,4 +1,5 @@
-/* test_log.c - the diagnostic log: the form of a line, escaping, filters. stderr is a pipe while a line is written. */
+/* test_log.c - the diagnostic log: the form of a line, escaping, filters. stderr is a pipe while a line is
+ * written. */
 #include "ut.h"
 
 #include "base/alloc.h"
@@ -47,9 +48,10 @@ static void log_line_form(void **state)
 	log_capture_end(&b);
 	clock_set_real();
 	assert_int_equal(errno_after, ENOENT);
-	assert_buf_is(&b, "2026-11-23T02:33:32.296530Z  INFO worker-0 kumod: http listener on 127.0.0.1:8000\n"
-	                  "2026-11-23T02:33:32.296530Z ERROR worker-0 lua::x: two\nlines\tand \\x1B[31m\\x7F\\x0D\n"
-	                  "2026-11-23T02:33:32.296530Z  WARN worker-0 other: \n");
+	assert_buf_is(
+		&b, "2026-11-23T02:33:32.296530Z  INFO worker-0 kumod: http listener on 127.0.0.1:8000\n"
+		    "2026-11-23T02:33:32.296530Z ERROR worker-0 lua::x: two\nlines\tand \\x1B[31m\\x7F\\x0D\n"
+		    "2026-11-23T02:33:32.296530Z  WARN worker-0 other: \n");
 	buf_fini(&b);
 }
 
@@ -115,7 +117,8 @@ static void log_filters(void **state)
 		assert_int_equal(log_set_filter(str_of(rows[i].filter)), 0);
 		for (enum log_level level = LOG_ERROR; level <= LOG_TRACE; level++) {
 			if (log_is_enabled(level, rows[i].target) != (level <= rows[i].level))
-				fail_msg("filter %s, target %s, level %d", rows[i].filter, rows[i].target, level);
+				fail_msg("filter %s, target %s, level %d", rows[i].filter, rows[i].target,
+					 level);
 		}
 		assert_true((int)rows[i].level <= atomic_load(&log_max_level));
 	}
@@ -125,8 +128,8 @@ static void log_filters(void **state)
 
 static void log_bad_filters(void **state)
 {
-	static const char *const bad[] = {"kumod=loud", "kumod=", "a b", "=info", "kumod=info=warn", "kumod[x",
-	                                  "kumod[x]info", "info,!"};
+	static const char *const bad[] = {"kumod=loud",	     "kumod=",	"a b",		"=info",
+					  "kumod=info=warn", "kumod[x", "kumod[x]info", "info,!"};
 	assert_int_equal(log_set_filter(STR("lua=debug,info")), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		char *want = xasprintf("parsing log filter '%s': invalid filter directive", bad[i]);
@@ -142,8 +145,9 @@ static void log_bad_filters(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(log_line_form), cmocka_unit_test(log_thread_names), cmocka_unit_test(log_long_line),
-		cmocka_unit_test(log_filters),   cmocka_unit_test(log_bad_filters),
+		cmocka_unit_test(log_line_form),   cmocka_unit_test(log_thread_names),
+		cmocka_unit_test(log_long_line),   cmocka_unit_test(log_filters),
+		cmocka_unit_test(log_bad_filters),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* test_metric.c - metrics: both output forms for none, one and several labels; references; threads; many series. The
- * registry is the process's, so each test has names of its own and renders only those. */
+/* test_metric.c - metrics: both output forms for none, one and several labels; references; threads; many
+ * series. The registry is the process's, so each test has names of its own and renders only those. */
 #include "ut.h"
 
 #include "base/clock.h"
@@ -31,8 +31,9 @@ static void metric_without_labels(void **state)
 	metric_dec(s);
 	assert_int_equal(metric_value(s), 5);
 	metric_set(s, -7);
-	metric_expect("plain_", "# HELP plain_a one \"thing\"\\\\\\nmore\n# TYPE plain_a gauge\nplain_a -7\n",
-	              "{\"plain_a\":{\"help\":\"one \\\"thing\\\"\\\\\\nmore\",\"type\":\"gauge\",\"value\":-7}}");
+	metric_expect(
+		"plain_", "# HELP plain_a one \"thing\"\\\\\\nmore\n# TYPE plain_a gauge\nplain_a -7\n",
+		"{\"plain_a\":{\"help\":\"one \\\"thing\\\"\\\\\\nmore\",\"type\":\"gauge\",\"value\":-7}}");
 	metric_series_unref(s);
 	metric_expect("plain_", "", "{}");
 	metric_series_unref(NULL);
@@ -46,16 +47,21 @@ static void metric_with_one_label(void **state)
 	struct metric *a = metric_declare(METRIC_COUNTER, "one_a", "a", labels, NULL, 0);
 	assert_ptr_equal(metric_declare(METRIC_COUNTER, "one_z", "z", labels, NULL, 0), z);
 	struct metric_series *zs = metric_get(z, (str_t[]){STR("smtp_client")});
-	struct metric_series *a1 = metric_get(a, (str_t[]){STR("q\"b\\s\nl")}), *a2 = metric_get(a, (str_t[]){STR_NULL});
+	struct metric_series *a1 = metric_get(a, (str_t[]){STR("q\"b\\s\nl")}),
+			     *a2 = metric_get(a, (str_t[]){STR_NULL});
 	metric_inc(zs);
 	metric_add(a1, 2);
 	metric_expect("one_",
-	              "# HELP one_a a\n# TYPE one_a counter\none_a{service=\"q\\\"b\\\\s\\nl\"} 2\none_a{service=\"\"} 0\n"
-	              "# HELP one_z z\n# TYPE one_z counter\none_z{service=\"smtp_client\"} 1\n",
-	              "{\"one_a\":{\"help\":\"a\",\"type\":\"counter\",\"value\":{\"service\":{\"q\\\"b\\\\s\\nl\":2,\"\":0}}},"
-	              "\"one_z\":{\"help\":\"z\",\"type\":\"counter\",\"value\":{\"service\":{\"smtp_client\":1}}}}");
+		      "# HELP one_a a\n# TYPE one_a counter\none_a{service=\"q\\\"b\\\\s\\nl\"} "
+		      "2\none_a{service=\"\"} 0\n"
+		      "# HELP one_z z\n# TYPE one_z counter\none_z{service=\"smtp_client\"} 1\n",
+		      "{\"one_a\":{\"help\":\"a\",\"type\":\"counter\",\"value\":{\"service\":{"
+		      "\"q\\\"b\\\\s\\nl\":2,\"\":0}}},"
+		      "\"one_z\":{\"help\":\"z\",\"type\":\"counter\",\"value\":{\"service\":{\"smtp_"
+		      "client\":1}}}}");
 	metric_expect("one_z", "# HELP one_z z\n# TYPE one_z counter\none_z{service=\"smtp_client\"} 1\n",
-	              "{\"one_z\":{\"help\":\"z\",\"type\":\"counter\",\"value\":{\"service\":{\"smtp_client\":1}}}}");
+		      "{\"one_z\":{\"help\":\"z\",\"type\":\"counter\",\"value\":{\"service\":{\"smtp_"
+		      "client\":1}}}}");
 	metric_series_unref(zs);
 	metric_series_unref(a1);
 	metric_series_unref(a2);
@@ -65,22 +71,25 @@ static void metric_with_several_labels(void **state)
 {
 	static const char *const labels[] = {"provider", "source", "pool", NULL};
 	struct metric *m = metric_declare(METRIC_GAUGE, "several", "s", labels, NULL, 0);
-	str_t rows[][3] = {{STR("a"), STR("x"), STR("p")}, {STR("b"), STR("x"), STR("p")}, {STR("a"), STR("x"), STR("q")},
-	                   {STR("a"), STR("y"), STR("p")}, {STR("ax"), STR(""), STR("p")}};
+	str_t rows[][3] = {{STR("a"), STR("x"), STR("p")},
+			   {STR("b"), STR("x"), STR("p")},
+			   {STR("a"), STR("x"), STR("q")},
+			   {STR("a"), STR("y"), STR("p")},
+			   {STR("ax"), STR(""), STR("p")}};
 	struct metric_series *s[ARRAY_SIZE(rows)];
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
 		metric_set(s[i] = metric_get(m, rows[i]), (int64_t)i);
 	metric_expect("several",
-	              "# HELP several s\n# TYPE several gauge\n"
-	              "several{provider=\"a\", source=\"x\", pool=\"p\"} 0\n"
-	              "several{provider=\"b\", source=\"x\", pool=\"p\"} 1\n"
-	              "several{provider=\"a\", source=\"x\", pool=\"q\"} 2\n"
-	              "several{provider=\"a\", source=\"y\", pool=\"p\"} 3\n"
-	              "several{provider=\"ax\", source=\"\", pool=\"p\"} 4\n",
-	              "{\"several\":{\"help\":\"s\",\"type\":\"gauge\",\"value\":{\"provider\":{"
-	              "\"a\":{\"source\":{\"x\":{\"pool\":{\"p\":0,\"q\":2}},\"y\":{\"pool\":{\"p\":3}}}},"
-	              "\"b\":{\"source\":{\"x\":{\"pool\":{\"p\":1}}}},"
-	              "\"ax\":{\"source\":{\"\":{\"pool\":{\"p\":4}}}}}}}}");
+		      "# HELP several s\n# TYPE several gauge\n"
+		      "several{provider=\"a\", source=\"x\", pool=\"p\"} 0\n"
+		      "several{provider=\"b\", source=\"x\", pool=\"p\"} 1\n"
+		      "several{provider=\"a\", source=\"x\", pool=\"q\"} 2\n"
+		      "several{provider=\"a\", source=\"y\", pool=\"p\"} 3\n"
+		      "several{provider=\"ax\", source=\"\", pool=\"p\"} 4\n",
+		      "{\"several\":{\"help\":\"s\",\"type\":\"gauge\",\"value\":{\"provider\":{"
+		      "\"a\":{\"source\":{\"x\":{\"pool\":{\"p\":0,\"q\":2}},\"y\":{\"pool\":{\"p\":3}}}},"
+		      "\"b\":{\"source\":{\"x\":{\"pool\":{\"p\":1}}}},"
+		      "\"ax\":{\"source\":{\"\":{\"pool\":{\"p\":4}}}}}}}}");
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
 		metric_series_unref(s[i]);
 }
@@ -89,36 +98,45 @@ static void metric_histograms(void **state)
 {
 	static const char *const labels[] = {"service", NULL};
 	static const double bounds[] = {0.005, 1, 2.5, 10};
-	struct metric *m = metric_declare(METRIC_HISTOGRAM, "hist_a", "h", labels, bounds, ARRAY_SIZE(bounds));
+	struct metric *m =
+		metric_declare(METRIC_HISTOGRAM, "hist_a", "h", labels, bounds, ARRAY_SIZE(bounds));
 	struct metric *d = metric_declare(METRIC_HISTOGRAM, "hist_default", "h", NULL, NULL, 0);
 	struct metric_series *s = metric_get(m, (str_t[]){STR("x")});
 	metric_expect("hist_a",
-	              "# HELP hist_a h\n# TYPE hist_a histogram\n"
-	              "hist_a_bucket{service=\"x\",le=\"0.005\"} 0\nhist_a_bucket{service=\"x\",le=\"1\"} 0\n"
-	              "hist_a_bucket{service=\"x\",le=\"2.5\"} 0\nhist_a_bucket{service=\"x\",le=\"10\"} 0\n"
-	              "hist_a_bucket{service=\"x\",le=\"+Inf\"} 0\nhist_a_sum{service=\"x\"} 0\nhist_a_count{service=\"x\"} 0\n",
-	              "{\"hist_a\":{\"help\":\"h\",\"type\":\"histogram\",\"value\":{\"service\":{\"x\":{\"avg\":0.0,"
-	              "\"bucket\":[[0.005,0.0],[1.0,0.0],[2.5,0.0],[10.0,0.0]],\"count\":0,\"sum\":0.0}}}}}");
+		      "# HELP hist_a h\n# TYPE hist_a histogram\n"
+		      "hist_a_bucket{service=\"x\",le=\"0.005\"} 0\nhist_a_bucket{service=\"x\",le=\"1\"} 0\n"
+		      "hist_a_bucket{service=\"x\",le=\"2.5\"} 0\nhist_a_bucket{service=\"x\",le=\"10\"} 0\n"
+		      "hist_a_bucket{service=\"x\",le=\"+Inf\"} 0\nhist_a_sum{service=\"x\"} "
+		      "0\nhist_a_count{service=\"x\"} 0\n",
+		      "{\"hist_a\":{\"help\":\"h\",\"type\":\"histogram\",\"value\":{\"service\":{\"x\":{"
+		      "\"avg\":0.0,"
+		      "\"bucket\":[[0.005,0.0],[1.0,0.0],[2.5,0.0],[10.0,0.0]],\"count\":0,\"sum\":0.0}}}}}");
 	metric_observe(s, 0.005); /* a bound belongs to its bucket */
 	metric_observe(s, 2);
 	metric_observe(s, 2.495);
 	metric_observe(s, 11.5);
 	metric_observe(s, NAN); /* ignored */
-	metric_expect("hist_a",
-	              "# HELP hist_a h\n# TYPE hist_a histogram\n"
-	              "hist_a_bucket{service=\"x\",le=\"0.005\"} 1\nhist_a_bucket{service=\"x\",le=\"1\"} 1\n"
-	              "hist_a_bucket{service=\"x\",le=\"2.5\"} 3\nhist_a_bucket{service=\"x\",le=\"10\"} 3\n"
-	              "hist_a_bucket{service=\"x\",le=\"+Inf\"} 4\nhist_a_sum{service=\"x\"} 16\nhist_a_count{service=\"x\"} 4\n",
-	              "{\"hist_a\":{\"help\":\"h\",\"type\":\"histogram\",\"value\":{\"service\":{\"x\":{\"avg\":4.0,"
-	              "\"bucket\":[[0.005,1.0],[1.0,1.0],[2.5,3.0],[10.0,3.0]],\"count\":4,\"sum\":16.0}}}}}");
+	metric_expect(
+		"hist_a",
+		"# HELP hist_a h\n# TYPE hist_a histogram\n"
+		"hist_a_bucket{service=\"x\",le=\"0.005\"} 1\nhist_a_bucket{service=\"x\",le=\"1\"} 1\n"
+		"hist_a_bucket{service=\"x\",le=\"2.5\"} 3\nhist_a_bucket{service=\"x\",le=\"10\"} 3\n"
+		"hist_a_bucket{service=\"x\",le=\"+Inf\"} 4\nhist_a_sum{service=\"x\"} "
+		"16\nhist_a_count{service=\"x\"} 4\n",
+		"{\"hist_a\":{\"help\":\"h\",\"type\":\"histogram\",\"value\":{\"service\":{\"x\":{\"avg\":4."
+		"0,"
+		"\"bucket\":[[0.005,1.0],[1.0,1.0],[2.5,3.0],[10.0,3.0]],\"count\":4,\"sum\":16.0}}}}}");
 	metric_series_unref(s);
 	s = metric_get(d, NULL);
 	metric_observe(s, 0.02);
 	struct buf b = BUF_INIT;
 	metric_render_text(&b, STR("hist_default"));
-	assert_true(str_find(buf_str(&b), STR("hist_default_bucket{le=\"0.01\"} 0\nhist_default_bucket{le=\"0.025\"} 1\n")) > 0);
+	assert_true(
+		str_find(buf_str(&b),
+			 STR("hist_default_bucket{le=\"0.01\"} 0\nhist_default_bucket{le=\"0.025\"} 1\n")) >
+		0);
 	assert_true(str_ends(buf_str(&b), STR("{le=\"10\"} 1\nhist_default_bucket{le=\"+Inf\"} 1\n"
-	                                      "hist_default_sum 0.02\nhist_default_count 1\n")));
+					      "hist_default_sum 0.02\nhist_default_count 1\n")));
 	buf_fini(&b);
 	metric_series_unref(s);
 }
@@ -126,7 +144,8 @@ static void metric_histograms(void **state)
 static void metric_collect(void *arg, struct metric_out *out)
 {
 	for (int i = 0; i < *(int *)arg; i++)
-		metric_sample(out, (str_t[]){i == 0 ? STR("data spool") : STR("meta spool")}, i + 0.5 * (i % 2));
+		metric_sample(out, (str_t[]){i == 0 ? STR("data spool") : STR("meta spool")},
+			      i + 0.5 * (i % 2));
 }
 
 static void metric_collect_big(void *arg, struct metric_out *out)
@@ -141,10 +160,12 @@ static void metric_collected(void **state)
 	metric_declare_collected(METRIC_GAUGE, "coll_a", "c", labels, metric_collect, &n);
 	metric_declare_collected(METRIC_COUNTER, "coll_b", "c", NULL, metric_collect_big, NULL);
 	metric_expect("coll_",
-	              "# HELP coll_a c\n# TYPE coll_a gauge\ncoll_a{name=\"data spool\"} 0\ncoll_a{name=\"meta spool\"} 1.5\n"
-	              "# HELP coll_b c\n# TYPE coll_b counter\ncoll_b 76121821184\n",
-	              "{\"coll_a\":{\"help\":\"c\",\"type\":\"gauge\",\"value\":{\"name\":{\"data spool\":0,\"meta spool\":1.5}}},"
-	              "\"coll_b\":{\"help\":\"c\",\"type\":\"counter\",\"value\":76121821184}}");
+		      "# HELP coll_a c\n# TYPE coll_a gauge\ncoll_a{name=\"data spool\"} "
+		      "0\ncoll_a{name=\"meta spool\"} 1.5\n"
+		      "# HELP coll_b c\n# TYPE coll_b counter\ncoll_b 76121821184\n",
+		      "{\"coll_a\":{\"help\":\"c\",\"type\":\"gauge\",\"value\":{\"name\":{\"data "
+		      "spool\":0,\"meta spool\":1.5}}},"
+		      "\"coll_b\":{\"help\":\"c\",\"type\":\"counter\",\"value\":76121821184}}");
 	metric_declare_collected(METRIC_GAUGE, "coll_a", "c", labels, NULL, NULL);
 	metric_declare_collected(METRIC_COUNTER, "coll_b", "c", NULL, NULL, NULL);
 	metric_expect("coll_", "", "{}");
@@ -185,7 +206,7 @@ static void metric_threads(void **state)
 	metric_render_text(&b, STR("threads"));
 	char want[128];
 	snprintf(want, sizeof(want), "# HELP threads t\n# TYPE threads counter\nthreads{l=\"kept\"} %d\n",
-	         N_THREADS * N_ROUNDS / 4);
+		 N_THREADS * N_ROUNDS / 4);
 	assert_buf_is(&b, want);
 	metric_series_unref(kept);
 	buf_fini(&b);
@@ -224,9 +245,10 @@ static void metric_many_series(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(metric_without_labels), cmocka_unit_test(metric_with_one_label),
+		cmocka_unit_test(metric_without_labels),      cmocka_unit_test(metric_with_one_label),
 		cmocka_unit_test(metric_with_several_labels), cmocka_unit_test(metric_histograms),
-		cmocka_unit_test(metric_collected), cmocka_unit_test(metric_threads), cmocka_unit_test(metric_many_series),
+		cmocka_unit_test(metric_collected),	      cmocka_unit_test(metric_threads),
+		cmocka_unit_test(metric_many_series),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,9 +8,10 @@ static void str_compares(void **state)
 		int cmp; /* sign */
 		bool ieq;
 	} rows[] = {
-		{"", "", 0, true},      {"a", "", 1, false},     {"", "a", -1, false},      {"a", "A", 1, true},
-		{"ab", "a", 1, false},  {"aZ", "aZ", 0, true},   {"a[", "a{", -1, false},   {"@", "`", -1, false},
-		{"\xff", "a", 1, false}, {"\xc4", "\xe4", -1, false},
+		{"", "", 0, true},	     {"a", "", 1, false},   {"", "a", -1, false},
+		{"a", "A", 1, true},	     {"ab", "a", 1, false}, {"aZ", "aZ", 0, true},
+		{"a[", "a{", -1, false},     {"@", "`", -1, false}, {"\xff", "a", 1, false},
+		{"\xc4", "\xe4", -1, false},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
 		str_t a = str_of(rows[i].a), b = str_of(rows[i].b);
@@ -113,7 +114,8 @@ static void str_doubles(void **state)
 		const char *text;
 		double v;
 	} good[] = {{"1", 1}, {"-1.5", -1.5}, {"1e3", 1000}, {".5", 0.5}, {"5.", 5}, {"1E-2", 0.01}};
-	static const char *const bad[] = {"", "inf", "nan", "0x10", " 1", "1 ", "1e999", ".", "e5", "1e", "--1", "1,5"};
+	static const char *const bad[] = {"",	   "inf", "nan", "0x10", " 1",	"1 ",
+					  "1e999", ".",	  "e5",	 "1e",	 "--1", "1,5"};
 	double v;
 	for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
 		assert_true(str_to_double(str_of(good[i].text), &v));
@@ -135,15 +137,17 @@ static void str_utf8(void **state)
 		{"\xe2\x82\xac", true, 0},
 		{"\xf0\x9f\x98\x80", true, 0},
 		{"\xf4\x8f\xbf\xbf", true, 0},
-		{"\xc0\x80", false, 1},         /* overlong */
-		{"\xe0\x9f\xbf", false, 1},     /* overlong */
-		{"\xed\xa0\x80", false, 1},     /* surrogate */
+		{"\xc0\x80", false, 1},		/* overlong */
+		{"\xe0\x9f\xbf", false, 1},	/* overlong */
+		{"\xed\xa0\x80", false, 1},	/* surrogate */
 		{"\xf4\x90\x80\x80", false, 1}, /* beyond U+10FFFF */
 		{"\xf5\x80", false, 1},
 		{"\x80", false, 1},
 		{"\xe2\x82", false, 2}, /* cut short */
 		{"\xf0\x9f\x98", false, 3},
-		{"\xf0\x9f" "a", false, 2},
+		{"\xf0\x9f"
+		 "a",
+		 false, 2},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
 		str_t s = str_of(rows[i].text);
@@ -177,9 +181,10 @@ static void str_hashes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(str_compares), cmocka_unit_test(str_affixes),  cmocka_unit_test(str_searches),
-		cmocka_unit_test(str_splits),   cmocka_unit_test(str_integers), cmocka_unit_test(str_doubles),
-		cmocka_unit_test(str_utf8),     cmocka_unit_test(str_hashes),
+		cmocka_unit_test(str_compares), cmocka_unit_test(str_affixes),
+		cmocka_unit_test(str_searches), cmocka_unit_test(str_splits),
+		cmocka_unit_test(str_integers), cmocka_unit_test(str_doubles),
+		cmocka_unit_test(str_utf8),	cmocka_unit_test(str_hashes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,11 +9,16 @@
 static void text_base64(void **state)
 {
 	/* RFC 4648 section 10 */
-	static const char *const rows[][2] = {{"", ""}, {"f", "Zg=="}, {"fo", "Zm8="}, {"foo", "Zm9v"},
-	                                      {"foob", "Zm9vYg=="}, {"fooba", "Zm9vYmE="}, {"foobar", "Zm9vYmFy"},
-	                                      {"\xfb\xff\xfe", "+//+"}};
-	static const char *const bad[] = {"Z", "Zg", "Zg=", "Zg===", "Zh==", "Zm9=", "Zm 8", "Zm8=\n", "Zg==Zg==", "====",
-	                                  "Z===", "Zm8_", "Zm=v"};
+	static const char *const rows[][2] = {{"", ""},
+					      {"f", "Zg=="},
+					      {"fo", "Zm8="},
+					      {"foo", "Zm9v"},
+					      {"foob", "Zm9vYg=="},
+					      {"fooba", "Zm9vYmE="},
+					      {"foobar", "Zm9vYmFy"},
+					      {"\xfb\xff\xfe", "+//+"}};
+	static const char *const bad[] = {"Z",	    "Zg",	"Zg=",	"Zg===", "Zh==", "Zm9=", "Zm 8",
+					  "Zm8=\n", "Zg==Zg==", "====", "Z===",	 "Zm8_", "Zm=v"};
 	struct buf b = BUF_INIT;
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
 		buf_clear(&b);
@@ -91,15 +96,25 @@ static void text_doubles(void **state)
 		double v;
 		const char *plain, *json;
 	} rows[] = {
-		{0, "0", "0.0"}, {1, "1", "1.0"}, {-2.5, "-2.5", "-2.5"}, {10, "10", "10.0"}, {0.1, "0.1", "0.1"},
-		{0.000084687, "0.000084687", "0.000084687"}, {0.05990300699999998, "0.05990300699999998", "0.05990300699999998"},
+		{0, "0", "0.0"},
+		{1, "1", "1.0"},
+		{-2.5, "-2.5", "-2.5"},
+		{10, "10", "10.0"},
+		{0.1, "0.1", "0.1"},
+		{0.000084687, "0.000084687", "0.000084687"},
+		{0.05990300699999998, "0.05990300699999998", "0.05990300699999998"},
 		{0.00016685000000000002, "0.00016685000000000002", "0.00016685000000000002"},
 		{0.004347142571428571, "0.004347142571428571", "0.004347142571428571"},
 		{0.000024567895833333333, "0.000024567895833333333", "0.000024567895833333333"},
-		{1e-7, "0.0000001", "1e-7"}, {1.5e-7, "0.00000015", "1.5e-7"}, {1e16, "10000000000000000", "1e16"},
-		{1e15, "1000000000000000", "1000000000000000.0"}, {76121821184, "76121821184", "76121821184.0"},
-		{123456789.125, "123456789.125", "123456789.125"}, {1e22, "10000000000000000000000", "1e22"},
-		{1.7976931348623157e308, NULL, "1.7976931348623157e308"}, {-0.0, "0", "-0.0"},
+		{1e-7, "0.0000001", "1e-7"},
+		{1.5e-7, "0.00000015", "1.5e-7"},
+		{1e16, "10000000000000000", "1e16"},
+		{1e15, "1000000000000000", "1000000000000000.0"},
+		{76121821184, "76121821184", "76121821184.0"},
+		{123456789.125, "123456789.125", "123456789.125"},
+		{1e22, "10000000000000000000000", "1e22"},
+		{1.7976931348623157e308, NULL, "1.7976931348623157e308"},
+		{-0.0, "0", "-0.0"},
 	};
 	struct buf b = BUF_INIT;
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
@@ -143,9 +158,9 @@ static void text_doubles_round_trip(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(text_base64),  cmocka_unit_test(text_base64_round_trip),
+		cmocka_unit_test(text_base64),		cmocka_unit_test(text_base64_round_trip),
 		cmocka_unit_test(text_hex_and_percent), cmocka_unit_test(text_crc32c),
-		cmocka_unit_test(text_doubles), cmocka_unit_test(text_doubles_round_trip),
+		cmocka_unit_test(text_doubles),		cmocka_unit_test(text_doubles_round_trip),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* test_uuid.c - identifiers: version and variant bits, times, uniqueness over threads, text forms; random numbers. */
+/* test_uuid.c - identifiers: version and variant bits, times, uniqueness over threads, text forms; random
+ * numbers. */
 #include "ut.h"
 
 #include "base/uuid.h"
@@ -82,8 +83,13 @@ static void uuid_v4_bits(void **state)
 static void uuid_text(void **state)
 {
 	static const char *const bad[] = {
-		"", "00112233445566778899aabbccddeef", "00112233445566778899aabbccddeefg", "0011223344556677-8899-aabbccddeeff",
-		"00112233-4455-6677-8899aabbccddeeff-", "00112233-4455-6677-8899-aabbccddeeff0", "{0112233-4455-6677-8899-aabbccddeef}",
+		"",
+		"00112233445566778899aabbccddeef",
+		"00112233445566778899aabbccddeefg",
+		"0011223344556677-8899-aabbccddeeff",
+		"00112233-4455-6677-8899aabbccddeeff-",
+		"00112233-4455-6677-8899-aabbccddeeff0",
+		"{0112233-4455-6677-8899-aabbccddeef}",
 	};
 	struct uuid u, back;
 	char text[37];
@@ -118,8 +124,9 @@ static void random_is_in_bounds(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(uuid_v1_fields), cmocka_unit_test(uuid_v1_never_repeats), cmocka_unit_test(uuid_v4_bits),
-		cmocka_unit_test(uuid_text),      cmocka_unit_test(random_is_in_bounds),
+		cmocka_unit_test(uuid_v1_fields),      cmocka_unit_test(uuid_v1_never_repeats),
+		cmocka_unit_test(uuid_v4_bits),	       cmocka_unit_test(uuid_text),
+		cmocka_unit_test(random_is_in_bounds),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
