@@ -50,7 +50,8 @@ struct queue_name {
 };
 void queue_name_parse(str_t name, struct queue_name *out);
 
-/** Metadata record of the spool: JSON {sender, recipient, meta, attempts, due, prefix...}; what message_decode reads back
- * into a message without body. -1 ERR_CORRUPT. size_bytes is part of it. */
+/** Metadata record of the spool: a versioned binary record of sender, recipients, meta, attempts, due time, size and prefix (JSON
+ * cannot hold a prefix that is not UTF-8); appended to out. message_decode reads it back into a message without body, safe
+ * for any bytes: NULL ERR_CORRUPT. The layout is in message_record.c. */
 void message_encode(const struct message *m, struct buf *out);
 MUST_CHECK struct message *message_decode(const struct uuid *id, str_t record);

@@ -13,6 +13,8 @@ struct meta {
 void meta_fini(struct meta *m);
 /** json: one JSON value as text, copied. Order of first insertion is kept. */
 void meta_set_json(struct meta *m, str_t key, str_t json);
+/** The same for a key that is known to be absent: no search. */
+void meta_add_json(struct meta *m, str_t key, str_t json);
 void meta_set_str(struct meta *m, str_t key, str_t text);
 bool meta_remove(struct meta *m, str_t key);
 /** The JSON text, borrowed until the next change; false when unset. */
