@@ -219,17 +219,15 @@ static void worker_latch_count(struct worker_latch *l)
 	pthread_mutex_unlock(&l->mutex);
 }
 
-/* until: NULL for no limit. Returns whether all have counted. */
-static bool worker_latch_wait(struct worker_latch *l, const struct timespec *until)
+/* until: NULL for no limit. */
+static void worker_latch_wait(struct worker_latch *l, const struct timespec *until)
 {
 	int rc = 0;
 	pthread_mutex_lock(&l->mutex);
 	while (l->n_left > 0 && rc != ETIMEDOUT)
 		rc = until != NULL ? pthread_cond_timedwait(&l->cond, &l->mutex, until)
 		                   : pthread_cond_wait(&l->cond, &l->mutex);
-	bool is_done = l->n_left == 0;
 	pthread_mutex_unlock(&l->mutex);
-	return is_done;
 }
 
 struct worker_call {
@@ -362,7 +360,7 @@ void workers_stop(mono_t deadline)
 	worker_latch_init(&s->latch, n);
 	for (unsigned i = 0; i < n; i++)
 		worker_post(&workers_all[i], worker_begin_stop, s);
-	bool has_all = worker_latch_wait(&s->latch, until);
+	worker_latch_wait(&s->latch, until);
 	watchdog_stop();
 	if (until != NULL) { /* the same grace again, for the loops; joining wants this clock */
 		clock_gettime(CLOCK_REALTIME, &until_ts);
@@ -377,10 +375,10 @@ void workers_stop(mono_t deadline)
 		}
 	}
 	atomic_store_explicit(&workers_n, 0, memory_order_release);
-	for (unsigned i = 0; i < n && !is_any_lost; i++)
+	if (is_any_lost)
+		return; /* it may still use all this */
+	for (unsigned i = 0; i < n; i++)
 		mailbox_reap(&workers_all[i]);
-	if (has_all) {
-		worker_latch_fini(&s->latch);
-		free(s);
-	}
+	worker_latch_fini(&s->latch);
+	free(s);
 }

@@ -36,6 +36,11 @@ static inline void check_fails(int rc, enum err_kind kind, const char *file, int
 /* Instrumented programs get smaller crowds. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define CHECK_IS_SANITIZED 1
-#else
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define CHECK_IS_SANITIZED 1
+#endif
+#endif
+#ifndef CHECK_IS_SANITIZED
 #define CHECK_IS_SANITIZED 0
 #endif

@@ -1,4 +1,5 @@
-/* A stack overflow kills the process by the signal and names the fiber; other faults die as ever. Each in a child. */
+/* A stack overflow kills the process by the signal and names the fiber; other faults die as ever; a yield in a
+ * critical section panics. Each in a child. */
 #include "fiber_check.h"
 #include "stderr_capture.h"
 
@@ -114,12 +115,37 @@ static void test_other_faults(void **state)
 	}
 }
 
+#ifdef CIRRUS_DEBUG
+static void no_yield_run(void *arg)
+{
+	fiber_set_name("greedy");
+	NO_YIELD_BEGIN;
+	fiber_yield();
+	NO_YIELD_END;
+	_exit(0);
+}
+#endif
+
+static void test_no_yield(void **state)
+{
+#ifdef CIRRUS_DEBUG
+	static struct death d = {.fn = no_yield_run};
+	die(&d);
+	assert_non_null(strstr(d.text, "fiber greedy yields inside NO_YIELD"));
+	assert_true(WIFSIGNALED(d.status));
+	assert_int_equal(WTERMSIG(d.status), SIGABRT);
+#else
+	skip();
+#endif
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_overflow),
 		cmocka_unit_test(test_no_overflow),
 		cmocka_unit_test(test_other_faults),
+		cmocka_unit_test(test_no_yield),
 	};
 	sigaction(SIGSEGV, NULL, &original_segv);
 	sigaction(SIGBUS, NULL, &original_bus);

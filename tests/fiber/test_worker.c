@@ -4,6 +4,7 @@
 
 #include <stdatomic.h>
 #include <sys/eventfd.h>
+#include <sys/wait.h>
 
 static void seen_run(void *arg)
 {
@@ -104,6 +105,44 @@ static void test_survivor(void **state)
 	assert_int_equal(n_what, 1);
 }
 
+/* --- a worker that does not even answer is named and given up (in a child, as its thread goes on) --- */
+
+static void spinner_run(void *arg)
+{
+	for (;;)
+		atomic_fetch_add((atomic_int *)arg, 1);
+}
+
+static void start_spinner(void *arg)
+{
+	worker_start_fiber(worker_get(1), "spinner", spinner_run, arg);
+	while (atomic_load((atomic_int *)arg) == 0)
+		CHECK(fiber_sleep(dur_ms(1), MONO_NEVER) == 0);
+}
+
+static void test_lost_worker(void **state)
+{
+	fflush(NULL);
+	pid_t pid = fork();
+	if (pid == 0) {
+		static atomic_int n_spins;
+		struct stderr_capture c;
+		alarm(60);
+		stderr_capture_begin(&c);
+		workers_start(2);
+		worker_run(start_spinner, &n_spins);
+		workers_stop(mono_after(dur_ms(10)));
+		int n = stderr_capture_count(&c, " kumod: worker-1 does not stop: fiber spinner runs without yielding\n");
+		stderr_capture_end(&c);
+		_exit(n == 1 ? 0 : 1);
+	}
+	int status;
+	assert_true(pid > 0);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 /* --- mail that arrives too late is dropped without leaking, open handles are closed --- */
 
 static void never_timer(uv_timer_t *t)
@@ -153,8 +192,10 @@ static void test_late_mail(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_start_again), cmocka_unit_test(test_stop_joins),
-		cmocka_unit_test(test_survivor),    cmocka_unit_test(test_late_mail),
+		/* first: ThreadSanitizer cannot fork once there were threads */
+		cmocka_unit_test(test_lost_worker), cmocka_unit_test(test_start_again),
+		cmocka_unit_test(test_stop_joins),  cmocka_unit_test(test_survivor),
+		cmocka_unit_test(test_late_mail),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
