@@ -7,6 +7,8 @@
 #include "mail/message.h"
 #include "net/addr.h"
 #include "policy/param.h"
+#include "record/disk.h"
+#include "record/node_id.h"
 
 enum record_type {
 	RECORD_RECEPTION, RECORD_DELIVERY, RECORD_BOUNCE, RECORD_TRANSIENT_FAILURE, RECORD_EXPIRATION, RECORD_ADMIN_BOUNCE,
@@ -26,7 +28,9 @@ struct smtp_response {
 
 struct record {
 	enum record_type type;
-	const struct message *msg;      /* id, sender, size, created, attempts, meta, headers */
+	const struct message *msg;      /* id, sender, size, created, meta, headers; NULL: a record without a message
+	                                 * (Rejection, OOB): id empty, size 0, created now, no meta, no headers, no filter */
+	str_t sender;                   /* only when msg is NULL */
 	const char *const *rcpt;        /* NULL: the message's */
 	size_t n_rcpt;
 	str_t queue;                    /* scheduled queue */
@@ -35,10 +39,16 @@ struct record {
 	str_t peer_name;                /* p NULL: peer_address is null */
 	str_t peer_addr;
 	str_t source_addr;              /* p NULL: null */
-	str_t egress_pool, egress_source, delivery_protocol, reception_protocol, provider_name; /* p NULL: null / omitted */
+	str_t source_server, source_protocol; /* the proxy in between and its protocol; p NULL: omitted */
+	str_t egress_pool, egress_source, delivery_protocol, reception_protocol, provider_name; /* p NULL: null / omitted;
+	                                 * reception_protocol is then taken from the message's metadata */
 	const struct uuid *session_id;  /* NULL: omitted */
 	str_t tls_cipher, tls_protocol; /* p NULL: omitted */
+	const char *const *tls_peer_subject; /* "CN=..."; n 0: omitted */
+	size_t n_tls_peer_subject;
+	str_t feedback_report;          /* a JSON object as text; p NULL: null */
 	uint32_t n_attempts;
+	bool is_peer_secure;            /* the peer's name came by DNSSEC */
 };
 /** Writes it to every logger that wants it. May yield: a full pending buffer (back_pressure), loading headers from the spool,
  * filter_event. Errors are logged, counted and swallowed: a record must not stop mail. */
@@ -48,17 +58,12 @@ bool record_is_wanted(enum record_type t);
 /** How record_log gets at a body that is not in memory, for `headers` (set by the app: spool_load_body). */
 void record_set_body_loader(int (*load)(struct message *m, mono_t deadline));
 
-/** kumo.configure_local_logs. Creates the directories, marks old segments done. -1 ERR_IO naming the path. */
+/** kumo.configure_local_logs. Creates the directories; unless is_validating, marks old segments done and starts the logger, which
+ * takes its own reference to params. -1 ERR_IO naming the path, ERR_INVALID (a template), ERR_LIMIT (too many loggers). */
 extern const struct param_schema record_local_logs_schema;
 MUST_CHECK int record_add_local_logger(struct param_object *params, bool is_validating);
-/** Writes out and closes every segment. Blocks or yields; at shutdown, after the last record. */
+/** The owner of the directories that are created from now on, for a process that drops its privileges later. */
+void record_set_owner(uid_t uid, gid_t gid);
+/** Writes out and closes every segment, stops the disk monitor. Blocks, or yields in a fiber; at shutdown, after the last record.
+ * When the disk refuses the last records for two seconds, they are given up with their number in the log. */
 void record_stop(void);
-/** NULL, or "disk is too full" and the like, from min_free_space/min_free_inodes of log directories and (added by others)
- * spools. Static text. Any thread. */
-const char *record_disk_health(void);
-/** Adds a path to the monitored ones; limits as "10%" or a count. */
-void disk_monitor_add(const char *name, const char *path, str_t min_free_space, str_t min_free_inodes);
-
-/* --- node id (a UUID kept in a file: KUMO_NODE_ID, else KUMO_NODE_ID_PATH, else a default path) --- */
-MUST_CHECK int node_id_init(void);
-const char *node_id(void);
