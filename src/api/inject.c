@@ -1,0 +1,311 @@
+/* inject.c - the way of an injected message: a message per recipient, the policy's http_message_generated on each, its scheduled
+ * queue, then all of them to the spool in one batch, and only when that is durable the answer and the queues. What is wrong with one
+ * recipient is reported for it alone; when the spool refuses the batch, the whole request is 503 and nothing is kept. The body is
+ * shared by all recipients unless a template makes it differ. */
+#include "api/inject.h"
+
+#include "api/inject_request.h"
+#include "base/alloc.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "base/metric.h"
+#include "http/http.h"
+#include "mail/envelope.h"
+#include "mail/header.h"
+#include "policy/policy.h"
+#include "queue/queue.h"
+#include "record/record.h"
+
+#include <stdlib.h>
+
+#define EVENT_GENERATED "http_message_generated"
+
+static struct {
+	struct spool *spool;
+	const char *(*why_not)(void);
+	struct metric_series *received;
+} inject_g;
+
+struct injection {
+	const struct http_request *http;
+	const struct inject_request *req;
+	struct template *template;      /* NULL: the content is taken as it is */
+	struct body *body;              /* shared, when there is no template */
+	struct message **msg;           /* accepted so far */
+	struct sched_queue **queue;     /* of each */
+	size_t n;
+	json_t *failed, *errors;        /* arrays */
+};
+
+static void injection_fail(struct injection *in, str_t email)
+{
+	struct err e = err_take();
+	json_array_append_new(in->failed, json_stringn(email.p, email.n));
+	json_array_append_new(in->errors, json_sprintf("%.*s: %s", (int)email.n, email.p, e.text));
+	err_fini(&e);
+}
+
+static struct body *injection_make_body(str_t content)
+{
+	struct buf b = BUF_INIT;
+	struct body *body = body_new(text_normalise_crlf(content, &b) ? buf_str(&b) : content);
+	buf_fini(&b);
+	return body;
+}
+
+/** The content for one recipient. NULL with the error set. */
+static struct body *injection_expand(struct injection *in, const struct inject_recipient *r)
+{
+	if (in->template == NULL)
+		return body_ref(in->body);
+	json_t *context = in->req->substitutions != NULL ? json_copy((json_t *)(uintptr_t)in->req->substitutions) : json_object();
+	struct buf out = BUF_INIT;
+	struct body *body = NULL;
+	if (r->substitutions != NULL)
+		json_object_update(context, (json_t *)(uintptr_t)r->substitutions);
+	if (template_render(in->template, context, &out) == 0) {
+		if (memchr(out.p, 0, out.n) != NULL)
+			err_set(ERR_INVALID, "content: NUL byte after template expansion");
+		else if (out.n == 0)
+			err_set(ERR_INVALID, "content: the message is empty after template expansion");
+		else
+			body = injection_make_body(buf_str(&out));
+	}
+	buf_fini(&out);
+	json_decref(context);
+	return body;
+}
+
+static void injection_set_meta(struct injection *in, struct message *m, const struct inject_recipient *r)
+{
+	char peer[NET_ADDR_STRLEN], local[NET_ADDR_STRLEN];
+	net_addr_fmt_ip(in->http->peer, peer);
+	net_addr_fmt_ip(in->http->local, local);
+	meta_set_str(&m->meta, STR("http_auth"), str_of(peer));
+	meta_set_str(&m->meta, STR("received_via"), str_of(local));
+	meta_set_str(&m->meta, STR("received_from"), str_of(peer));
+	meta_set_str(&m->meta, STR("hostname"), str_of(http_request_hostname(in->http)));
+	meta_set_str(&m->meta, STR("reception_protocol"), STR("HTTP"));
+	if (r->metadata != NULL) {
+		char *text = json_dumps(r->metadata, JSON_COMPACT);
+		meta_set_json(&m->meta, STR("extra"), str_of(text));
+		free(text);
+	}
+}
+
+/** http_message_generated(msg). A handler that rejects, or fails, fails this recipient. */
+static int injection_call_policy(struct message *m, mono_t deadline)
+{
+	struct policy_call c;
+	if (!policy_has_handler(EVENT_GENERATED))
+		return 0;
+	int rc = policy_call_begin(&c, EVENT_GENERATED, deadline);
+	if (rc <= 0)
+		return rc;
+	policy_push_message(c.L, m);
+	rc = policy_call_run(&c, 1, 0, deadline);
+	policy_call_end(&c);
+	return rc < 0 ? -1 : 0;
+}
+
+static struct sched_queue *injection_find_queue(const struct message *m, mono_t deadline)
+{
+	struct buf name = BUF_INIT;
+	struct sched_queue *q = NULL;
+	if (message_queue_name(m, &name) == 0)
+		q = sched_queue_get(buf_str(&name), deadline);
+	buf_fini(&name);
+	return q;
+}
+
+/** One recipient: -1 with the error of what is wrong with it. */
+static int injection_add(struct injection *in, const struct inject_recipient *r, mono_t deadline)
+{
+	struct mailbox box;
+	struct message *m = NULL;
+	struct body *body = NULL;
+	struct sched_queue *q = NULL;
+	int rc = -1;
+
+	if (mailbox_parse(r->email, &box) != 0) {
+		err_wrap("recipient email");
+		goto out;
+	}
+	if (box.email.n == 0) {
+		err_set(ERR_INVALID, "recipient email: the null address cannot be a recipient");
+		goto out;
+	}
+	body = injection_expand(in, r);
+	if (body == NULL)
+		goto out;
+	m = message_new(in->req->envelope_sender, &box.email, 1, body);
+	injection_set_meta(in, m, r);
+	if (injection_call_policy(m, deadline) != 0)
+		goto out;
+	q = injection_find_queue(m, deadline);
+	if (q == NULL)
+		goto out;
+	in->msg[in->n] = m;
+	in->queue[in->n] = q;
+	in->n++;
+	m = NULL;
+	rc = 0;
+out:
+	body_unref(body);
+	message_unref(m);
+	return rc;
+}
+
+/** Makes the accepted messages durable. The null queue's are neither stored nor logged (contracts B3). */
+static int injection_store(struct injection *in, mono_t deadline)
+{
+	struct message **stored = xcalloc(in->n + 1, sizeof(struct message *));
+	size_t n = 0;
+	for (size_t i = 0; i < in->n; i++)
+		if (!sched_queue_is_null(in->queue[i]))
+			stored[n++] = in->msg[i];
+	int rc = n > 0 ? spool_put(inject_g.spool, stored, n, deadline) : 0;
+	if (rc != 0) {
+		struct err e = err_take();
+		for (size_t i = 0; i < n; i++) /* it may become durable after a time-out: it was not accepted */
+			spool_remove(inject_g.spool, &stored[i]->id);
+		err_put(e);
+	}
+	free(stored);
+	return rc;
+}
+
+static void injection_log_reception(const struct injection *in, const struct message *m, const struct sched_queue *q)
+{
+	if (!record_is_wanted(RECORD_RECEPTION))
+		return;
+	char peer[NET_ADDR_STRLEN];
+	struct record rec = {
+		.type = RECORD_RECEPTION,
+		.msg = m,
+		.queue = str_of(sched_queue_name(q)),
+		.site = STR(""),
+		.response = {.code = 250, .content = STR("")},
+		.peer_name = STR(""),
+		.peer_addr = str_of(net_addr_fmt_ip(in->http->peer, peer)),
+		.reception_protocol = STR("HTTP"),
+	};
+	record_log(&rec, MONO_NEVER);
+}
+
+/** Hands the stored messages to their queues; the references go with them. From here on they are the queues' to end. */
+static void injection_enqueue(struct injection *in)
+{
+	for (size_t i = 0; i < in->n; i++) {
+		if (sched_queue_is_null(in->queue[i])) {
+			message_unref(in->msg[i]);
+		} else {
+			injection_log_reception(in, in->msg[i], in->queue[i]);
+			sched_queue_insert(in->queue[i], in->msg[i]);
+		}
+		in->msg[i] = NULL;
+	}
+	metric_add(inject_g.received, (int64_t)in->n);
+}
+
+static void injection_answer(const struct injection *in, struct http_response *a)
+{
+	struct json_out j = json_out_to(&a->body);
+	size_t n_failed = json_array_size(in->failed);
+	const json_t *list[] = {in->failed, in->errors};
+	const str_t name[] = {STR("failed_recipients"), STR("errors")};
+	json_obj_begin(&j);
+	json_kv_int(&j, STR("success_count"), (int64_t)in->n);
+	json_kv_int(&j, STR("fail_count"), (int64_t)n_failed);
+	for (size_t k = 0; k < ARRAY_SIZE(list); k++) {
+		json_key(&j, name[k]);
+		json_arr_begin(&j);
+		for (size_t i = 0; i < n_failed; i++) {
+			const json_t *v = json_array_get(list[k], i);
+			json_str(&j, str_mk(json_string_value(v), json_string_length(v)));
+		}
+		json_arr_end(&j);
+	}
+	json_obj_end(&j);
+	a->content_type = "application/json";
+}
+
+static void injection_fini(struct injection *in)
+{
+	for (size_t i = 0; i < in->n; i++) {
+		message_unref(in->msg[i]);
+		sched_queue_unref(in->queue[i]);
+	}
+	free(in->msg);
+	free(in->queue);
+	body_unref(in->body);
+	template_free(in->template);
+	json_decref(in->failed);
+	json_decref(in->errors);
+}
+
+/** Content that has markup is compiled once for all recipients; the rest is shared as it is. */
+static int injection_prepare_content(struct injection *in)
+{
+	const struct inject_request *req = in->req;
+	if (req->is_static || !template_has_markup(req->content)) {
+		in->body = injection_make_body(req->content);
+		return 0;
+	}
+	in->template = template_compile("content", req->content, false);
+	if (in->template != NULL)
+		return 0;
+	err_wrap("failed parsing field 'content' as template");
+	return -1;
+}
+
+static void inject_handler(struct http_request *r, struct http_response *a, void *arg, mono_t deadline)
+{
+	struct inject_request req;
+	int status = inject_request_parse(r->body, &req);
+	if (status != 0) {
+		http_response_text(a, status, "%s", err_text());
+		err_clear();
+		return;
+	}
+	struct injection in = {.http = r, .req = &req, .failed = json_array(), .errors = json_array()};
+	in.msg = xcalloc(req.n_recipients + 1, sizeof(struct message *));
+	in.queue = xcalloc(req.n_recipients + 1, sizeof(struct sched_queue *));
+	if (injection_prepare_content(&in) != 0) {
+		http_response_err(a, 422);
+		goto out;
+	}
+	for (size_t i = 0; i < req.n_recipients; i++)
+		if (injection_add(&in, &req.recipient[i], deadline) != 0)
+			injection_fail(&in, req.recipient[i].email);
+	if (injection_store(&in, deadline) != 0) {
+		log_error("kumod", "an injected batch could not be stored: %s", err_text());
+		http_response_err(a, 503);
+		http_response_add_header(r, a, STR("Retry-After"), STR("1"));
+		goto out;
+	}
+	injection_enqueue(&in);
+	injection_answer(&in, a);
+out:
+	injection_fini(&in);
+	inject_request_fini(&req);
+}
+
+static const char *inject_gate(void) { return inject_g.why_not != NULL ? inject_g.why_not() : NULL; }
+
+static const struct http_route inject_routes[] = {
+	{.method = "POST", .path = "/api/inject/v1", .handler = inject_handler, .consumes = "application/json", .gate = inject_gate,
+	 .summary = "Inject a message, given as text, for one or many recipients."},
+};
+
+void api_inject_init(struct spool *sp, const char *(*why_not)(void))
+{
+	static const char *const label[] = {"service", NULL};
+	str_t service = STR("http_listener");
+	inject_g.spool = sp;
+	inject_g.why_not = why_not;
+	inject_g.received = metric_get(metric_declare(METRIC_COUNTER, "total_messages_received",
+	                                              "total number of messages ever received", label, NULL, 0), &service);
+}
+
+void api_inject_register(void) { http_routes_add(inject_routes, ARRAY_SIZE(inject_routes)); }
