@@ -15,7 +15,8 @@ struct dns_addrs {                 /* A and AAAA of one name */
 	struct net_addr *addr;     /* port 0; v4 first, then v6 */
 };
 enum dns_ip_strategy { DNS_IPV4_AND_IPV6, DNS_IPV4_ONLY, DNS_IPV6_ONLY, DNS_IPV6_THEN_IPV4, DNS_IPV4_THEN_IPV6 };
-/** An IP literal answers itself. "localhost" follows the hosts file. */
+/** An IP literal answers itself. "localhost" follows the hosts file. With one of two families failing, the other's
+ * addresses are the answer. Also -1 ERR_INVALID (not a domain name), ERR_TIMEOUT, ERR_CANCELLED, as for all lookups. */
 MUST_CHECK const struct dns_addrs *dns_lookup_addr(str_t name, enum dns_ip_strategy strategy, mono_t deadline);
 void dns_addrs_unref(const struct dns_addrs *a);
 
@@ -30,13 +31,15 @@ struct dns_mx {
 	bool is_null_mx;           /* RFC 7505; then n is 0 */
 	bool is_domain_literal;    /* [1.2.3.4], [IPv6:::1] */
 	bool is_secure;            /* DNSSEC-validated */
+	uint16_t port;             /* from the domain's ":port" suffix; 0: none. The hosts' names do not carry it */
 	size_t n;
-	struct dns_mx_host *host;  /* by preference, then name */
+	struct dns_mx_host *host;  /* by preference, then name; of a domain literal: the bare address */
 	char *site_name;           /* contracts B3: "(alt1|alt2)?.mx.example.com" */
 };
 /** Mail exchangers of a domain (a ":port" suffix is allowed and ends in the site name, contracts B3). A domain
- * without MX whose addresses exist is its own exchanger, preference 1. NXDOMAIN is a value: status DNS_NXDOMAIN, n 0. */
+ * that exists but has no MX is its own exchanger, preference 1. NXDOMAIN is a value: status DNS_NXDOMAIN, n 0. */
 MUST_CHECK const struct dns_mx *dns_lookup_mx(str_t domain, mono_t deadline);
+const struct dns_mx *dns_mx_ref(const struct dns_mx *mx);
 void dns_mx_unref(const struct dns_mx *mx);
 
 struct dns_texts {                 /* TXT or PTR */
@@ -47,10 +50,13 @@ struct dns_texts {                 /* TXT or PTR */
 MUST_CHECK const struct dns_texts *dns_lookup_txt(str_t name, mono_t deadline);
 MUST_CHECK const struct dns_texts *dns_lookup_ptr(const struct net_addr *ip, mono_t deadline);
 void dns_texts_unref(const struct dns_texts *t);
+/** The name that dns_lookup_ptr asks for: "1.0.0.127.in-addr.arpa". */
+void dns_ptr_name(const struct net_addr *ip, struct buf *out);
 
 /** Replaces the resolver of the whole process by these zones (master-file syntax, RFC 1035 section 5; each with its own
  * $ORIGIN). Names below no zone are NXDOMAIN. -1 ERR_INVALID with zone number and line. Clears the cache. */
 struct dns_test_zone { str_t text; bool is_secure; };
 MUST_CHECK int dns_configure_test_zones(const struct dns_test_zone *zone, size_t n, const str_t *servfail, size_t n_servfail);
-/** Starts the real resolver (lazily at the first lookup otherwise). Stops it at exit. */
+/** Ends the resolver (started by the first lookup that needs it) and forgets test zones and cache; lookups under way fail
+ * with ERR_SHUTDOWN. While the workers run or after they have stopped; blocks for a moment. */
 void dns_stop(void);
