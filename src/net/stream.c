@@ -148,30 +148,6 @@ int stream_fill(struct stream *st, size_t max_bytes, mono_t deadline)
 ssize_t stream_read(struct stream *st, void *p, size_t n_bytes, mono_t deadline)
 {
 	int events;
-	size_t n_held = st->in_n - st->in_off;
-	if (n_held != 0) {
-		size_t n = n_held < n_bytes ? n_held : n_bytes;
-		memcpy(p, st->in + st->in_off, n);
-		st->in_off += n;
-		return (ssize_t)n;
-	}
-	for (;;) {
-		ssize_t n = st->ops->read(st, p, n_bytes, &events);
-		if (n >= 0)
-			return n;
-		if (n != -EAGAIN) {
-			stream_fail(st, "reading from", (int)-n);
-			return -1;
-		}
-		stream_drop_empty_buffer(st);
-		if (stream_wait(st, SOCK_READER, events, deadline) != 0)
-			return -1;
-	}
-}
-
-ssize_t stream_read(struct stream *st, void *p, size_t n_bytes, mono_t deadline)
-{
-	int events;
 	str_t in = str_head(stream_buffered(st), n_bytes);
 	if (n_bytes == 0)
 		panic("stream_read of no bytes");

@@ -22,8 +22,8 @@ void stream_consume(struct stream *st, size_t n_bytes);
 /** Waits for more input: 1 when the buffer grew, 0 at end of input (buffer unchanged), -1. A buffer that already holds
  * `max_bytes` is -1 ERR_LIMIT. An idle stream holds no buffer memory while it waits. */
 MUST_CHECK int stream_fill(struct stream *st, size_t max_bytes, mono_t deadline);
-/** For bulk: reads straight into p what there is, at least one byte, and first what is buffered. The number of bytes, 0 at end of
- * input, -1. */
+/** For bulk: reads straight into p what there is, at least one byte; what is buffered comes first. Returns the number
+ * of bytes, 0 at end of input, -1. n_bytes is not 0. */
 MUST_CHECK ssize_t stream_read(struct stream *st, void *p, size_t n_bytes, mono_t deadline);
 /** One line without its end (LF or CRLF), consumed, valid until the next call. 1, 0 at end of input with nothing
  * buffered, -1 (ERR_LIMIT: longer than max_bytes; ERR_CLOSED: the input ended inside the line). */
