@@ -1,7 +1,8 @@
-/* event.c - a wake-up that crosses threads. The waiting side and the firing side hold a reference each, so neither
- * cares whether the other is still there. is_fired is set once, by whoever fires first; from another thread a mail,
- * which lies in the event and holds a reference of its own, then wakes those that wait. The list of waiters is
- * touched only by the event's worker: a waiter that times out takes itself out and the mail finds nobody. */
+/* event.c - a wake-up that crosses threads. The waiting side and the firing side hold a reference each, so
+ * neither cares whether the other is still there. is_fired is set once, by whoever fires first; from another
+ * thread a mail, which lies in the event and holds a reference of its own, then wakes those that wait. The
+ * list of waiters is touched only by the event's worker: a waiter that times out takes itself out and the
+ * mail finds nobody. */
 #include "base/alloc.h"
 #include "fiber/fiber_impl.h"
 

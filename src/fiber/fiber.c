@@ -1,13 +1,15 @@
 /* fiber.c - the life of fibers: start, cancel, wait, end, groups and the pool of free ones.
  *
- * A fiber's stack holds, from the top: struct fiber, then the frame of fiber_entry, which loops for ever: run a
- * function, finish, switch away, continue with the next function when the fiber is taken from the pool again. A free
- * fiber is therefore an ordinary suspended context, a reuse costs no set-up, and the sanitizers' shadow stacks stay
- * balanced. Free fibers beyond a few hundred keep only the pages in use at that point (one), beyond a thousand nothing.
+ * A fiber's stack holds, from the top: struct fiber, then the frame of fiber_entry, which loops for ever: run
+ * a function, finish, switch away, continue with the next function when the fiber is taken from the pool
+ * again. A free fiber is therefore an ordinary suspended context, a reuse costs no set-up, and the
+ * sanitizers' shadow stacks stay balanced. Free fibers beyond a few hundred keep only the pages in use at
+ * that point (one), beyond a thousand nothing.
  *
- * States: FREE -> READY (in the ready queue) -> RUNNING -> WAITING -> READY ... -> FREE. What ends a wait is recorded
- * once, by whoever comes first; but a waiter that has fired wins over a time-out or a cancel that came first and
- * has not been seen yet, so a wake is never lost (locks and semaphores hand over ownership by it).
+ * States: FREE -> READY (in the ready queue) -> RUNNING -> WAITING -> READY ... -> FREE. What ends a wait is
+ * recorded once, by whoever comes first; but a waiter that has fired wins over a time-out or a cancel that
+ * came first and has not been seen yet, so a wake is never lost (locks and semaphores hand over ownership by
+ * it).
  *
  * Everything here runs on the fiber's own worker. Only fiber_wait_for, fiber_sleep, fiber_yield and
  * fiber_group_join yield. */
@@ -86,7 +88,8 @@ static struct fiber *fiber_make(struct worker *w)
 {
 	char *map = stack_map();
 	size_t colour_bytes = w->n_mapped % STACK_COLOURS * 64;
-	uintptr_t top = (uintptr_t)map + STACK_GUARD_BYTES + STACK_BYTES - colour_bytes - sizeof(struct fiber);
+	uintptr_t top =
+		(uintptr_t)map + STACK_GUARD_BYTES + STACK_BYTES - colour_bytes - sizeof(struct fiber);
 	char *bottom = map + STACK_GUARD_BYTES;
 	struct fiber *f = (struct fiber *)(top & ~(uintptr_t)63);
 
@@ -137,7 +140,8 @@ void fiber_pool_drain(struct worker *w)
 	w->n_warm = w->n_cold = 0;
 }
 
-struct fiber *fiber_start_on(struct worker *w, struct fiber_group *g, const char *name, fiber_fn *fn, void *arg)
+struct fiber *fiber_start_on(struct worker *w, struct fiber_group *g, const char *name, fiber_fn *fn,
+			     void *arg)
 {
 	struct fiber *f = fiber_take(w);
 	f->id = ((uint64_t)w->index << 48) | ++w->last_id;
@@ -346,7 +350,7 @@ void fiber_group_init(struct fiber_group *g)
 
 void fiber_group_cancel(struct fiber_group *g)
 {
-	list_for_each(l, &g->fibers)
+	list_for_each (l, &g->fibers)
 		fiber_cancel(list_entry(l, struct fiber, group_link));
 }
 
@@ -385,7 +389,7 @@ void fiber_each(fiber_info_fn *fn, void *arg)
 	struct worker *w = worker_self();
 	if (w == NULL)
 		panic("fiber_each outside of a worker");
-	list_for_each(l, &w->fibers) {
+	list_for_each (l, &w->fibers) {
 		struct fiber_info fi;
 		fiber_describe(list_entry(l, struct fiber, all_link), &fi);
 		fn(&fi, arg);
@@ -394,7 +398,7 @@ void fiber_each(fiber_info_fn *fn, void *arg)
 
 void fiber_group_each(const struct fiber_group *g, fiber_info_fn *fn, void *arg)
 {
-	list_for_each(l, &g->fibers) {
+	list_for_each (l, &g->fibers) {
 		struct fiber_info fi;
 		fiber_describe(list_entry(l, struct fiber, group_link), &fi);
 		fn(&fi, arg);

@@ -1,5 +1,5 @@
-/* fiber_impl.h - what the files of src/fiber share. Everything in a struct worker belongs to its thread except the
- * groups marked otherwise. */
+/* fiber_impl.h - what the files of src/fiber share. Everything in a struct worker belongs to its thread
+ * except the groups marked otherwise. */
 #pragma once
 
 #include "base/err.h"
@@ -21,25 +21,25 @@ enum fiber_wake { WAKE_FIRED, WAKE_TIMEOUT, WAKE_CANCELLED };
 struct fiber {
 	struct context ctx;
 	struct worker *worker;
-	struct list link;         /* ready queue, or pool while free */
+	struct list link; /* ready queue, or pool while free */
 	struct list all_link;
 	struct list group_link;
 	struct fiber_group *group;
 	fiber_fn *fn;
 	void *arg;
 	uint64_t id;
-	struct err err;           /* the fiber's error slot */
+	struct err err; /* the fiber's error slot */
 	char *stack_map;
-	const char *wait_kind;    /* static; of the present wait */
-	const char *waits_for;    /* static; what the fiber says itself, or NULL */
-	uint64_t wait_since_ms;   /* of the loop's clock */
-	size_t heap_pos;          /* 1-based index in the deadline heap; 0: not in it */
+	const char *wait_kind;	/* static; of the present wait */
+	const char *waits_for;	/* static; what the fiber says itself, or NULL */
+	uint64_t wait_since_ms; /* of the loop's clock */
+	size_t heap_pos;	/* 1-based index in the deadline heap; 0: not in it */
 	unsigned shield_depth;
 	unsigned no_yield_depth;
 	enum fiber_state state;
-	enum fiber_wake wake;     /* why the last wait ended */
+	enum fiber_wake wake; /* why the last wait ended */
 	bool is_cancelled;
-	bool is_last_run;         /* its stack is not kept: no switch back */
+	bool is_last_run; /* its stack is not kept: no switch back */
 	char name[FIBER_NAME_BYTES];
 };
 
@@ -59,38 +59,38 @@ struct worker {
 	uv_loop_t loop;
 	uv_prepare_t prepare;
 	uv_check_t check;
-	uv_idle_t idle;           /* active: the loop must not block, something is ready */
+	uv_idle_t idle; /* active: the loop must not block, something is ready */
 	uv_timer_t timer;
 	struct context loop_ctx;
 
 	struct fiber *running;
 	struct list ready;
-	struct list fibers;       /* all that are not free */
-	struct fiber_group group; /* fibers started without a group */
+	struct list fibers;	   /* all that are not free */
+	struct fiber_group group;  /* fibers started without a group */
 	struct fiber_group system; /* our own, not cancelled at stop */
 	uint64_t last_id;
 	bool is_idle_on;
-	bool is_stopping;         /* fibers that start in the own group are born cancelled */
+	bool is_stopping; /* fibers that start in the own group are born cancelled */
 
 	struct list pool_warm, pool_cold; /* free fibers; a cold one has only its top pages */
 	size_t n_warm, n_cold, n_mapped;
 
-	struct deadline *heap;    /* binary heap, 0-based */
+	struct deadline *heap; /* binary heap, 0-based */
 	size_t heap_n, heap_cap;
-	int64_t armed_ns;         /* what the timer is set for; INT64_MAX: not set */
+	int64_t armed_ns; /* what the timer is set for; INT64_MAX: not set */
 
-	struct outbox *out;       /* one per worker */
-	size_t n_out;             /* of them, with something in */
-	struct mail *due;         /* taken from the inbox, oldest first */
-	bool is_mail_delayed;     /* by FAULT(mailbox), for one turn */
+	struct outbox *out;   /* one per worker */
+	size_t n_out;	      /* of them, with something in */
+	struct mail *due;     /* taken from the inbox, oldest first */
+	bool is_mail_delayed; /* by FAULT(mailbox), for one turn */
 
 	/* Any thread. */
 	_Alignas(64) _Atomic(struct mail *) inbox; /* newest first */
-	atomic_bool is_polling;   /* may be blocked in the loop: needs a wake-up */
-	atomic_bool is_closed;    /* the async handle is gone, or not there yet */
-	atomic_uint n_wakers;     /* threads inside mailbox_wake */
+	atomic_bool is_polling;			   /* may be blocked in the loop: needs a wake-up */
+	atomic_bool is_closed;			   /* the async handle is gone, or not there yet */
+	atomic_uint n_wakers;			   /* threads inside mailbox_wake */
 	uv_async_t async;
-	atomic_size_t n_fibers;   /* written by the owner */
+	atomic_size_t n_fibers;	  /* written by the owner */
 	atomic_size_t n_incoming; /* placed here by worker_start_fiber, not started yet */
 	struct mail clock_mail;
 	atomic_bool is_clock_mailed;
@@ -104,7 +104,8 @@ struct worker {
 };
 
 /* --- fiber.c --- */
-struct fiber *fiber_start_on(struct worker *w, struct fiber_group *g, const char *name, fiber_fn *fn, void *arg);
+struct fiber *fiber_start_on(struct worker *w, struct fiber_group *g, const char *name, fiber_fn *fn,
+			     void *arg);
 /** Takes back a fiber whose function has returned; on the loop stack. */
 void fiber_release(struct fiber *f);
 void fiber_pool_drain(struct worker *w);
@@ -116,7 +117,7 @@ bool fiber_is_cancel_due(const struct fiber *f); /* cancelled and not shielded: 
 void fiber_copy_name(char dst[FIBER_NAME_BYTES], const char *name);
 
 /* --- sched.c --- */
-void sched_init(struct worker *w);       /* handles included; before the thread starts */
+void sched_init(struct worker *w); /* handles included; before the thread starts */
 void sched_close_handles(struct worker *w);
 void sched_fini(struct worker *w);
 /** Suspends the running fiber f until sched_wake. */
@@ -131,7 +132,7 @@ void sched_expire(struct worker *w);
 /* --- mailbox.c --- */
 void mailbox_init(struct worker *w, unsigned n_workers);
 void mailbox_fini(struct worker *w);
-void mailbox_close(struct worker *w);    /* no wake-up is sent any more when it returns */
+void mailbox_close(struct worker *w); /* no wake-up is sent any more when it returns */
 void mailbox_drain(struct worker *w);
 void mailbox_flush(struct worker *w);
 bool mailbox_has_mail(struct worker *w);
@@ -152,8 +153,8 @@ void watchdog_read_name(struct worker *w, char name[FIBER_NAME_BYTES]);
 extern const char watchdog_loop_name[FIBER_NAME_BYTES];
 extern const char watchdog_poll_name[FIBER_NAME_BYTES];
 
-/* The name of what runs, without a new slice. Words, not a pointer: the watchdog reads it at any time, and the fiber's
- * memory may be gone by then. */
+/* The name of what runs, without a new slice. Words, not a pointer: the watchdog reads it at any time, and
+ * the fiber's memory may be gone by then. */
 static inline void watchdog_set_name(struct worker *w, const char *name)
 {
 	uint64_t word[FIBER_NAME_BYTES / 8];
@@ -173,6 +174,7 @@ static inline void watchdog_slice(struct worker *w, const char *name)
 /* --- worker.c --- */
 mail_fn worker_start_arrived;
 extern struct worker workers_all[WORKERS_MAX];
-/** A thread of the runtime's own, with every asynchronous signal blocked: those are for the application's threads. */
+/** A thread of the runtime's own, with every asynchronous signal blocked: those are for the application's
+ * threads. */
 MUST_CHECK int worker_thread_create(pthread_t *t, void *(*fn)(void *), void *arg);
 void worker_cond_init(pthread_cond_t *c); /* on CLOCK_MONOTONIC */

@@ -1,13 +1,16 @@
-/* mailbox.c - how anything crosses threads. A worker's inbox is a stack of mails in one atomic word: any thread pushes
- * a chain with a compare-and-swap, the owner takes everything with an exchange and turns it round, which gives FIFO
- * per sender. Workers collect the posts of a turn per peer and push each collection at once.
+/* mailbox.c - how anything crosses threads. A worker's inbox is a stack of mails in one atomic word: any
+ * thread pushes a chain with a compare-and-swap, the owner takes everything with an exchange and turns it
+ * round, which gives FIFO per sender. Workers collect the posts of a turn per peer and push each collection
+ * at once.
  *
- * Waking: the owner sets is_polling before its loop may block and then looks at the inbox once more; a sender pushes
- * and then looks at is_polling. Both are sequentially consistent, so at least one sees the other. Only the push that
- * finds the inbox empty sends a wake-up: a later one knows that either that wake-up or the owner's own turn is coming.
+ * Waking: the owner sets is_polling before its loop may block and then looks at the inbox once more; a sender
+ * pushes and then looks at is_polling. Both are sequentially consistent, so at least one sees the other. Only
+ * the push that finds the inbox empty sends a wake-up: a later one knows that either that wake-up or the
+ * owner's own turn is coming.
  *
- * After mailbox_close() a worker takes no mail; what is still posted to it (late offload jobs) stays in the inbox and
- * is dropped by mailbox_reap(). struct worker itself is never freed, so a late post is always safe. */
+ * After mailbox_close() a worker takes no mail; what is still posted to it (late offload jobs) stays in the
+ * inbox and is dropped by mailbox_reap(). struct worker itself is never freed, so a late post is always safe.
+ */
 #include "base/alloc.h"
 #include "base/fault.h"
 #include "fiber/fiber_impl.h"

@@ -1,9 +1,10 @@
-/* offload.c - a pool of threads for calls that block. A job lies on the stack of the fiber that waits for it; that is
- * safe since the fiber leaves only when the job has been withdrawn from the queue (under the mutex, so no thread can have
- * begun it) or has ended. The end is a mail, also in the job, that wakes the fiber on its own worker.
+/* offload.c - a pool of threads for calls that block. A job lies on the stack of the fiber that waits for it;
+ * that is safe since the fiber leaves only when the job has been withdrawn from the queue (under the mutex,
+ * so no thread can have begun it) or has ended. The end is a mail, also in the job, that wakes the fiber on
+ * its own worker.
  *
- * Threads are made when more jobs wait than threads idle, up to the limit, and end after half a minute without work.
- * The mutex is held for list operations only, never while a job runs or a fiber waits. */
+ * Threads are made when more jobs wait than threads idle, up to the limit, and end after half a minute
+ * without work. The mutex is held for list operations only, never while a job runs or a fiber waits. */
 #include "fiber/offload.h"
 
 #include "base/log.h"
@@ -16,15 +17,15 @@
 #define OFFLOAD_IDLE_S 30
 
 struct offload_job {
-	struct list link;      /* in the queue until begun */
+	struct list link; /* in the queue until begun */
 	offload_fn *fn;
 	void *arg;
-	bool has_begun;        /* under the mutex */
+	bool has_begun; /* under the mutex */
 	int rc;
-	struct err err;        /* of fn, when rc is not 0 */
+	struct err err; /* of fn, when rc is not 0 */
 	struct worker *worker;
 	struct mail mail;
-	struct waiter waiter;  /* of the worker */
+	struct waiter waiter; /* of the worker */
 };
 
 static struct offload_pool {
@@ -84,7 +85,8 @@ static void offload_execute(struct offload_job *j)
 	worker_post_mail(j->worker, &j->mail); /* j may be gone from here on */
 }
 
-/* The next job, or NULL when the thread shall end: nothing to do for long, or the pool stops. Called with the mutex. */
+/* The next job, or NULL when the thread shall end: nothing to do for long, or the pool stops. Called with the
+ * mutex. */
 static struct offload_job *offload_next(struct offload_pool *p)
 {
 	struct timespec until;
@@ -125,8 +127,8 @@ static void *offload_main(void *arg)
 	return NULL;
 }
 
-/* One more thread if the jobs that wait outnumber the idle ones. -1 when there is none at all and none can be made.
- * Called with the mutex. */
+/* One more thread if the jobs that wait outnumber the idle ones. -1 when there is none at all and none can be
+ * made. Called with the mutex. */
 static int offload_grow(struct offload_pool *p)
 {
 	pthread_t t;

@@ -1,11 +1,11 @@
-/* overflow.c - SIGSEGV and SIGBUS on a worker. When the address lies in the guard of the running fiber's stack, one
- * line on stderr names the fiber, and the process dies of the signal. Any other fault is handed to whatever handled
- * the signal before us (a sanitizer, or the default action) by restoring that and letting the instruction fault
- * again, so the core file shows the true place.
+/* overflow.c - SIGSEGV and SIGBUS on a worker. When the address lies in the guard of the running fiber's
+ * stack, one line on stderr names the fiber, and the process dies of the signal. Any other fault is handed to
+ * whatever handled the signal before us (a sanitizer, or the default action) by restoring that and letting
+ * the instruction fault again, so the core file shows the true place.
  *
- * The handler needs a stack of its own, since the fiber's is used up: one per worker thread. AddressSanitizer gives
- * each thread one already and unmaps whatever it finds there at the thread's end, so a stack that is in place is used
- * and left alone. */
+ * The handler needs a stack of its own, since the fiber's is used up: one per worker thread. AddressSanitizer
+ * gives each thread one already and unmaps whatever it finds there at the thread's end, so a stack that is in
+ * place is used and left alone. */
 #include "fiber/fiber_impl.h"
 
 #include <errno.h>
@@ -67,7 +67,8 @@ void overflow_install(void)
 	if (is_installed)
 		return;
 	sigemptyset(&sa.sa_mask);
-	if (sigaction(SIGSEGV, &sa, &overflow_old_segv) != 0 || sigaction(SIGBUS, &sa, &overflow_old_bus) != 0)
+	if (sigaction(SIGSEGV, &sa, &overflow_old_segv) != 0 ||
+	    sigaction(SIGBUS, &sa, &overflow_old_bus) != 0)
 		panic("sigaction: %s", strerror(errno));
 	is_installed = true;
 }
@@ -78,7 +79,8 @@ void overflow_thread_init(void)
 
 	if (sigaltstack(NULL, &now) == 0 && (now.ss_flags & SS_DISABLE) == 0)
 		return;
-	overflow_stack = mmap(NULL, OVERFLOW_STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	overflow_stack =
+		mmap(NULL, OVERFLOW_STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (overflow_stack == MAP_FAILED)
 		panic("no memory for a signal stack: %s", strerror(errno));
 	ours.ss_sp = overflow_stack;

@@ -1,17 +1,19 @@
 /* sched.c - one worker's scheduler, hung into its libuv loop.
  *
- * A loop iteration is: timers, idle, PREPARE, poll and its callbacks, CHECK, closing callbacks. At PREPARE and at CHECK
- * we take a turn: deliver mail, run ready fibers (a bounded number, so that I/O is not starved by fibers that keep each
- * other busy), send the posts of the turn. Fibers made ready by poll callbacks run at CHECK, those made ready by
- * timers and closing callbacks at PREPARE. When something is still ready after PREPARE, an idle handle keeps poll from
- * blocking; otherwise the loop sleeps until an event, the earliest deadline, or a peer's wake-up.
+ * A loop iteration is: timers, idle, PREPARE, poll and its callbacks, CHECK, closing callbacks. At PREPARE
+ * and at CHECK we take a turn: deliver mail, run ready fibers (a bounded number, so that I/O is not starved
+ * by fibers that keep each other busy), send the posts of the turn. Fibers made ready by poll callbacks run
+ * at CHECK, those made ready by timers and closing callbacks at PREPARE. When something is still ready after
+ * PREPARE, an idle handle keeps poll from blocking; otherwise the loop sleeps until an event, the earliest
+ * deadline, or a peer's wake-up.
  *
- * Deadlines are a binary heap of (time, fiber), at most one entry a fiber, and one uv_timer. The timer is set before
- * polling, and only when the earliest deadline is earlier than what it is set for; when that deadline went away
- * meanwhile it fires once for nothing. With the virtual clock of tests there is no timer: expired deadlines are
- * looked for at every PREPARE, and worker_clock_changed() makes the loops turn.
+ * Deadlines are a binary heap of (time, fiber), at most one entry a fiber, and one uv_timer. The timer is set
+ * before polling, and only when the earliest deadline is earlier than what it is set for; when that deadline
+ * went away meanwhile it fires once for nothing. With the virtual clock of tests there is no timer: expired
+ * deadlines are looked for at every PREPARE, and worker_clock_changed() makes the loops turn.
  *
- * Fibers run on their own stacks and always switch back to the loop's; a fiber never switches to another directly. */
+ * Fibers run on their own stacks and always switch back to the loop's; a fiber never switches to another
+ * directly. */
 #include "base/alloc.h"
 #include "fiber/fiber_impl.h"
 
@@ -97,7 +99,8 @@ static void sched_arm(struct worker *w)
 	if (w->heap_n == 0 || w->armed_ns <= w->heap[0].at.ns || clock_is_virtual())
 		return;
 	int64_t left_ns = w->heap[0].at.ns - mono_now().ns;
-	uint64_t ms = left_ns > 0 ? (uint64_t)left_ns / 1000000 + 1 : 0; /* never early, or it would fire twice */
+	uint64_t ms =
+		left_ns > 0 ? (uint64_t)left_ns / 1000000 + 1 : 0; /* never early, or it would fire twice */
 	uv_update_time(&w->loop);
 	uv_timer_start(&w->timer, sched_on_timer, ms, 0);
 	w->armed_ns = w->heap[0].at.ns;
@@ -165,9 +168,7 @@ static void sched_turn(struct worker *w)
 
 /* --- the loop --- */
 
-static void sched_on_idle(uv_idle_t *h UNUSED)
-{
-}
+static void sched_on_idle(uv_idle_t *h UNUSED) {}
 
 static void sched_set_idle(struct worker *w, bool is_on)
 {

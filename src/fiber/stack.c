@@ -1,12 +1,13 @@
 /* stack.c - stacks come from mmap: 256 KB that cost only the pages touched, above a guard.
  *
- * The guard is made with MADV_GUARD_INSTALL where the kernel has it (Linux 6.13): it does not split the mapping, so
- * neighbouring stacks merge and the number of fibers is not bounded by vm.max_map_count. Merged stacks could be
- * backed by huge pages, which would make each fiber cost 2 MB; MADV_NOHUGEPAGE prevents it. Older kernels get
- * mprotect, which costs two mappings a stack (about 32,000 fibers with the default of that sysctl).
+ * The guard is made with MADV_GUARD_INSTALL where the kernel has it (Linux 6.13): it does not split the
+ * mapping, so neighbouring stacks merge and the number of fibers is not bounded by vm.max_map_count. Merged
+ * stacks could be backed by huge pages, which would make each fiber cost 2 MB; MADV_NOHUGEPAGE prevents it.
+ * Older kernels get mprotect, which costs two mappings a stack (about 32,000 fibers with the default of that
+ * sysctl).
  *
- * LeakSanitizer does not know these mappings; each is registered as a root, else what only a suspended fiber points
- * to would be called leaked. */
+ * LeakSanitizer does not know these mappings; each is registered as a root, else what only a suspended fiber
+ * points to would be called leaked. */
 #include "fiber/stack.h"
 
 #include <errno.h>
@@ -36,9 +37,10 @@ static int stack_guard(char *map)
 char *stack_map(void)
 {
 	char *map = mmap(NULL, STACK_GUARD_BYTES + STACK_BYTES, PROT_READ | PROT_WRITE,
-	                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
 	if (map == MAP_FAILED || stack_guard(map) != 0)
-		panic("no memory for a fiber's stack: %s (each takes up to two of vm.max_map_count)", strerror(errno));
+		panic("no memory for a fiber's stack: %s (each takes up to two of vm.max_map_count)",
+		      strerror(errno));
 #ifdef SWITCH_HAS_ASAN
 	ASAN_UNPOISON_MEMORY_REGION(map, STACK_GUARD_BYTES + STACK_BYTES);
 	__lsan_register_root_region(map + STACK_GUARD_BYTES, STACK_BYTES);

@@ -1,9 +1,11 @@
-/* switch.h - switching between two stacks, with what the sanitizers must be told about it. Private to src/fiber.
+/* switch.h - switching between two stacks, with what the sanitizers must be told about it. Private to
+ * src/fiber.
  *
- * The switch itself is boost.context's (callee-saved registers, MXCSR and the x87 control word; about 10 ns). Both
- * directions use one call: the context that is left is passed as the datum, so whoever arrives can fill in where it
- * was left. AddressSanitizer has to know the bounds of the stack that is entered and keeps a fake stack per context;
- * ThreadSanitizer keeps a "fiber" per context, else every switch would look like a race. */
+ * The switch itself is boost.context's (callee-saved registers, MXCSR and the x87 control word; about 10 ns).
+ * Both directions use one call: the context that is left is passed as the datum, so whoever arrives can fill
+ * in where it was left. AddressSanitizer has to know the bounds of the stack that is entered and keeps a fake
+ * stack per context; ThreadSanitizer keeps a "fiber" per context, else every switch would look like a race.
+ */
 #pragma once
 
 #include "base/defs.h"
@@ -41,15 +43,17 @@ struct transfer_t jump_fcontext(void *to, void *data);
 void *make_fcontext(void *stack_top, size_t size_bytes, void (*entry)(struct transfer_t));
 
 struct context {
-	void *fctx;               /* where to continue; of no meaning while the context runs */
+	void *fctx;		  /* where to continue; of no meaning while the context runs */
 	const void *stack_bottom; /* lowest address; a thread's own stack learns it at its first switch */
 	size_t stack_bytes;
 	void *asan_fake_stack;
 	void *tsan_fiber;
 };
 
-/** A context that will run entry() on the given stack. entry starts with context_arrive() and never returns. */
-static inline void context_init(struct context *c, void *bottom, size_t n_bytes, void (*entry)(struct transfer_t))
+/** A context that will run entry() on the given stack. entry starts with context_arrive() and never returns.
+ */
+static inline void context_init(struct context *c, void *bottom, size_t n_bytes,
+				void (*entry)(struct transfer_t))
 {
 	*c = (struct context){.stack_bottom = bottom, .stack_bytes = n_bytes};
 	c->fctx = make_fcontext((char *)bottom + n_bytes, n_bytes, entry);
@@ -76,7 +80,8 @@ static inline void context_fini(struct context *c)
 	c->fctx = NULL;
 }
 
-/** The first thing in an entry function; self is the context that was entered. Returns the one that was left. */
+/** The first thing in an entry function; self is the context that was entered. Returns the one that was left.
+ */
 static inline struct context *context_arrive(struct context *self UNUSED, struct transfer_t t)
 {
 	struct context *from = t.data;
@@ -87,11 +92,13 @@ static inline struct context *context_arrive(struct context *self UNUSED, struct
 	return from;
 }
 
-/** Leaves `from`, which runs, and enters `to`; returns when somebody enters `from` again. is_last: nobody will. */
+/** Leaves `from`, which runs, and enters `to`; returns when somebody enters `from` again. is_last: nobody
+ * will. */
 static inline void context_switch(struct context *from, struct context *to, bool is_last UNUSED)
 {
 #ifdef SWITCH_HAS_ASAN
-	__sanitizer_start_switch_fiber(is_last ? NULL : &from->asan_fake_stack, to->stack_bottom, to->stack_bytes);
+	__sanitizer_start_switch_fiber(is_last ? NULL : &from->asan_fake_stack, to->stack_bottom,
+				       to->stack_bytes);
 #endif
 #ifdef SWITCH_HAS_TSAN
 	__tsan_switch_to_fiber(to->tsan_fiber, 0);

@@ -1,8 +1,9 @@
-/* sync.c - conditions, mutexes and semaphores between fibers of one worker; no atomics, since nothing else runs.
+/* sync.c - conditions, mutexes and semaphores between fibers of one worker; no atomics, since nothing else
+ * runs.
  *
- * A lock or a unit of a semaphore is handed to the first waiter at release, not put back for whoever comes first:
- * FIFO, and no fiber starves. That is safe because a fired waiter wins over a time-out or a cancel (see fiber.c): the
- * one it was handed to always learns of it. */
+ * A lock or a unit of a semaphore is handed to the first waiter at release, not put back for whoever comes
+ * first: FIFO, and no fiber starves. That is safe because a fired waiter wins over a time-out or a cancel
+ * (see fiber.c): the one it was handed to always learns of it. */
 #include "fiber/sync.h"
 
 #include "fiber/fiber_impl.h"

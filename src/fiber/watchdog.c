@@ -1,11 +1,13 @@
-/* watchdog.c - a thread that notices slices that run too long. Each worker numbers its slices and publishes the number
- * and a name (fiber_impl.h), which costs it a few plain stores. The watchdog looks twice per limit; a number it has
- * seen for at least the limit is reported, once, while the slice still runs, so a fiber that never returns is
- * named too. The time is measured from the first sight, so it is never too long and up to half a limit too short.
+/* watchdog.c - a thread that notices slices that run too long. Each worker numbers its slices and publishes
+ * the number and a name (fiber_impl.h), which costs it a few plain stores. The watchdog looks twice per
+ * limit; a number it has seen for at least the limit is reported, once, while the slice still runs, so a
+ * fiber that never returns is named too. The time is measured from the first sight, so it is never too long
+ * and up to half a limit too short.
  *
- * A loop that polls has an empty name: libuv does not tell whether it sleeps in poll or runs a callback. The thread's
- * CPU time does: a callback that computes is found, one that blocks in a system call is not. Mail is always found: it
- * is delivered in a slice named "loop". Real time also in tests, where the other clocks are virtual. */
+ * A loop that polls has an empty name: libuv does not tell whether it sleeps in poll or runs a callback. The
+ * thread's CPU time does: a callback that computes is found, one that blocks in a system call is not. Mail is
+ * always found: it is delivered in a slice named "loop". Real time also in tests, where the other clocks are
+ * virtual. */
 #include "base/log.h"
 #include "fiber/fiber_impl.h"
 
@@ -19,8 +21,8 @@ const char watchdog_poll_name[FIBER_NAME_BYTES] = "";
 
 struct watchdog_view {
 	uint64_t seq;
-	int64_t since_ns;     /* of what clock, see is_polling */
-	bool is_polling;      /* since_ns is the thread's CPU clock, else the monotonic one */
+	int64_t since_ns; /* of what clock, see is_polling */
+	bool is_polling;  /* since_ns is the thread's CPU clock, else the monotonic one */
 	bool is_reported;
 };
 
@@ -29,7 +31,7 @@ static struct watchdog {
 	pthread_cond_t cond;
 	pthread_t thread;
 	bool has_thread, is_stopping;
-	int64_t limit_ns;     /* 0: off */
+	int64_t limit_ns; /* 0: off */
 	unsigned n_workers;
 	struct watchdog_view view[WORKERS_MAX];
 } watchdog = {.mutex = PTHREAD_MUTEX_INITIALIZER, .limit_ns = WATCHDOG_DEFAULT_MS * INT64_C(1000000)};
@@ -83,10 +85,10 @@ static void watchdog_look(struct watchdog *d, unsigned i)
 	v->is_reported = true;
 	if (v->is_polling || strcmp(name, watchdog_loop_name) == 0)
 		log_warn("kumod", "the loop of worker-%u has run for %lld ms without yielding", i,
-		         (long long)(ran_ns / 1000000));
+			 (long long)(ran_ns / 1000000));
 	else
 		log_warn("kumod", "fiber %s has run for %lld ms without yielding (worker-%u)", name,
-		         (long long)(ran_ns / 1000000), i);
+			 (long long)(ran_ns / 1000000), i);
 }
 
 static void *watchdog_main(void *arg)

@@ -1,12 +1,13 @@
 /* worker.c - the threads: start, stop, and what may be asked about them from outside.
  *
- * struct worker lies in a static array and is never freed: a post to a worker that has stopped is lost, not a crash.
+ * struct worker lies in a static array and is never freed: a post to a worker that has stopped is lost, not a
+ * crash.
  *
- * Stopping has two phases, each driven by mail from the main thread. First every worker, at the same time, cancels its
- * own group and joins it until the deadline; meanwhile all loops turn, so fibers can still talk across workers. Then,
- * the last worker first, each logs the fibers that are left, stops its loop, closes its handles and is joined. The
- * stacks of fibers that were left are leaked: they may hold anything. A worker that does not even answer (a fiber
- * that never yields) is named and its thread abandoned. */
+ * Stopping has two phases, each driven by mail from the main thread. First every worker, at the same time,
+ * cancels its own group and joins it until the deadline; meanwhile all loops turn, so fibers can still talk
+ * across workers. Then, the last worker first, each logs the fibers that are left, stops its loop, closes its
+ * handles and is joined. The stacks of fibers that were left are leaked: they may hold anything. A worker
+ * that does not even answer (a fiber that never yields) is named and its thread abandoned. */
 #include "base/alloc.h"
 #include "base/log.h"
 #include "fiber/fiber_impl.h"
@@ -215,7 +216,8 @@ static void worker_latch_count(struct worker_latch *l)
 {
 	pthread_mutex_lock(&l->mutex);
 	if (--l->n_left == 0)
-		pthread_cond_signal(&l->cond); /* under the mutex: the waiter may free the latch right after */
+		pthread_cond_signal(
+			&l->cond); /* under the mutex: the waiter may free the latch right after */
 	pthread_mutex_unlock(&l->mutex);
 }
 
@@ -226,7 +228,7 @@ static void worker_latch_wait(struct worker_latch *l, const struct timespec *unt
 	pthread_mutex_lock(&l->mutex);
 	while (l->n_left > 0 && rc != ETIMEDOUT)
 		rc = until != NULL ? pthread_cond_timedwait(&l->cond, &l->mutex, until)
-		                   : pthread_cond_wait(&l->cond, &l->mutex);
+				   : pthread_cond_wait(&l->cond, &l->mutex);
 	pthread_mutex_unlock(&l->mutex);
 }
 
@@ -260,7 +262,7 @@ static void worker_look_at_clock(void *arg)
 {
 	struct worker *w = arg;
 	atomic_store(&w->is_clock_mailed, false); /* first: a change from here on mails again */
-	w->armed_ns = INT64_MAX;                  /* set for another clock, perhaps */
+	w->armed_ns = INT64_MAX;		  /* set for another clock, perhaps */
 	sched_expire(w);
 }
 
@@ -304,7 +306,7 @@ static void worker_begin_stop(void *arg)
 static void worker_log_survivor(const struct fiber_info *fi, void *arg UNUSED)
 {
 	log_warn("kumod", "fiber %s is left at stop; for %lld ms it has been waiting for %s", fi->name,
-	         (long long)(fi->waiting.ns / 1000000), fi->waits_for);
+		 (long long)(fi->waiting.ns / 1000000), fi->waits_for);
 }
 
 static void worker_end_stop(void *arg)
@@ -339,7 +341,7 @@ static void worker_abandon(struct worker *w)
 	char name[FIBER_NAME_BYTES];
 	watchdog_read_name(w, name);
 	log_error("kumod", "worker-%u does not stop: fiber %s runs without yielding", w->index,
-	          name[0] != 0 ? name : "loop");
+		  name[0] != 0 ? name : "loop");
 	w->is_lost = true;
 	pthread_detach(w->thread);
 }

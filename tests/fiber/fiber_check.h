@@ -1,5 +1,6 @@
-/* fiber_check.h - asserting inside fibers. cmocka's own assertions jump back into the main thread's stack, which a
- * worker must not do; a failed CHECK names the place and aborts the program, which is a failed test. */
+/* fiber_check.h - asserting inside fibers. cmocka's own assertions jump back into the main thread's stack,
+ * which a worker must not do; a failed CHECK names the place and aborts the program, which is a failed test.
+ */
 #pragma once
 
 #include "base/err.h"
@@ -27,7 +28,7 @@ static inline void check_fails(int rc, enum err_kind kind, const char *file, int
 {
 	if (rc != -1 || !err_is(kind)) {
 		fprintf(stderr, "%s:%d: %s returned %d (%s), not %s\n", file, line, text, rc, err_text(),
-		        err_kind_name(kind));
+			err_kind_name(kind));
 		abort();
 	}
 	err_clear();

@@ -36,7 +36,7 @@ static inline void stderr_capture_end(struct stderr_capture *c)
 {
 	char line[4096];
 	dup2(c->saved_fd, STDERR_FILENO);
-	for (off_t at = 0; ; ) { /* shown all the same */
+	for (off_t at = 0;;) { /* shown all the same */
 		ssize_t n = pread(c->fd, line, sizeof(line), at);
 		if (n <= 0 || write(STDERR_FILENO, line, (size_t)n) < 0)
 			break;

@@ -1,4 +1,5 @@
-/* Events: fired before, while and after somebody waits, from the same worker, another worker and a plain thread. */
+/* Events: fired before, while and after somebody waits, from the same worker, another worker and a plain
+ * thread. */
 #include "fiber_check.h"
 
 #include <pthread.h>
@@ -94,10 +95,13 @@ static void race_main(void *arg)
 	for (int i = 0; i < N_ROUNDS; i++) {
 		struct event *e = event_new();
 		struct race *r = malloc(sizeof(*r));
-		*r = (struct race){.event = event_ref(e), .value = &race_value[i], .n_spins = rand_r(&seed) % 2000};
+		*r = (struct race){
+			.event = event_ref(e), .value = &race_value[i], .n_spins = rand_r(&seed) % 2000};
 		worker_post(worker_get(1 + (unsigned)i % (N_WORKERS - 1)), race_fire, r);
 		/* zero, or whatever a turn takes: both orders happen */
-		mono_t deadline = i % 4 == 0 ? mono_after(dur_s(60)) : i % 4 == 1 ? (mono_t){0} : mono_after(dur_us(1));
+		mono_t deadline = i % 4 == 0   ? mono_after(dur_s(60))
+				  : i % 4 == 1 ? (mono_t){0}
+					       : mono_after(dur_us(1));
 		if (event_wait(e, deadline) == 0) {
 			CHECK(race_value[i] == 42);
 			n_fired++;

@@ -181,7 +181,7 @@ static void test_wake_wins(void **state)
 
 struct victim {
 	struct fiber_group *group; /* to join, or NULL to sleep */
-	struct waiter *waiter;     /* to wait for, or NULL */
+	struct waiter *waiter;	   /* to wait for, or NULL */
 	enum err_kind kind;
 	bool was_cancelled;
 };
@@ -189,9 +189,9 @@ struct victim {
 static void victim_run(void *arg)
 {
 	struct victim *v = arg;
-	int rc = v->group != NULL ? fiber_group_join(v->group, MONO_NEVER)
-	         : v->waiter != NULL ? fiber_wait(v->waiter, MONO_NEVER)
-	                             : fiber_sleep(dur_s(1000), MONO_NEVER);
+	int rc = v->group != NULL    ? fiber_group_join(v->group, MONO_NEVER)
+		 : v->waiter != NULL ? fiber_wait(v->waiter, MONO_NEVER)
+				     : fiber_sleep(dur_s(1000), MONO_NEVER);
 	CHECK(rc == -1);
 	v->kind = err_kind();
 	v->was_cancelled = fiber_is_cancelled();
@@ -562,8 +562,8 @@ static void crowd_main(void *arg)
 	CHECK(c.n_out == n);
 	size_t after_bytes = resident_bytes();
 	print_message("%zu fibers: %zu KB more when parked, %zu KB more after\n", n,
-	              (parked_bytes - before_bytes) / 1024,
-	              after_bytes > before_bytes ? (after_bytes - before_bytes) / 1024 : 0);
+		      (parked_bytes - before_bytes) / 1024,
+		      after_bytes > before_bytes ? (after_bytes - before_bytes) / 1024 : 0);
 	CHECK(CHECK_IS_SANITIZED || after_bytes < before_bytes + (16 << 20));
 }
 
@@ -576,13 +576,20 @@ static void test_crowd(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_outside_of_fibers), cmocka_unit_test(test_million_switches),
-		cmocka_unit_test(test_fifo_order),        cmocka_unit_test(test_wake_before_wait),
-		cmocka_unit_test(test_wake_wins),         cmocka_unit_test(test_cancel),
-		cmocka_unit_test(test_cancel_before_first_run), cmocka_unit_test(test_shield),
-		cmocka_unit_test(test_sleep),             cmocka_unit_test(test_deadline_heap),
-		cmocka_unit_test(test_virtual_time),      cmocka_unit_test(test_error_slots),
-		cmocka_unit_test(test_information),       cmocka_unit_test(test_crowd),
+		cmocka_unit_test(test_outside_of_fibers),
+		cmocka_unit_test(test_million_switches),
+		cmocka_unit_test(test_fifo_order),
+		cmocka_unit_test(test_wake_before_wait),
+		cmocka_unit_test(test_wake_wins),
+		cmocka_unit_test(test_cancel),
+		cmocka_unit_test(test_cancel_before_first_run),
+		cmocka_unit_test(test_shield),
+		cmocka_unit_test(test_sleep),
+		cmocka_unit_test(test_deadline_heap),
+		cmocka_unit_test(test_virtual_time),
+		cmocka_unit_test(test_error_slots),
+		cmocka_unit_test(test_information),
+		cmocka_unit_test(test_crowd),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -1,4 +1,5 @@
-/* Mail between four workers: every mail arrives once, in order per sender, also when deliveries are delayed. */
+/* Mail between four workers: every mail arrives once, in order per sender, also when deliveries are delayed.
+ */
 #include "base/alloc.h"
 #include "base/fault.h"
 #include "fiber_check.h"
@@ -31,7 +32,7 @@ static struct receiver {
 static struct letter {
 	struct mail mail;
 	unsigned from, to, seq;
-} *letters;
+} * letters;
 
 static atomic_uint n_senders_left;
 
@@ -151,9 +152,7 @@ static void count_up(void *arg)
 	++*n;
 }
 
-static void no_op(void *arg)
-{
-}
+static void no_op(void *arg) {}
 
 static void test_post_from_outside(void **state)
 {
@@ -217,8 +216,8 @@ static void test_least_loaded(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_million_mails),     cmocka_unit_test(test_million_mails_delayed),
-		cmocka_unit_test(test_ping_pong),         cmocka_unit_test(test_post_from_outside),
+		cmocka_unit_test(test_million_mails), cmocka_unit_test(test_million_mails_delayed),
+		cmocka_unit_test(test_ping_pong),     cmocka_unit_test(test_post_from_outside),
 		cmocka_unit_test(test_least_loaded),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);

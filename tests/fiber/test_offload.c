@@ -30,7 +30,10 @@ struct gate {
 	bool is_open;
 	atomic_int n_begun, n_ended;
 };
-#define GATE_INIT {.mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER}
+#define GATE_INIT                                                                    \
+	{                                                                            \
+		.mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER \
+	}
 
 static void gate_open(struct gate *g)
 {

@@ -1,5 +1,5 @@
-/* A stack overflow kills the process by the signal and names the fiber; other faults die as ever; a yield in a
- * critical section panics. Each in a child. */
+/* A stack overflow kills the process by the signal and names the fiber; other faults die as ever; a yield in
+ * a critical section panics. Each in a child. */
 #include "fiber_check.h"
 #include "stderr_capture.h"
 
@@ -72,7 +72,8 @@ static void die(struct death *d)
 	}
 	assert_true(pid > 0);
 	close(out[1]);
-	for (ssize_t r; n < sizeof(d->text) - 1 && (r = read(out[0], d->text + n, sizeof(d->text) - 1 - n)) > 0;)
+	for (ssize_t r;
+	     n < sizeof(d->text) - 1 && (r = read(out[0], d->text + n, sizeof(d->text) - 1 - n)) > 0;)
 		n += (size_t)r;
 	d->text[n] = 0;
 	close(out[0]);

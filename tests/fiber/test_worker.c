@@ -132,7 +132,8 @@ static void test_lost_worker(void **state)
 		workers_start(2);
 		worker_run(start_spinner, &n_spins);
 		workers_stop(mono_after(dur_ms(10)));
-		int n = stderr_capture_count(&c, " kumod: worker-1 does not stop: fiber spinner runs without yielding\n");
+		int n = stderr_capture_count(
+			&c, " kumod: worker-1 does not stop: fiber spinner runs without yielding\n");
 		stderr_capture_end(&c);
 		_exit(n == 1 ? 0 : 1);
 	}
