@@ -1,0 +1,143 @@
+/* main.c - the daemon cirrusd. The main thread only waits for signals; everything else runs in fibers on the workers. Signals are
+ * blocked before the first thread is made, so that none takes them but sigwaitinfo here. */
+#include "app/options.h"
+#include "app/privilege.h"
+#include "app/service.h"
+#include "base/err.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "fiber/offload.h"
+#include "fiber/worker.h"
+#include "policy/policy.h"
+
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#ifdef CIRRUS_JEMALLOC
+/* Few arenas and quick purging: the working set of a mail server is its queue, not its allocator's caches. */
+extern const char *malloc_conf;
+const char *malloc_conf = "narenas:4,tcache_max:4096,dirty_decay_ms:1000,muzzy_decay_ms:0,background_thread:false";
+#endif
+
+#define OFFLOAD_THREADS 16
+#define WORKERS_STOP_TIME dur_s(5)
+
+struct start_call {
+	const struct options *o;
+	int rc;
+	struct err err;
+};
+
+static void start_fiber(void *arg)
+{
+	struct start_call *c = arg;
+	c->rc = c->o->is_validating ? service_validate(c->o) : service_start(c->o);
+	if (c->rc != 0)
+		c->err = err_take();
+}
+
+static void stop_fiber(void *arg) { service_stop(); }
+static void reload_fiber(void *arg) { service_reload(); }
+static void policy_stop_fiber(void *arg) { policy_stop(); }
+
+static unsigned main_count_workers(void)
+{
+	const char *env = getenv("KUMO_AVAILABLE_PARALLELISM");
+	uint64_t n;
+	if (env != NULL && str_to_u64(str_of(env), &n) && n > 0 && n <= 1024)
+		return (unsigned)n;
+	cpu_set_t cpus;
+	if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0 && CPU_COUNT(&cpus) > 0)
+		return (unsigned)CPU_COUNT(&cpus);
+	return 1;
+}
+
+static int main_set_log_filter(void)
+{
+	const char *filter = getenv("CIRRUS_LOG");
+	if (filter == NULL)
+		filter = getenv("KUMOD_LOG");
+	return filter != NULL ? log_set_filter(str_of(filter)) : 0;
+}
+
+/** As many file descriptors as the system lets us have. */
+static void main_raise_limits(void)
+{
+	struct rlimit r;
+	if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < r.rlim_max) {
+		r.rlim_cur = r.rlim_max;
+		if (setrlimit(RLIMIT_NOFILE, &r) != 0)
+			log_warn("kumod", "the limit of open files stays where it is");
+	}
+}
+
+/** Until the process is to end: the signal that said so. */
+static int main_wait_for_stop(const sigset_t *set)
+{
+	for (;;) {
+		int sig = sigwaitinfo(set, NULL);
+		if (sig == SIGHUP)
+			worker_run(reload_fiber, NULL);
+		else if (sig == SIGTERM || sig == SIGINT)
+			return sig;
+	}
+}
+
+static int main_fail(const char *text)
+{
+	fprintf(stderr, "Error: %s\n", text);
+	return 1;
+}
+
+int main(int argc, char **argv)
+{
+	struct options o;
+	sigset_t set;
+
+	options_parse(&o, argc, argv);
+	log_set_thread_name("main");
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+
+	if (main_set_log_filter() != 0 || fault_init_from_env() != 0)
+		return main_fail(err_text());
+	if (!o.is_validating && o.user != NULL && privilege_become(o.user) != 0)
+		return main_fail(err_text());
+	if (!o.is_validating && geteuid() == 0)
+		log_warn("kumod", "running as root: start with --user NAME to drop privileges");
+	main_raise_limits();
+	workers_start(main_count_workers());
+	offload_start(OFFLOAD_THREADS);
+
+	struct start_call c = {.o = &o};
+	worker_run(start_fiber, &c);
+	if (c.rc != 0)
+		log_error("kumod", "problem initializing: %s", c.err.text);
+	if (c.rc == 0 && !o.is_validating)
+		log_info("kumod", "received %s, stopping", strsignal(main_wait_for_stop(&set)));
+	if (!o.is_validating)
+		worker_run(stop_fiber, NULL);
+	worker_run(policy_stop_fiber, NULL);
+	workers_stop(mono_after(WORKERS_STOP_TIME));
+	if (!o.is_validating)
+		service_close();
+	offload_stop();
+	if (c.rc != 0) {
+		main_fail(c.err.text);
+		err_fini(&c.err);
+		return 1;
+	}
+	if (!o.is_validating)
+		log_info("kumod", "stopped in good order");
+	return 0;
+}

@@ -1,0 +1,187 @@
+/* service.c - start-up, reload and shutdown. The order matters in both directions: a port answers only when a message it takes can be
+ * made durable and queued; on the way down new work ends first, then deliveries, then records, and the spool closes last, because
+ * everything before may still tell it something. */
+#include "app/service.h"
+
+#include "api/api.h"
+#include "api/inject.h"
+#include "app/privilege.h"
+#include "app/version.h"
+#include "base/alloc.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "bind/bind.h"
+#include "bind/bind_http.h"
+#include "bind/bind_queue.h"
+#include "bind/bind_spool.h"
+#include "fiber/worker.h"
+#include "net/dns.h"
+#include "policy/policy.h"
+#include "queue/queue.h"
+#include "record/record.h"
+#include "smtp/out.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define SHUTDOWN_TIME dur_s(30)
+
+static struct {
+	struct spool *spool;
+	char hostname[HOST_NAME_MAX + 1];
+	_Atomic bool is_ready, is_stopping;
+	bool is_queue_started;
+} service;
+
+/** The gate of everything that takes mail (contracts B7): the first reason that applies. */
+static const char *service_why_not(void)
+{
+	if (atomic_load_explicit(&service.is_stopping, memory_order_relaxed))
+		return "shutting down";
+	if (!atomic_load_explicit(&service.is_ready, memory_order_relaxed))
+		return "waiting for spool startup";
+	const char *why = record_disk_health();
+	return why != NULL ? why : spool_health(service.spool);
+}
+
+static int service_load_body(struct message *m, mono_t deadline) { return spool_load_body(service.spool, m, deadline); }
+
+static void service_register(void)
+{
+	bind_register_core();
+	bind_register_http();
+	bind_register_logs();
+	bind_register_queue();
+	bind_register_spool();
+	api_register_routes();
+	api_inject_register();
+	api_set_liveness(service_why_not);
+}
+
+static int service_run_init(const struct options *o)
+{
+	struct policy_params p = {.file = o->policy, .is_validating = o->is_validating, .version = CIRRUS_VERSION};
+	if (policy_start(&p) != 0) {
+		err_wrap("Error evaluating policy file \"%s\"", o->policy);
+		return -1;
+	}
+	if (policy_fire("pre_init", MONO_NEVER) != 0) {
+		err_wrap("Initialization raised an error: call pre_init callback");
+		return -1;
+	}
+	if (policy_fire("init", MONO_NEVER) != 0) {
+		err_wrap("Initialization raised an error: call init callback");
+		return -1;
+	}
+	return 0;
+}
+
+/** The directory of the spool `meta`: a Journal keeps metadata with the data, so that one fsync covers both; the
+ * directory is made and must be writable all the same, because a policy that names it means it to be. */
+static int service_check_meta_spool(const struct spool_definition *d)
+{
+	if (mkdir(d->path, 0750) != 0 && errno != EEXIST) {
+		err_set_sys(errno, "spool `meta`: making the directory %s", d->path);
+		return -1;
+	}
+	if (access(d->path, W_OK | X_OK) != 0) {
+		err_set_sys(errno, "spool `meta`: the directory %s", d->path);
+		return -1;
+	}
+	disk_monitor_add("meta spool", d->path, str_of(d->min_free_space), str_of(d->min_free_inodes));
+	return 0;
+}
+
+static int service_open_spool(void)
+{
+	const struct spool_definition *data = bind_spool_find("data"), *meta = bind_spool_find("meta");
+	if (data == NULL) {
+		err_set(ERR_INVALID, "No spools have been defined: kumo.define_spool { name = 'data', ... } is needed in `init`");
+		return -1;
+	}
+	if (meta != NULL && service_check_meta_spool(meta) != 0)
+		return -1;
+	if (!data->flush)
+		log_warn("kumod", "spool `data` has flush = false: an accepted message can be lost at a power cut");
+	struct spool_params p = {.name = str_of(data->name), .path = str_of(data->path), .is_flushed = data->flush};
+	service.spool = spool_open_journal(&p);
+	if (service.spool == NULL) {
+		err_wrap("spool `data`");
+		return -1;
+	}
+	disk_monitor_add("data spool", data->path, str_of(data->min_free_space), str_of(data->min_free_inodes));
+	return 0;
+}
+
+int service_start(const struct options *o)
+{
+	if (gethostname(service.hostname, sizeof(service.hostname) - 1) != 0)
+		strcpy(service.hostname, "localhost");
+	service_register();
+	if (node_id_init() != 0)
+		return -1;
+	log_info("kumod", "Version is %s", CIRRUS_VERSION);
+	log_info("kumod", "NodeId is %s", node_id());
+	if (service_run_init(o) != 0)
+		return -1;
+	if (privilege_drop() != 0 || service_open_spool() != 0)
+		return -1;
+	record_set_body_loader(service_load_body);
+	api_inject_init(service.spool, service_why_not);
+	queue_set_smtp_deliverer(&smtp_deliverer);
+	queue_start(&(struct queue_params){.spool = service.spool, .hostname = service.hostname});
+	service.is_queue_started = true;
+	if (queue_recover(MONO_NEVER) != 0)
+		return -1;
+	atomic_store(&service.is_ready, true);
+	http_listeners_start_all();
+	log_info("kumod", "initialization complete");
+	return 0;
+}
+
+int service_validate(const struct options *o)
+{
+	service_register();
+	if (service_run_init(o) != 0)
+		return -1;
+	if (policy_fire("validate_config", MONO_NEVER) != 0) {
+		err_wrap("Initialization raised an error: call validate_config callback");
+		return -1;
+	}
+	if (bind_validation_has_failed()) {
+		err_set(ERR_INVALID, "Initialization raised an error: Validation failed");
+		return -1;
+	}
+	return 0;
+}
+
+void service_reload(void)
+{
+	log_info("kumod", "reloading the policy");
+	policy_bump_epoch();
+}
+
+void service_stop(void)
+{
+	mono_t deadline = mono_after(SHUTDOWN_TIME);
+	atomic_store(&service.is_stopping, true);
+	http_listeners_close_all(deadline);
+	if (service.is_queue_started)
+		queue_stop(deadline);
+	dns_stop();
+}
+
+void service_close(void)
+{
+	record_stop();
+	if (service.is_queue_started)
+		queue_free();
+	if (service.spool != NULL)
+		spool_close(service.spool);
+	service.spool = NULL;
+}
