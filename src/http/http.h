@@ -58,6 +58,9 @@ struct http_route {
 	/* Asked once the header is in and before a body is read: NULL, or why the service cannot take it now (503 with
 	 * Retry-After: 1). Does not yield. */
 	const char *(*gate)(void);
+	bool is_public;           /* served to any peer; otherwise to trusted ones only (401) */
+	bool is_immediate;        /* the handler never yields: its answer may be held back for a moment, to be written
+	                           * together with those of the requests pipelined behind it */
 };
 /** Adds routes to the process-wide table; before the first listener starts. The array must stay. */
 void http_routes_add(const struct http_route *route, size_t n);
@@ -66,16 +69,23 @@ const struct http_route *http_route_at(size_t i); /* NULL past the end */
 /* --- listeners --- */
 struct http_listener_params {
 	struct net_addr listen;
-	char *hostname;
+	char *hostname;           /* NULL: the machine's */
 	struct cidr_set trusted_hosts;
 	uint64_t request_body_limit;
-	dur_t header_timeout, body_timeout, idle_timeout, write_timeout;
+	/* Zero: the default. A body and an answer get the stated time plus what they take at 4 KB/s. */
+	dur_t header_timeout;     /* from the first byte of a request to the end of its header; 30 s */
+	dur_t body_timeout;       /* 60 s */
+	dur_t idle_timeout;       /* between requests; 75 s */
+	dur_t write_timeout;      /* 60 s */
+	dur_t handler_timeout;    /* the deadline that a handler gets; 5 min */
 };
 struct http_listener;
 /** Binds; accepts from http_listener_start on. Copies p. -1/NULL ERR_IO naming the address. */
 MUST_CHECK struct http_listener *http_listener_open(const struct http_listener_params *p);
 const struct net_addr *http_listener_addr(const struct http_listener *l);
 void http_listener_start(struct http_listener *l);
-/** Stops accepting, lets requests in flight finish (answered with Connection: close), closes idle connections, and after
- * the deadline cancels the rest. Yields. */
+/** Stops accepting and closes idle connections; requests in flight go on and are answered with Connection: close. From a fiber,
+ * of the worker that calls http_listener_close later. Again: no effect. */
+void http_listener_stop(struct http_listener *l);
+/** Does http_listener_stop, waits for the requests in flight, after the deadline cancels the rest, and frees l. Yields. */
 void http_listener_close(struct http_listener *l, mono_t deadline);

@@ -1,0 +1,10 @@
+/* api.h - the endpoints of the HTTP API, one file per group. What an endpoint needs from layers that it does not know is set here
+ * by the application. */
+#pragma once
+
+/** Adds every route of the API to the table; once, before the first listener starts. */
+void api_register_routes(void);
+
+/** What GET /api/check-liveness/v1 asks: NULL when the service can take mail (200 "OK"), else why not (503 and the text).
+ * Called from any worker; must not yield. Without a condition the service is alive. */
+void api_set_liveness(const char *(*why_not)(void));

@@ -1,0 +1,371 @@
+/* conn.c - the dialogue of one HTTP/1 connection, in its own fiber: read a header, decide, read the body, run the handler, answer.
+ *
+ * Answers go to `out` first and are written when the connection is about to wait for anything, so the answers of
+ * pipelined requests leave in one write; only a handler that may take long gets the ones before it flushed first. A
+ * big body is written from where it is, after `out`, in the same system call.
+ *
+ * Every byte of a request is consumed before the next one is looked at, or else the connection closes: after a refusal the
+ * rest of a small body is read and dropped, a big one is not waited for. Closing then lingers (RFC 9112 section 9.6): our side
+ * is shut down and what still comes is dropped for a while, since unread input would turn the close into a reset that can
+ * take the answer away from the client.
+ *
+ * Memory: arena, answer and body buffers are kept from request to request; a connection that has been idle for
+ * HTTP_IDLE_TRIM holds nothing but its fiber and the stream. A body buffer grows with what has arrived, whatever
+ * Content-Length promises. */
+#include "http/http_impl.h"
+
+#include "base/alloc.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "fiber/worker.h"
+
+#include <stdlib.h>
+
+#define HTTP_IDLE_TRIM dur_s(1)
+#define HTTP_LINGER_TIMEOUT dur_s(10)
+#define HTTP_LINGER_STOPPING dur_ms(500)
+
+enum {
+	HTTP_FILL_BYTES = 65536,       /* of input looked at in one piece; above any header we take */
+	HTTP_OUT_BYTES = 65536,        /* of answers held back */
+	HTTP_COPY_BYTES = 16384,       /* a body up to here is copied behind its header */
+	HTTP_BODY_STEP_BYTES = 65536,  /* first size of a body buffer */
+	HTTP_KEEP_BYTES = 65536,       /* a buffer up to here is kept for the next request */
+	HTTP_DISCARD_BYTES = 65536,    /* of a refused body that are read to keep the connection */
+	HTTP_TURN_REQUESTS = 16,       /* served without a wait before other fibers get a turn */
+};
+
+struct http_conn {
+	struct stream *st;
+	struct http_listener *l;
+	struct list link;          /* l->conns[this worker] */
+	struct fiber *fiber;
+	bool is_idle;              /* waits for the first byte of a request, or for the end of input: may be cancelled */
+	bool is_lingering;         /* the client may still be sending */
+	unsigned n_turn;
+
+	struct arena arena;        /* of the request */
+	struct buf out;
+	struct buf body;
+	struct http_request r;
+	struct http_response a;
+	struct http_framing f;
+};
+
+/* What the steps of the dialogue return, besides a status >= 400 to refuse the request with. */
+enum { CONN_END = -1, CONN_OK = 0 };
+
+/* --- writing --- */
+
+/* For moving n bytes: d, and the time they take at the slowest rate that is put up with. */
+static mono_t conn_deadline(mono_t begun, dur_t d, size_t n_bytes)
+{
+	return mono_add(mono_add(begun, d), dur_s((int64_t)(n_bytes / HTTP_MIN_BYTES_PER_S)));
+}
+
+static int conn_write_failed(struct http_conn *c)
+{
+	log_debug("kumod::http", "%s", err_text());
+	err_clear();
+	return CONN_END;
+}
+
+static int conn_flush(struct http_conn *c)
+{
+	if (c->out.n == 0)
+		return CONN_OK;
+	int rc = stream_write(c->st, c->out.p, c->out.n, conn_deadline(mono_now(), c->l->p.write_timeout, c->out.n));
+	buf_clear(&c->out);
+	return rc == 0 ? CONN_OK : conn_write_failed(c);
+}
+
+/* Puts the answer in c->a behind those that are held back. */
+static int conn_answer(struct http_conn *c, bool is_keeping)
+{
+	bool has_body = !str_eq(c->r.method, STR("HEAD")) && c->a.status != 204 && c->a.status != 304;
+	http_response_write_head(&c->a, is_keeping, c->r.version_minor, &c->out);
+	if (has_body && c->a.body.n > HTTP_COPY_BYTES) {
+		size_t n = c->out.n + c->a.body.n;
+		struct iovec iov[2] = {{c->out.p, c->out.n}, {c->a.body.p, c->a.body.n}};
+		int rc = stream_writev(c->st, iov, 2, conn_deadline(mono_now(), c->l->p.write_timeout, n));
+		buf_clear(&c->out);
+		return rc == 0 ? CONN_OK : conn_write_failed(c);
+	}
+	if (has_body)
+		buf_add_str(&c->out, buf_str(&c->a.body));
+	return c->out.n > HTTP_OUT_BYTES ? conn_flush(c) : CONN_OK;
+}
+
+/* Refuses what cannot be followed by another request. */
+static int conn_refuse(struct http_conn *c, int status, const char *why)
+{
+	/* The exact text of a 413 is matched on by clients. */
+	http_response_text(&c->a, status, status == 413 ? "%s" : "Error: %s", why);
+	c->is_lingering = true;
+	if (conn_answer(c, false) == CONN_OK)
+		(void)conn_flush(c);
+	return CONN_END;
+}
+
+/* --- waiting for a request --- */
+
+static void conn_trim(struct http_conn *c)
+{
+	arena_fini(&c->arena);
+	buf_fini(&c->out);
+	buf_fini(&c->body);
+	buf_fini(&c->a.body);
+}
+
+/* Waits for the first byte of a request. stream_fill's result, the error taken. */
+static int conn_wait_idle(struct http_conn *c)
+{
+	mono_t deadline = mono_after(c->l->p.idle_timeout);
+	c->is_idle = true;
+	int rc = stream_fill(c->st, HTTP_FILL_BYTES, mono_min(deadline, mono_after(HTTP_IDLE_TRIM)));
+	if (rc < 0 && err_is(ERR_TIMEOUT) && !mono_is_past(deadline)) {
+		conn_trim(c);
+		rc = stream_fill(c->st, HTTP_FILL_BYTES, deadline);
+	}
+	c->is_idle = false;
+	if (rc < 0)
+		err_clear();
+	/* http_listener_stop was faster: the request is not begun. */
+	return rc > 0 && fiber_is_cancelled() ? CONN_END : rc;
+}
+
+/* Waits for more of a header. CONN_OK when there is. */
+static int conn_wait_header(struct http_conn *c, mono_t deadline)
+{
+	int rc = stream_fill(c->st, HTTP_FILL_BYTES, deadline);
+	if (rc > 0)
+		return CONN_OK;
+	if (rc == 0)
+		return conn_refuse(c, 400, "the connection ended inside the request header");
+	bool is_timeout = err_is(ERR_TIMEOUT);
+	err_clear();
+	return is_timeout ? conn_refuse(c, 408, "the request header took too long") : CONN_END;
+}
+
+/* Fills c->r and c->f. */
+static int conn_read_head(struct http_conn *c)
+{
+	struct h1_scan scan = {0};
+	mono_t deadline = MONO_NEVER; /* of the header, from its first byte */
+	const char *why = NULL;
+	int rc;
+	while ((rc = h1_scan_head(&scan, stream_buffered(c->st), &why)) == H1_MORE) {
+		if (conn_flush(c) != CONN_OK)
+			return CONN_END;
+		c->n_turn = 0;
+		if (stream_buffered(c->st).n > scan.start) { /* a blank line between requests is not a begun one */
+			if (deadline.ns == MONO_NEVER.ns)
+				deadline = mono_after(c->l->p.header_timeout);
+			if (conn_wait_header(c, deadline) != CONN_OK)
+				return CONN_END;
+		} else if (http_listener_is_stopping(c->l) || conn_wait_idle(c) <= 0) {
+			return CONN_END;
+		}
+	}
+	if (rc != H1_DONE)
+		return conn_refuse(c, rc, why);
+	str_t head = arena_str(&c->arena, str_mk(stream_buffered(c->st).p + scan.start, scan.pos - scan.start));
+	stream_consume(c->st, scan.pos);
+	rc = h1_parse_head(head, scan.n_lines, &c->arena, &c->r, &c->f, &why);
+	return rc == H1_DONE ? CONN_OK : conn_refuse(c, rc, why);
+}
+
+/* --- the body --- */
+
+static int conn_body_failed(struct http_conn *c, int rc, const char **why)
+{
+	if (rc == 0) {
+		*why = "the connection ended inside the request body";
+		return 400;
+	}
+	bool is_timeout = err_is(ERR_TIMEOUT);
+	err_clear();
+	*why = "the request body took too long";
+	return is_timeout ? 408 : CONN_END;
+}
+
+/* Before waiting for a body: the client may be waiting for us, either for answers or for leave to send. */
+static int conn_ask_for_body(struct http_conn *c)
+{
+	if (c->f.is_expecting && stream_buffered(c->st).n == 0)
+		buf_add_str(&c->out, STR("HTTP/1.1 100 Continue\r\n\r\n"));
+	c->n_turn = 0;
+	return conn_flush(c);
+}
+
+static int conn_read_sized_body(struct http_conn *c, const char **why)
+{
+	size_t n = (size_t)c->f.content_length; /* within the limit */
+	mono_t begun = mono_now();
+	if (stream_buffered(c->st).n < n && conn_ask_for_body(c) != CONN_OK)
+		return CONN_END;
+	while (c->body.n < n) {
+		size_t n_left = n - c->body.n;
+		if (c->body.cap <= c->body.n + 1) {
+			size_t n_step = c->body.n < HTTP_BODY_STEP_BYTES ? HTTP_BODY_STEP_BYTES : c->body.n;
+			buf_reserve(&c->body, n_step < n_left ? n_step : n_left);
+		}
+		size_t n_room = c->body.cap - 1 - c->body.n;
+		mono_t deadline = conn_deadline(begun, c->l->p.body_timeout, c->body.n);
+		ssize_t rc = stream_read(c->st, c->body.p + c->body.n, n_room < n_left ? n_room : n_left, deadline);
+		if (rc <= 0)
+			return conn_body_failed(c, (int)rc, why);
+		c->body.n += (size_t)rc;
+		c->body.p[c->body.n] = 0;
+	}
+	return CONN_OK;
+}
+
+static int conn_read_chunked_body(struct http_conn *c, const char **why)
+{
+	struct h1_chunks chunks = {0};
+	mono_t begun = mono_now();
+	size_t n_received = 0;
+	for (;;) {
+		str_t in = stream_buffered(c->st);
+		size_t n_used = 0;
+		int rc = h1_chunks_decode(&chunks, in, &n_used, &c->body, c->l->p.request_body_limit, why);
+		stream_consume(c->st, n_used);
+		n_received += n_used;
+		if (rc == H1_DONE)
+			return CONN_OK;
+		if (rc != H1_MORE)
+			return rc;
+		if (conn_ask_for_body(c) != CONN_OK)
+			return CONN_END;
+		c->f.is_expecting = false;
+		mono_t deadline = conn_deadline(begun, c->l->p.body_timeout, n_received);
+		rc = stream_fill(c->st, HTTP_FILL_BYTES, deadline);
+		if (rc <= 0)
+			return conn_body_failed(c, rc, why);
+	}
+}
+
+static int conn_read_body(struct http_conn *c)
+{
+	const char *why = NULL;
+	int rc = CONN_OK;
+	if (c->f.is_chunked)
+		rc = conn_read_chunked_body(c, &why);
+	else if (c->f.content_length != 0)
+		rc = conn_read_sized_body(c, &why);
+	c->r.body = buf_str(&c->body);
+	return rc >= 400 ? conn_refuse(c, rc, why) : rc;
+}
+
+/* Reads and drops the body of a refused request. CONN_OK: the next request begins here. */
+static int conn_discard_body(struct http_conn *c)
+{
+	size_t n_left = (size_t)c->f.content_length;
+	mono_t deadline = mono_after(c->l->p.body_timeout);
+	while (n_left != 0) {
+		str_t in = str_head(stream_buffered(c->st), n_left);
+		stream_consume(c->st, in.n);
+		n_left -= in.n;
+		if (n_left == 0)
+			break;
+		if (conn_flush(c) != CONN_OK)
+			return CONN_END;
+		int rc = stream_fill(c->st, HTTP_FILL_BYTES, deadline);
+		if (rc < 0)
+			err_clear();
+		if (rc <= 0)
+			return CONN_END;
+	}
+	return CONN_OK;
+}
+
+/* --- one request --- */
+
+/* The answer to a request that http_admit did not let pass is in c->a. */
+static int conn_answer_refused(struct http_conn *c)
+{
+	bool is_known_small = !c->f.is_chunked && !c->f.is_expecting && c->f.content_length <= HTTP_DISCARD_BYTES;
+	bool is_keeping = c->f.is_keep_alive && is_known_small && !http_listener_is_stopping(c->l);
+	c->is_lingering = !is_keeping;
+	if (conn_answer(c, is_keeping) != CONN_OK)
+		return CONN_END;
+	return is_keeping ? conn_discard_body(c) : CONN_END;
+}
+
+static int conn_run_handler(struct http_conn *c, const struct http_route *route)
+{
+	if (!route->is_immediate && conn_flush(c) != CONN_OK)
+		return CONN_END;
+	route->handler(&c->r, &c->a, route->arg, mono_after(c->l->p.handler_timeout));
+	bool is_keeping = c->f.is_keep_alive && !c->a.is_closing && !http_listener_is_stopping(c->l);
+	c->is_lingering = c->f.is_keep_alive && !is_keeping; /* then the client did not expect it */
+	if (conn_answer(c, is_keeping) != CONN_OK)
+		return CONN_END;
+	return is_keeping ? CONN_OK : CONN_END;
+}
+
+static void conn_begin_request(struct http_conn *c)
+{
+	arena_reset(&c->arena);
+	if (c->body.cap > HTTP_KEEP_BYTES + 1)
+		buf_fini(&c->body);
+	buf_clear(&c->body);
+	http_response_reset(&c->a);
+	c->r = (struct http_request){
+		.peer = stream_peer(c->st),
+		.local = stream_local(c->st),
+		.listener = c->l,
+		.arena = &c->arena,
+		.version_minor = 1,
+	};
+}
+
+/* CONN_OK: another one may follow. */
+static int conn_serve_request(struct http_conn *c)
+{
+	conn_begin_request(c);
+	if (conn_read_head(c) != CONN_OK)
+		return CONN_END;
+	const struct http_route *route = http_admit(&c->r, &c->f, &c->a);
+	if (route == NULL)
+		return conn_answer_refused(c);
+	if (conn_read_body(c) != CONN_OK)
+		return CONN_END;
+	return conn_run_handler(c, route);
+}
+
+static void conn_linger(struct http_conn *c)
+{
+	stream_shutdown_write(c->st);
+	c->is_idle = true;
+	stream_drain(c->st, SIZE_MAX,
+	             mono_after(http_listener_is_stopping(c->l) ? HTTP_LINGER_STOPPING : HTTP_LINGER_TIMEOUT));
+}
+
+void http_conn_main(struct stream *st, void *arg)
+{
+	struct http_conn c = {.st = st, .l = arg, .fiber = fiber_self(), .a = {.status = 200}};
+	list_push_back(&c.l->conns[worker_index(worker_self())], &c.link);
+	while (conn_serve_request(&c) == CONN_OK) {
+		if (++c.n_turn == HTTP_TURN_REQUESTS) {
+			c.n_turn = 0;
+			fiber_yield();
+		}
+	}
+	bool is_flushed = conn_flush(&c) == CONN_OK;
+	conn_trim(&c);
+	if (is_flushed && c.is_lingering)
+		conn_linger(&c);
+	list_remove(&c.link);
+	stream_free(st);
+}
+
+void http_conns_cancel_idle(struct list *conns)
+{
+	list_for_each(it, conns) {
+		struct http_conn *c = list_entry(it, struct http_conn, link);
+		if (c->is_idle)
+			fiber_cancel(c->fiber);
+	}
+}

@@ -1,0 +1,133 @@
+/* listener.c - an HTTP listener: its parameters, and its end in good order.
+ *
+ * Sockets, accepting and the placing of connections are src/net's. What is added here is the knowledge of which
+ * connections are idle: each worker has a list of the connections it runs, touched by nobody else. http_listener_stop raises
+ * a flag, which every connection looks at before it waits for a request and when it writes an answer, and sends each worker a
+ * mail that cancels the connections that wait already. Nothing is lost by that: they have no request.
+ *
+ * The mails point at the listener, so http_listener_close frees it only after the last of them has been read. */
+#include "http/http_impl.h"
+
+#include "base/alloc.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "fiber/worker.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { HTTP_MAX_WORKERS = 256 };
+#define HTTP_CANCEL_TIMEOUT dur_s(5) /* for cancelled fibers to return */
+
+static void http_listener_set_defaults(struct http_listener_params *p)
+{
+	if (p->header_timeout.ns == 0)
+		p->header_timeout = dur_s(30);
+	if (p->body_timeout.ns == 0)
+		p->body_timeout = dur_s(60);
+	if (p->idle_timeout.ns == 0)
+		p->idle_timeout = dur_s(75);
+	if (p->write_timeout.ns == 0)
+		p->write_timeout = dur_s(60);
+	if (p->handler_timeout.ns == 0)
+		p->handler_timeout = dur_s(300);
+}
+
+static char *http_machine_hostname(void)
+{
+	char name[256] = "";
+	if (gethostname(name, sizeof(name) - 1) != 0 || name[0] == 0)
+		return xstrdup("localhost");
+	return xstrdup(name);
+}
+
+static void http_listener_free(struct http_listener *l)
+{
+	listener_free(l->listener);
+	event_unref(l->swept);
+	free(l->p.hostname);
+	cidr_set_fini(&l->p.trusted_hosts);
+	free(l->conns);
+	free(l);
+}
+
+struct http_listener *http_listener_open(const struct http_listener_params *p)
+{
+	char text[NET_ADDR_STRLEN];
+	struct http_listener *l = xnew(struct http_listener);
+	l->listener = listener_open(&p->listen, "http", http_conn_main, l);
+	if (l->listener == NULL) {
+		free(l);
+		return NULL;
+	}
+	l->p = *p;
+	l->p.hostname = p->hostname != NULL && p->hostname[0] != 0 ? xstrdup(p->hostname) : http_machine_hostname();
+	l->p.trusted_hosts = (struct cidr_set){0};
+	cidr_set_copy(&l->p.trusted_hosts, &p->trusted_hosts);
+	http_listener_set_defaults(&l->p);
+	l->conns = xcalloc(HTTP_MAX_WORKERS, sizeof(*l->conns));
+	for (size_t i = 0; i < HTTP_MAX_WORKERS; i++)
+		list_init(&l->conns[i]);
+	log_info("kumod", "http listener on %s", net_addr_fmt(listener_addr(l->listener), text));
+	return l;
+}
+
+const struct net_addr *http_listener_addr(const struct http_listener *l)
+{
+	return listener_addr(l->listener);
+}
+
+void http_listener_start(struct http_listener *l)
+{
+	listener_start(l->listener);
+}
+
+/* On each worker's loop stack. */
+static void http_listener_sweep(void *arg)
+{
+	struct http_listener *l = arg;
+	http_conns_cancel_idle(&l->conns[worker_index(worker_self())]);
+	struct event *swept = event_ref(l->swept); /* l may be gone once the count is down */
+	if (atomic_fetch_sub_explicit(&l->n_sweeping, 1, memory_order_acq_rel) == 1)
+		event_fire(swept);
+	event_unref(swept);
+}
+
+void http_listener_stop(struct http_listener *l)
+{
+	if (l->swept != NULL)
+		return;
+	l->swept = event_new();
+	unsigned n = workers_count();
+	atomic_store_explicit(&l->n_sweeping, n, memory_order_relaxed);
+	atomic_store_explicit(&l->is_stopping, true, memory_order_release);
+	listener_stop(l->listener);
+	for (unsigned i = 0; i < n; i++)
+		worker_post(worker_get(i), http_listener_sweep, l);
+}
+
+void http_listener_close(struct http_listener *l, mono_t deadline)
+{
+	char text[NET_ADDR_STRLEN];
+	if (l == NULL)
+		return;
+	http_listener_stop(l);
+	bool is_gone = listener_join(l->listener, false, deadline) == 0;
+	fiber_shield_begin(); /* from here on every wait is short, and what waits here must not be left behind */
+	if (!is_gone) {
+		err_clear();
+		log_warn("kumod", "http listener on %s: cancelling %zu connections", net_addr_fmt(http_listener_addr(l), text),
+		         listener_n_connections(l->listener));
+		is_gone = listener_join(l->listener, true, mono_after(HTTP_CANCEL_TIMEOUT)) == 0;
+	}
+	if (event_wait(l->swept, mono_after(HTTP_CANCEL_TIMEOUT)) != 0)
+		is_gone = false;
+	fiber_shield_end();
+	if (is_gone) {
+		http_listener_free(l);
+		return;
+	}
+	/* Whoever is left points at l: it stays. */
+	log_error("kumod", "http listener on %s did not end: %s", net_addr_fmt(http_listener_addr(l), text), err_text());
+	err_clear();
+}

@@ -1,0 +1,162 @@
+/* router.c - the table of routes, and whether a request may go to one.
+ *
+ * The table is filled while the process starts and only read after the first listener has started, so it needs no lock. Each path
+ * is one entry with its methods; HEAD is served by GET.
+ *
+ * http_admit decides from the header alone, before anything of the body is read, so that what is refused costs nothing. Its
+ * order: unknown path (404), credentials and trust (401), method (405), length (411, 413), type (415), expectation (417), the
+ * route's own gate (503). Which protocol carried the request does not matter here. */
+#include "http/http_impl.h"
+
+#include "base/alloc.h"
+#include "base/map.h"
+
+#include <stdlib.h>
+
+enum { HTTP_MAX_METHODS = 4 };
+
+struct http_path {
+	const struct http_route *route[HTTP_MAX_METHODS];
+	size_t n;
+	struct buf allow; /* "GET,HEAD,POST" */
+};
+
+static struct {
+	struct map paths; /* path -> struct http_path */
+	const struct http_route **route;
+	size_t n, cap;
+} http_table;
+
+static const struct http_route *http_path_method(const struct http_path *p, str_t method)
+{
+	if (str_eq(method, STR("HEAD")))
+		method = STR("GET");
+	for (size_t i = 0; i < p->n; i++) {
+		if (str_eq(str_of(p->route[i]->method), method))
+			return p->route[i];
+	}
+	return NULL;
+}
+
+static void http_route_add(const struct http_route *r)
+{
+	struct http_path *p = map_find(&http_table.paths, str_of(r->path));
+	if (p == NULL) {
+		p = xnew(struct http_path);
+		map_put(&http_table.paths, str_of(r->path), p);
+	}
+	if (p->n == HTTP_MAX_METHODS || http_path_method(p, str_of(r->method)) != NULL)
+		panic("http: route %s %s is there already", r->method, r->path);
+	p->route[p->n++] = r;
+	if (p->allow.n != 0)
+		buf_add_c(&p->allow, ',');
+	buf_add_z(&p->allow, r->method);
+	if (str_eq(str_of(r->method), STR("GET")))
+		buf_add_z(&p->allow, ",HEAD");
+	if (http_table.n == http_table.cap) {
+		http_table.cap = http_table.cap != 0 ? http_table.cap * 2 : 32;
+		http_table.route = xreallocarray(http_table.route, http_table.cap, sizeof(*http_table.route));
+	}
+	http_table.route[http_table.n++] = r;
+}
+
+void http_routes_add(const struct http_route *route, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		http_route_add(&route[i]);
+}
+
+const struct http_route *http_route_at(size_t i)
+{
+	return i < http_table.n ? http_table.route[i] : NULL;
+}
+
+/* --- admission --- */
+
+/* No logins are configured: who sends credentials must not believe that they count, and the others need a trusted address. */
+static bool http_authorize(struct http_request *r, const struct http_route *route, struct http_response *a)
+{
+	bool has_credentials = http_request_header(r, STR("authorization")).p != NULL;
+	if (!has_credentials && ((route != NULL && route->is_public) || http_request_peer_is_trusted(r)))
+		return true;
+	char peer[NET_ADDR_STRLEN], local[NET_ADDR_STRLEN];
+	if (has_credentials)
+		http_response_text(a, 401, "Authentication Failed: this listener has no logins");
+	else
+		http_response_text(a, 401, "<Unauthenticated>@ ip=%s not permitted " STR_FMT " on http_listener/%s" STR_FMT,
+		                   net_addr_fmt_ip(r->peer, peer), STR_ARG(r->method),
+		                   net_addr_fmt(http_listener_addr(r->listener), local), STR_ARG(r->path));
+	http_response_add_header(r, a, STR("www-authenticate"), STR("Basic realm=\"cirrus\""));
+	return false;
+}
+
+/* "application/json; charset=utf-8" and "application/problem+json" are application/json. */
+static bool http_type_matches(str_t given, str_t wanted)
+{
+	str_t type = given;
+	ptrdiff_t semicolon = str_chr(type, ';', 0);
+	if (semicolon >= 0)
+		type = str_head(type, (size_t)semicolon);
+	type = str_trim(type);
+	if (str_ieq(type, wanted))
+		return true;
+	static const str_t prefix = {"application/", 12}, suffix = {"+json", 5};
+	return str_ieq(wanted, STR("application/json")) && type.n > prefix.n + suffix.n && str_istarts(type, prefix) &&
+	       str_ieq(str_skip(type, type.n - suffix.n), suffix);
+}
+
+/* What the header says about the body to come. */
+static bool http_admit_body(struct http_request *r, const struct http_route *route, const struct http_framing *f,
+                            struct http_response *a)
+{
+	if (route->consumes != NULL && !f->has_length && !f->is_chunked) {
+		http_response_text(a, 411, "Error: this request needs a body and its Content-Length");
+		return false;
+	}
+	if (f->has_length && f->content_length > r->listener->p.request_body_limit) {
+		http_response_text(a, 413, "Failed to buffer the request body: length limit exceeded");
+		return false;
+	}
+	if (route->consumes != NULL &&
+	    !http_type_matches(http_request_header(r, STR("content-type")), str_of(route->consumes))) {
+		http_response_text(a, 415, "Expected request with `Content-Type: %s`", route->consumes);
+		return false;
+	}
+	str_t coding = http_request_header(r, STR("content-encoding"));
+	if (coding.n != 0 && !str_ieq(coding, STR("identity"))) {
+		http_response_text(a, 415, "Error: the request body must not be compressed");
+		http_response_add_header(r, a, STR("accept-encoding"), STR("identity"));
+		return false;
+	}
+	if (f->is_expect_unknown) {
+		http_response_text(a, 417, "Error: the only expectation that can be met is 100-continue");
+		return false;
+	}
+	return true;
+}
+
+const struct http_route *http_admit(struct http_request *r, const struct http_framing *f, struct http_response *a)
+{
+	const struct http_path *p = map_find(&http_table.paths, r->path);
+	if (p == NULL) {
+		a->status = 404;
+		return NULL;
+	}
+	const struct http_route *route = http_path_method(p, r->method);
+	if (!http_authorize(r, route, a))
+		return NULL;
+	if (route == NULL) {
+		http_response_text(a, 405, "Error: method " STR_FMT " is not allowed here", STR_ARG(r->method));
+		http_response_add_header(r, a, STR("allow"), buf_str(&p->allow));
+		return NULL;
+	}
+	if (!http_admit_body(r, route, f, a))
+		return NULL;
+	const char *why = route->gate != NULL ? route->gate() : NULL;
+	if (why != NULL) {
+		http_response_text(a, 503, "Error: %s", why);
+		http_response_add_header(r, a, STR("retry-after"), STR("1"));
+		return NULL;
+	}
+	return route;
+}
