@@ -73,6 +73,8 @@ struct param_schema {
 
 /** Every default of every schema, parsed once at boot: panics on a default that does not parse. */
 void param_schema_register(const struct param_schema *s);
+/** The i-th registered schema, NULL past the last: what the reference is printed from. */
+const struct param_schema *param_schema_at(size_t i);
 /** Candidates and near misses in the error: "unknown field `lisen`, expected one of `a`, `b` (did you mean `listen`?)".
  * out is zeroed first; released by param_fini. -1 ERR_INVALID, out needs no fini then. */
 MUST_CHECK int param_parse_json(const struct param_schema *s, const json_t *table, void *out);
