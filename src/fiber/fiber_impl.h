@@ -92,6 +92,7 @@ struct worker {
 	uv_async_t async;
 	atomic_size_t n_fibers;	  /* written by the owner */
 	atomic_size_t n_incoming; /* placed here by worker_start_fiber, not started yet */
+	atomic_bool has_answered; /* at stop, in the first phase */
 	struct mail clock_mail;
 	atomic_bool is_clock_mailed;
 

@@ -5,9 +5,10 @@
  *
  * Stopping has two phases, each driven by mail from the main thread. First every worker, at the same time,
  * cancels its own group and joins it until the deadline; meanwhile all loops turn, so fibers can still talk
- * across workers. Then, the last worker first, each logs the fibers that are left, stops its loop, closes its
- * handles and is joined. The stacks of fibers that were left are leaked: they may hold anything. A worker
- * that does not even answer (a fiber that never yields) is named and its thread abandoned. */
+ * across workers. Then, the last worker first, each joins what has arrived since, logs the fibers that are
+ * left, stops its loop, closes its handles and is joined. The stacks of fibers that were left are leaked:
+ * they may hold anything. A worker that does not even answer (a fiber that never yields) is named and its
+ * thread abandoned. */
 #include "base/alloc.h"
 #include "base/log.h"
 #include "fiber/fiber_impl.h"
@@ -286,51 +287,72 @@ struct worker_stop {
 	struct worker_latch latch;
 };
 
-static void worker_stop_fiber(void *arg)
+static void worker_stop_join(struct worker *w, mono_t deadline)
+{
+	if (fiber_group_join(&w->group, deadline) != 0)
+		err_clear(); /* those that are left are logged when the loop stops */
+}
+
+static void worker_stop_first_phase(void *arg)
 {
 	struct worker_stop *s = arg;
 	struct worker *w = worker_self();
 	fiber_group_cancel(&w->group);
-	if (fiber_group_join(&w->group, s->deadline) != 0)
-		err_clear(); /* those that are left are logged when the loop stops */
+	worker_stop_join(w, s->deadline);
+	if (fiber_sleep(DUR_ZERO, MONO_NEVER) != 0) /* one turn: what they posted is on its way */
+		panic("worker-stop was cancelled");
+	atomic_store(&w->has_answered, true);
 	worker_latch_count(&s->latch);
 }
 
-static void worker_begin_stop(void *arg)
+static void worker_begin_first_phase(void *arg)
 {
 	struct worker *w = worker_self();
 	w->is_stopping = true;
-	fiber_start_on(w, &w->system, "worker-stop", worker_stop_fiber, arg);
+	fiber_start_on(w, &w->system, "worker-stop", worker_stop_first_phase, arg);
 }
 
-static void worker_log_survivor(const struct fiber_info *fi, void *arg UNUSED)
+static void worker_log_survivor(const struct fiber_info *fi, void *arg)
 {
-	log_warn("kumod", "fiber %s is left at stop; for %lld ms it has been waiting for %s", fi->name,
-		 (long long)(fi->waiting.ns / 1000000), fi->waits_for);
+	if (fi->id != fiber_id(arg))
+		log_warn("kumod", "fiber %s is left at stop; for %lld ms it has been waiting for %s",
+			 fi->name, (long long)(fi->waiting.ns / 1000000), fi->waits_for);
 }
 
-static void worker_end_stop(void *arg)
+/* Fibers that peers have sent since the first phase are here by now, and born cancelled. */
+static void worker_stop_second_phase(void *arg)
 {
-	struct worker *w = arg;
-	fiber_each(worker_log_survivor, NULL);
+	struct worker_stop *s = arg;
+	struct worker *w = worker_self();
+	worker_stop_join(w, s->deadline);
+	fiber_each(worker_log_survivor, fiber_self());
 	uv_stop(&w->loop);
 }
 
-/* When the main thread stops waiting for answers; false: never. */
-static bool workers_stop_limit(mono_t deadline, struct timespec *until)
+static void worker_begin_second_phase(void *arg)
+{
+	struct worker *w = worker_self();
+	fiber_start_on(w, &w->system, "worker-stop", worker_stop_second_phase, arg);
+}
+
+/* When the main thread stops waiting for an answer, on that clock; NULL: never. */
+static const struct timespec *worker_stop_limit(mono_t deadline, clockid_t clock, struct timespec *until)
 {
 	if (deadline.ns == MONO_NEVER.ns || clock_is_virtual())
-		return false;
+		return NULL;
 	int64_t left_ns = mono_sub(deadline, mono_now()).ns;
-	clock_gettime(CLOCK_MONOTONIC, until);
+	clock_gettime(clock, until);
 	int64_t ns = until->tv_nsec + (left_ns > 0 ? left_ns : 0);
 	until->tv_sec += ns / NS_PER_S + WORKER_STOP_GRACE_S;
 	until->tv_nsec = ns % NS_PER_S;
-	return true;
+	return until;
 }
 
-static bool worker_join(struct worker *w, const struct timespec *until)
+static bool worker_stop_loop(struct worker *w, struct worker_stop *s)
 {
+	struct timespec ts;
+	const struct timespec *until = worker_stop_limit(s->deadline, CLOCK_REALTIME, &ts);
+	worker_post(w, worker_begin_second_phase, s);
 	if (until == NULL)
 		return pthread_join(w->thread, NULL) == 0;
 	return pthread_timedjoin_np(w->thread, NULL, until) == 0;
@@ -349,8 +371,7 @@ static void worker_abandon(struct worker *w)
 void workers_stop(mono_t deadline)
 {
 	unsigned n = workers_count();
-	struct timespec until_ts;
-	const struct timespec *until = workers_stop_limit(deadline, &until_ts) ? &until_ts : NULL;
+	struct timespec ts;
 	bool is_any_lost = false;
 
 	if (worker_self() != NULL)
@@ -361,17 +382,12 @@ void workers_stop(mono_t deadline)
 	s->deadline = deadline;
 	worker_latch_init(&s->latch, n);
 	for (unsigned i = 0; i < n; i++)
-		worker_post(&workers_all[i], worker_begin_stop, s);
-	worker_latch_wait(&s->latch, until);
+		worker_post(&workers_all[i], worker_begin_first_phase, s);
+	worker_latch_wait(&s->latch, worker_stop_limit(deadline, CLOCK_MONOTONIC, &ts));
 	watchdog_stop();
-	if (until != NULL) { /* the same grace again, for the loops; joining wants this clock */
-		clock_gettime(CLOCK_REALTIME, &until_ts);
-		until_ts.tv_sec += WORKER_STOP_GRACE_S;
-	}
 	for (unsigned i = n; i-- > 0;) {
 		struct worker *w = &workers_all[i];
-		worker_post(w, worker_end_stop, w);
-		if (!worker_join(w, until)) {
+		if (!atomic_load(&w->has_answered) || !worker_stop_loop(w, s)) {
 			worker_abandon(w);
 			is_any_lost = true;
 		}
