@@ -46,7 +46,8 @@ struct zone_reader {
 	bool has_apex;
 	char apex[DNS_WIRE_TEXT_BYTES];
 	FILE *file;
-	int line;
+	int line;            /* libldns's count: the one after the entry just read */
+	int entry_line;      /* where that entry began */
 	uint32_t default_ttl_s;
 	ldns_rdf *origin, *previous;
 };
@@ -133,7 +134,7 @@ static void zone_add_rdata(struct dns_zones *zs, struct zone_node *node, uint16_
 
 static int zone_fail(const struct zone_reader *r, const char *why)
 {
-	err_set(ERR_INVALID, "zone %zu, line %d: %s", r->number, r->line, why);
+	err_set(ERR_INVALID, "zone %zu, line %d: %s", r->number, r->entry_line, why);
 	return -1;
 }
 
@@ -174,6 +175,7 @@ static int zone_read_entry(struct zone_reader *r)
 {
 	ldns_rr *rr = NULL;
 	int rc = 0;
+	r->entry_line = r->line;
 	ldns_status s = ldns_rr_new_frm_fp_l(&rr, r->file, &r->default_ttl_s, &r->origin, &r->previous, &r->line);
 	switch (s) {
 	case LDNS_STATUS_OK:
