@@ -55,6 +55,18 @@ def metric(port, name):
     return float(found.group(1)) if found else 0.0
 
 
+def wait_for_port(daemon, path):
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and daemon.poll() is None:
+        with open(path) as f:
+            text = f.read()
+        if "initialization complete" in text:
+            return int(re.search(r"http listener on 127\.0\.0\.1:(\d+)", text).group(1))
+        time.sleep(0.02)
+    with open(path) as f:
+        sys.exit("cirrusd did not start:\n" + f.read())
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("--messages", type=int, default=50000)
@@ -78,16 +90,10 @@ def main():
                               "logs": "false" if a.no_logs else "true"})
         daemon_path = f"{build}/cirrusd" if os.path.exists(f"{build}/cirrusd") else f"{build}/src/app/cirrusd"
         env = dict(os.environ, KUMO_NODE_ID_PATH=f"{work}/nodeid")
-        daemon = subprocess.Popen([daemon_path, "--policy", f"{work}/policy.lua"], stderr=subprocess.PIPE, text=True, env=env)
+        with open(f"{work}/stderr", "wb") as err:
+            daemon = subprocess.Popen([daemon_path, "--policy", f"{work}/policy.lua"], stderr=err, env=env)
         procs.append(daemon)
-        port = None
-        for line in daemon.stderr:
-            found = re.search(r"http listener on 127\.0\.0\.1:(\d+)", line)
-            port = int(found.group(1)) if found else port
-            if "initialization complete" in line:
-                break
-        else:
-            sys.exit("cirrusd did not start")
+        port = wait_for_port(daemon, f"{work}/stderr")
         idle = memory(daemon.pid, "VmRSS")
         cpu0, t0 = cpu_seconds(daemon.pid), time.monotonic()
         load = subprocess.run([f"{build}/bench/http_load", str(port), str(a.messages), str(a.connections), str(a.size), "bench.example"],
