@@ -245,18 +245,20 @@ static int unbound_open(void)
 		err_set(ERR_DNS, "libunbound cannot start");
 		return -1;
 	}
+	if (!log_is_enabled(LOG_DEBUG, UNBOUND_TARGET))
+		ub_ctx_debugout(ctx, NULL); /* its own lines on stderr: what matters comes back as an error */
 	/* The library is made for a few questions at a time; a mail server has thousands. */
 	unbound_option(ctx, "outgoing-range:", "256");
 	unbound_option(ctx, "num-queries-per-thread:", "2048");
 	/* Private networks have mail, too: what the system's resolver says about them counts. */
 	unbound_option(ctx, "unblock-lan-zones:", "yes");
 	unbound_option(ctx, "insecure-lan-zones:", "yes");
-	unbound_option(ctx, "local-zone:", "test. nodefault");
 	if (unbound.has_forwarder)
 		unbound_use_forwarder(ctx);
 	else
 		unbound_use_system(ctx);
 	ub_ctx_async(ctx, 1);
+	ub_ctx_zone_remove(ctx, "test."); /* no option does it; this call settles all options, so it is the last one */
 	unbound.ctx = ctx;
 	return 0;
 }
