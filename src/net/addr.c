@@ -1,10 +1,11 @@
 /* addr.c - socket addresses and sets of networks.
  *
- * An address is the kernel's own structure, so it goes to and comes from system calls without conversion. A v4-mapped
- * IPv6 address (::ffff:1.2.3.4) is the same host as its IPv4 form everywhere: in text, in comparison, in networks.
+ * An address is the kernel's own structure, so it goes to and comes from system calls without conversion. A
+ * v4-mapped IPv6 address (::ffff:1.2.3.4) is the same host as its IPv4 form everywhere: in text, in
+ * comparison, in networks.
  *
- * A network is kept as 16 bytes (IPv4 in the first four), the number of leading bits that count, and the family. Sets
- * are short (trusted hosts, relays), so looking up compares one after the other. */
+ * A network is kept as 16 bytes (IPv4 in the first four), the number of leading bits that count, and the
+ * family. Sets are short (trusted hosts, relays), so looking up compares one after the other. */
 #include "net/addr.h"
 
 #include "base/alloc.h"
@@ -59,17 +60,20 @@ int net_addr_parse(str_t s, struct net_addr *out)
 	while (colon > 0 && s.p[colon - 1] != ':')
 		colon--;
 	if (colon == 0) {
-		err_set(ERR_INVALID, "\"" STR_FMT "\" is not an address: expected IP:PORT or [IPV6]:PORT", STR_ARG(s));
+		err_set(ERR_INVALID, "\"" STR_FMT "\" is not an address: expected IP:PORT or [IPV6]:PORT",
+			STR_ARG(s));
 		return -1;
 	}
 	str_t host = str_head(s, colon - 1), number = str_skip(s, colon);
 	if (number.n > 5 || !str_to_u64(number, &port) || port > UINT16_MAX) {
-		err_set(ERR_INVALID, "\"" STR_FMT "\" is not an address: bad port \"" STR_FMT "\"", STR_ARG(s), STR_ARG(number));
+		err_set(ERR_INVALID, "\"" STR_FMT "\" is not an address: bad port \"" STR_FMT "\"",
+			STR_ARG(s), STR_ARG(number));
 		return -1;
 	}
 	bool is_v6_bare = str_chr(host, ':', 0) >= 0 && host.p[0] != '[';
 	if (is_v6_bare || !addr_try_ip(host, (uint16_t)port, out)) {
-		err_set(ERR_INVALID, "\"" STR_FMT "\" is not an address: expected IP:PORT or [IPV6]:PORT", STR_ARG(s));
+		err_set(ERR_INVALID, "\"" STR_FMT "\" is not an address: expected IP:PORT or [IPV6]:PORT",
+			STR_ARG(s));
 		return -1;
 	}
 	return 0;
@@ -150,7 +154,8 @@ const char *net_addr_fmt(const struct net_addr *a, char out[NET_ADDR_STRLEN])
 	if (a->len == 0)
 		strcpy(out, ip);
 	else
-		snprintf(out, NET_ADDR_STRLEN, strchr(ip, ':') != NULL ? "[%.45s]:%u" : "%.45s:%u", ip, net_addr_port(a));
+		snprintf(out, NET_ADDR_STRLEN, strchr(ip, ':') != NULL ? "[%.45s]:%u" : "%.45s:%u", ip,
+			 net_addr_port(a));
 	return out;
 }
 
@@ -207,27 +212,33 @@ int cidr_set_add(struct cidr_set *s, str_t text)
 	} else if (addr_parse_family(AF_INET6, ip, c.net)) {
 		c.n_bytes = 16;
 	} else {
-		err_set(ERR_INVALID, STR_FMT ": " STR_FMT " is not a valid CIDR: " CIDR_WORDS, STR_ARG(text), STR_ARG(text));
+		err_set(ERR_INVALID, STR_FMT ": " STR_FMT " is not a valid CIDR: " CIDR_WORDS, STR_ARG(text),
+			STR_ARG(text));
 		return -1;
 	}
 	n_bits = 8u * c.n_bytes;
 	if (slash >= 0) {
 		str_t number = str_skip(text, (size_t)slash + 1);
 		if (number.n > 3 || !str_to_u64(number, &n_bits)) {
-			err_set(ERR_INVALID, STR_FMT ": " STR_FMT " is not a valid CIDR: bad network length \"" STR_FMT "\"",
-			        STR_ARG(text), STR_ARG(text), STR_ARG(number));
+			err_set(ERR_INVALID,
+				STR_FMT ": " STR_FMT " is not a valid CIDR: bad network length \"" STR_FMT
+					"\"",
+				STR_ARG(text), STR_ARG(text), STR_ARG(number));
 			return -1;
 		}
 		if (n_bits > 8u * c.n_bytes) {
-			err_set(ERR_INVALID, STR_FMT ": " STR_FMT " is not a valid CIDR: network length %u is longer than %u",
-			        STR_ARG(text), STR_ARG(text), (unsigned)n_bits, 8u * c.n_bytes);
+			err_set(ERR_INVALID,
+				STR_FMT ": " STR_FMT
+					" is not a valid CIDR: network length %u is longer than %u",
+				STR_ARG(text), STR_ARG(text), (unsigned)n_bits, 8u * c.n_bytes);
 			return -1;
 		}
 	}
 	c.n_bits = (uint8_t)n_bits;
 	if (!cidr_is_host_part_zero(&c)) {
-		err_set(ERR_INVALID, STR_FMT ": " STR_FMT " is not a valid CIDR: the host part of the address is not zero",
-		        STR_ARG(text), STR_ARG(text));
+		err_set(ERR_INVALID,
+			STR_FMT ": " STR_FMT " is not a valid CIDR: the host part of the address is not zero",
+			STR_ARG(text), STR_ARG(text));
 		return -1;
 	}
 	cidr_unmap(&c);

@@ -1,11 +1,12 @@
 /* dns.c - lookups: which source answers a question, and what callers see of the answers.
  *
- * A question is a normalised name and a type. Its answer comes from, in this order: for "localhost" the hosts file
- * (RFC 6761 section 6.3: such names never leave the machine); the zones of a test policy, if there are any, and then
- * nothing else; the cache; libunbound. Two questions that belong together (A and AAAA) are sent before either is
- * waited for.
+ * A question is a normalised name and a type. Its answer comes from, in this order: for "localhost" the
+ * hosts file (RFC 6761 section 6.3: such names never leave the machine); the zones of a test policy, if
+ * there are any, and then nothing else; the cache; libunbound. Two questions that belong together (A and
+ * AAAA) are sent before either is waited for.
  *
- * The zones in force sit behind a reader-writer lock: answering from them is pure computing, done under the lock. */
+ * The zones in force sit behind a reader-writer lock: answering from them is pure computing, done under the
+ * lock. */
 #include "net/dns.h"
 
 #include "base/alloc.h"
@@ -27,7 +28,8 @@ static struct {
 	struct dns_zones *zones; /* NULL: the real world */
 } dns = {.lock = PTHREAD_RWLOCK_INITIALIZER};
 
-int dns_configure_test_zones(const struct dns_test_zone *zone, size_t n, const str_t *servfail, size_t n_servfail)
+int dns_configure_test_zones(const struct dns_test_zone *zone, size_t n, const str_t *servfail,
+			     size_t n_servfail)
 {
 	struct dns_zones *zs = dns_zones_parse(zone, n, servfail, n_servfail);
 	if (zs == NULL)
@@ -200,12 +202,14 @@ static const struct dns_addrs *dns_make_addrs(const struct dns_answer *v4, const
 	box->pub.addr = box->addr;
 	box->pub.n = dns_append_addrs(box->addr, v4, DNS_A);
 	box->pub.n += dns_append_addrs(box->addr + box->pub.n, v6, DNS_AAAA);
-	bool has_nodata = (v4 != NULL && v4->status != DNS_NXDOMAIN) || (v6 != NULL && v6->status != DNS_NXDOMAIN);
+	bool has_nodata =
+		(v4 != NULL && v4->status != DNS_NXDOMAIN) || (v6 != NULL && v6->status != DNS_NXDOMAIN);
 	box->pub.status = box->pub.n > 0 ? DNS_OK : has_nodata ? DNS_NODATA : DNS_NXDOMAIN;
 	return &box->pub;
 }
 
-/* Both at once. One of them failing is no failure when the other one has addresses; the failure is lost then. */
+/* Both at once. One of them failing is no failure when the other one has addresses; the failure is lost then.
+ */
 static const struct dns_addrs *dns_lookup_both(const char *name, mono_t deadline)
 {
 	const struct dns_addrs *result = NULL;
@@ -248,7 +252,8 @@ static const struct dns_addrs *dns_lookup_family(const char *name, uint16_t type
 }
 
 /* The second family only when the first one has no address or could not be found out. */
-static const struct dns_addrs *dns_lookup_in_order(const char *name, uint16_t first, uint16_t second, mono_t deadline)
+static const struct dns_addrs *dns_lookup_in_order(const char *name, uint16_t first, uint16_t second,
+						   mono_t deadline)
 {
 	const struct dns_addrs *a = dns_lookup_family(name, first, deadline);
 	if (a != NULL && a->n > 0)
@@ -281,11 +286,16 @@ const struct dns_addrs *dns_lookup_addr(str_t name, enum dns_ip_strategy strateg
 	if (dns_name_normalize(name, norm) != 0)
 		return NULL;
 	switch (strategy) {
-	case DNS_IPV4_AND_IPV6: return dns_lookup_both(norm, deadline);
-	case DNS_IPV4_ONLY: return dns_lookup_family(norm, DNS_A, deadline);
-	case DNS_IPV6_ONLY: return dns_lookup_family(norm, DNS_AAAA, deadline);
-	case DNS_IPV6_THEN_IPV4: return dns_lookup_in_order(norm, DNS_AAAA, DNS_A, deadline);
-	case DNS_IPV4_THEN_IPV6: return dns_lookup_in_order(norm, DNS_A, DNS_AAAA, deadline);
+	case DNS_IPV4_AND_IPV6:
+		return dns_lookup_both(norm, deadline);
+	case DNS_IPV4_ONLY:
+		return dns_lookup_family(norm, DNS_A, deadline);
+	case DNS_IPV6_ONLY:
+		return dns_lookup_family(norm, DNS_AAAA, deadline);
+	case DNS_IPV6_THEN_IPV4:
+		return dns_lookup_in_order(norm, DNS_AAAA, DNS_A, deadline);
+	case DNS_IPV4_THEN_IPV6:
+		return dns_lookup_in_order(norm, DNS_A, DNS_AAAA, deadline);
 	}
 	panic("dns_lookup_addr: strategy %d", (int)strategy);
 }
@@ -304,7 +314,7 @@ void dns_addrs_unref(const struct dns_addrs *a)
 struct texts_box {
 	atomic_uint n_refs;
 	struct dns_texts pub;
-	struct buf bytes;    /* of all texts */
+	struct buf bytes; /* of all texts */
 	str_t text[];
 };
 

@@ -1,7 +1,8 @@
-/* dns.h - names to addresses, mail exchangers, texts. Answers come from libunbound following resolv.conf, or, once a test
- * resolver is configured, only from its zones. Cached by TTL (bounded; negative answers too, by the SOA minimum, at most 5 min).
- * Absence is a value (NXDOMAIN, NODATA); -1 ERR_DNS means we could not find out. All lookups yield; names are
- * case-insensitive, IDNA names are converted to A-labels (RFC 5890). Any worker. Results are immutable and refcounted. */
+/* dns.h - names to addresses, mail exchangers, texts. Answers come from libunbound following resolv.conf,
+ * or, once a test resolver is configured, only from its zones. Cached by TTL (bounded; negative answers too,
+ * by the SOA minimum, at most 5 min). Absence is a value (NXDOMAIN, NODATA); -1 ERR_DNS means we could not
+ * find out. All lookups yield; names are case-insensitive, IDNA names are converted to A-labels (RFC 5890).
+ * Any worker. Results are immutable and refcounted. */
 #pragma once
 
 #include "net/addr.h"

@@ -1,9 +1,9 @@
 /* dns_cache.c - answers and how long they are remembered.
  *
- * An answer is one block, refcounted and never changed, so the cache, lookups on several workers and their results
- * share it. The cache is one table for the process behind a mutex that is held for a hash lookup; two bounds keep it
- * small whatever the world answers: entries and bytes. At a bound the entry unused for longest goes. Expired entries go
- * when somebody asks for them, or that way.
+ * An answer is one block, refcounted and never changed, so the cache, lookups on several workers and their
+ * results share it. The cache is one table for the process behind a mutex that is held for a hash lookup;
+ * two bounds keep it small whatever the world answers: entries and bytes. At a bound the entry unused for
+ * longest goes. Expired entries go when somebody asks for them, or that way.
  *
  * Failures (SERVFAIL, no answer) are not remembered here: libunbound keeps them for some seconds itself. */
 #include "base/alloc.h"
@@ -22,7 +22,8 @@
 
 /* --- answers --- */
 
-struct dns_answer *dns_answer_new(enum dns_status status, bool is_secure, uint32_t ttl_s, const str_t *rdata, size_t n)
+struct dns_answer *dns_answer_new(enum dns_status status, bool is_secure, uint32_t ttl_s, const str_t *rdata,
+				  size_t n)
 {
 	size_t n_bytes = sizeof(struct dns_answer) + n * sizeof(str_t);
 	size_t at = n_bytes;
@@ -76,8 +77,8 @@ struct cache_entry {
 
 static struct {
 	pthread_mutex_t lock;
-	struct map map;      /* key -> struct cache_entry */
-	struct list lru;     /* least recently used first */
+	struct map map;	 /* key -> struct cache_entry */
+	struct list lru; /* least recently used first */
 	size_t n_bytes;
 } cache = {.lock = PTHREAD_MUTEX_INITIALIZER, .lru = {&cache.lru, &cache.lru}};
 

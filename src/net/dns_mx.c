@@ -1,11 +1,12 @@
 /* dns_mx.c - mail exchangers of a domain, and the name of the site that they make up.
  *
- * A domain is a name with an optional port, or an address literal (RFC 5321 section 4.1.3) with an optional port
- * inside or behind the brackets: [1.2.3.4], [1.2.3.4:25], [IPv6:::1], [::1]:25, [[::1]:25]. A literal is its own host.
+ * A domain is a name with an optional port, or an address literal (RFC 5321 section 4.1.3) with an optional
+ * port inside or behind the brackets: [1.2.3.4], [1.2.3.4:25], [IPv6:::1], [::1]:25, [[::1]:25]. A literal
+ * is its own host.
  *
- * The site name is made from the hosts in the order in which they would be tried: their labels are aligned from
- * the right, and each position lists its distinct labels (contracts B3). Domains with the same hosts so share one
- * ready queue. */
+ * The site name is made from the hosts in the order in which they would be tried: their labels are aligned
+ * from the right, and each position lists its distinct labels (contracts B3). Domains with the same hosts so
+ * share one ready queue. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/map.h"
@@ -68,7 +69,8 @@ static bool mx_label_at(str_t name, size_t position, str_t *label)
 }
 
 /* "one", "(one|two)", "(one|two)?" */
-static void mx_add_position(const struct dns_mx_host *host, size_t n, size_t position, uint16_t port, struct buf *out)
+static void mx_add_position(const struct dns_mx_host *host, size_t n, size_t position, uint16_t port,
+			    struct buf *out)
 {
 	struct map seen = {0};
 	size_t at = out->n;
@@ -117,7 +119,8 @@ void dns_site_name(const struct dns_mx_host *host, size_t n, uint16_t port, stru
 
 static int mx_fail_domain(str_t domain, const char *why)
 {
-	err_set(ERR_INVALID, "\"" STR_FMT "\" is not a mail domain: %s", STR_ARG(str_head(domain, 1000)), why);
+	err_set(ERR_INVALID, "\"" STR_FMT "\" is not a mail domain: %s", STR_ARG(str_head(domain, 1000)),
+		why);
 	return -1;
 }
 

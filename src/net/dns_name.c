@@ -1,9 +1,10 @@
 /* dns_name.c - domain names as text and on the wire.
  *
- * One text form inside the resolver: lower case, no trailing dot, labels in ASCII (RFC 5890 A-labels). What people
- * write is brought to it by libidn2 (non-transitional UTS 46, as browsers do). Any printable ASCII is let through,
- * because names such as _dmarc or 0/26.2.0.192.in-addr.arpa are no host names but are looked up; a backslash is not,
- * so that no escape can smuggle a label boundary. Names from the wire may hold any byte; the odd ones are escaped. */
+ * One text form inside the resolver: lower case, no trailing dot, labels in ASCII (RFC 5890 A-labels). What
+ * people write is brought to it by libidn2 (non-transitional UTS 46, as browsers do). Any printable ASCII is
+ * let through, because names such as _dmarc or 0/26.2.0.192.in-addr.arpa are no host names but are looked
+ * up; a backslash is not, so that no escape can smuggle a label boundary. Names from the wire may hold any
+ * byte; the odd ones are escaped. */
 #include "base/err.h"
 #include "net/dns_impl.h"
 
@@ -43,7 +44,8 @@ static const char *name_check(const char *z, size_t n)
 
 static int name_fail(str_t name, const char *why)
 {
-	err_set(ERR_INVALID, "\"" STR_FMT "\" is not a domain name: %s", STR_ARG(str_head(name, NAME_INPUT_MAX)), why);
+	err_set(ERR_INVALID, "\"" STR_FMT "\" is not a domain name: %s",
+		STR_ARG(str_head(name, NAME_INPUT_MAX)), why);
 	return -1;
 }
 
@@ -115,12 +117,18 @@ bool dns_name_from_wire(str_t wire, size_t *pos, char out[DNS_WIRE_TEXT_BYTES])
 const char *dns_type_name(uint16_t type)
 {
 	switch ((enum dns_type)type) {
-	case DNS_A: return "A";
-	case DNS_AAAA: return "AAAA";
-	case DNS_CNAME: return "CNAME";
-	case DNS_MX: return "MX";
-	case DNS_PTR: return "PTR";
-	case DNS_TXT: return "TXT";
+	case DNS_A:
+		return "A";
+	case DNS_AAAA:
+		return "AAAA";
+	case DNS_CNAME:
+		return "CNAME";
+	case DNS_MX:
+		return "MX";
+	case DNS_PTR:
+		return "PTR";
+	case DNS_TXT:
+		return "TXT";
 	}
 	return "record";
 }

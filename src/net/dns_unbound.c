@@ -1,16 +1,17 @@
 /* dns_unbound.c - the real resolver: libunbound, following resolv.conf and the hosts file.
  *
- * One ub_ctx for the process, made by the first question (a process that never asks pays nothing). It works on a thread
- * of its own; questions are sent from any worker, and finished answers announced on a descriptor that worker 0 polls.
- * There ub_process() runs our callback on the loop stack: the answer goes to the cache and into the flight, and the
- * flight's event wakes the asking fiber on its worker.
+ * One ub_ctx for the process, made by the first question (a process that never asks pays nothing). It works
+ * on a thread of its own; questions are sent from any worker, and finished answers announced on a descriptor
+ * that worker 0 polls. There ub_process() runs our callback on the loop stack: the answer goes to the cache
+ * and into the flight, and the flight's event wakes the asking fiber on its worker.
  *
- * A flight has two references: the asking fiber's, and the air's, dropped by the callback (or by stop). A fiber that
- * gives up only drops its own; the answer still reaches the cache.
+ * A flight has two references: the asking fiber's, and the air's, dropped by the callback (or by stop). A
+ * fiber that gives up only drops its own; the answer still reaches the cache.
  *
- * `lock` guards ctx and everything sent to libunbound from workers. The callback takes only `flights_lock`: it must never
- * wait for somebody who is sending, since sending can wait for libunbound. Stopping is done in three steps: no new
- * questions; worker 0 lets go of the descriptor; the context is deleted and what was in the air fails. */
+ * `lock` guards ctx and everything sent to libunbound from workers. The callback takes only `flights_lock`:
+ * it must never wait for somebody who is sending, since sending can wait for libunbound. Stopping is done in
+ * three steps: no new questions; worker 0 lets go of the descriptor; the context is deleted and what was in
+ * the air fails. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"
@@ -29,25 +30,25 @@
 
 struct dns_flight {
 	atomic_uint n_refs;
-	struct list link;        /* in the air */
+	struct list link; /* in the air */
 	struct event *landed;
 	/* Written before landed is fired, read after. */
 	const struct dns_answer *answer;
-	enum err_kind err_kind;  /* when there is no answer */
+	enum err_kind err_kind; /* when there is no answer */
 	char why[160];
 	uint16_t type;
 	char name[DNS_NAME_BYTES];
 };
 
-/* The descriptor on worker 0's loop. Freed in the handle's close callback, or by whichever of start and close comes last:
- * their mails may have different senders. */
+/* The descriptor on worker 0's loop. Freed in the handle's close callback, or by whichever of start and close
+ * comes last: their mails may have different senders. */
 struct unbound_poll {
 	uv_poll_t handle;
 	struct ub_ctx *ctx;
 	int fd;
-	bool has_begun;          /* start was here */
-	bool is_open;            /* the handle is initialised */
-	bool is_cancelled;       /* close was here first */
+	bool has_begun;	   /* start was here */
+	bool is_open;	   /* the handle is initialised */
+	bool is_cancelled; /* close was here first */
 };
 
 static struct {
@@ -55,13 +56,15 @@ static struct {
 	pthread_cond_t closed;
 	struct ub_ctx *ctx;
 	struct unbound_poll *poll;
-	bool is_closing;         /* stop waits for worker 0 */
+	bool is_closing; /* stop waits for worker 0 */
 	bool has_forwarder;
-	struct net_addr forwarder; /* tests */
+	struct net_addr forwarder;    /* tests */
 	pthread_mutex_t flights_lock; /* taken inside lock, too */
-	struct list flights;     /* in the air */
-} unbound = {.lock = PTHREAD_MUTEX_INITIALIZER, .closed = PTHREAD_COND_INITIALIZER,
-             .flights_lock = PTHREAD_MUTEX_INITIALIZER, .flights = {&unbound.flights, &unbound.flights}};
+	struct list flights;	      /* in the air */
+} unbound = {.lock = PTHREAD_MUTEX_INITIALIZER,
+	     .closed = PTHREAD_COND_INITIALIZER,
+	     .flights_lock = PTHREAD_MUTEX_INITIALIZER,
+	     .flights = {&unbound.flights, &unbound.flights}};
 
 /* --- flights --- */
 
@@ -94,8 +97,8 @@ static void flight_fail(struct dns_flight *fl, enum err_kind kind, const char *w
 	snprintf(fl->why, sizeof(fl->why), "%s", why);
 }
 
-/* The smallest TTL of the answer section: that of a chain is the shortest of its links, and libunbound tells only the
- * last one's. */
+/* The smallest TTL of the answer section: that of a chain is the shortest of its links, and libunbound tells
+ * only the last one's. */
 static uint32_t unbound_chain_ttl(const struct ub_result *r, uint32_t ttl_s)
 {
 	ldns_pkt *pkt = NULL;
@@ -135,7 +138,8 @@ static void unbound_describe_failure(struct dns_flight *fl, const struct ub_resu
 	char text[160];
 	const ldns_lookup_table *rcode = ldns_lookup_by_id(ldns_rcodes, r->rcode);
 	if (r->bogus)
-		snprintf(text, sizeof(text), "DNSSEC validation failed: %.120s", r->why_bogus != NULL ? r->why_bogus : "bogus");
+		snprintf(text, sizeof(text), "DNSSEC validation failed: %.120s",
+			 r->why_bogus != NULL ? r->why_bogus : "bogus");
 	else if (rcode != NULL)
 		snprintf(text, sizeof(text), "%s", rcode->name);
 	else
@@ -219,7 +223,8 @@ static void unbound_option(struct ub_ctx *ctx, const char *opt, const char *valu
 static void unbound_use_forwarder(struct ub_ctx *ctx)
 {
 	char ip[NET_ADDR_STRLEN], text[NET_ADDR_STRLEN + 8];
-	snprintf(text, sizeof(text), "%s@%u", net_addr_fmt_ip(&unbound.forwarder, ip), net_addr_port(&unbound.forwarder));
+	snprintf(text, sizeof(text), "%s@%u", net_addr_fmt_ip(&unbound.forwarder, ip),
+		 net_addr_port(&unbound.forwarder));
 	unbound_option(ctx, "do-not-query-localhost:", "no");
 	int rc = ub_ctx_set_fwd(ctx, text);
 	if (rc != 0)
@@ -258,7 +263,8 @@ static int unbound_open(void)
 	else
 		unbound_use_system(ctx);
 	ub_ctx_async(ctx, 1);
-	ub_ctx_zone_remove(ctx, "test."); /* no option does it; this call settles all options, so it is the last one */
+	/* No option does it; this call settles all options, so it is the last one. */
+	ub_ctx_zone_remove(ctx, "test.");
 	unbound.ctx = ctx;
 	return 0;
 }

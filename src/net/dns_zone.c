@@ -1,12 +1,13 @@
 /* dns_zone.c - the resolver of test policies: zones given as text, answered from memory.
  *
- * libldns reads the master-file syntax, one record at a time; the records of all zones go into one table of names. A name is
- * in the table when it has records, or when it lies between a name with records and the apex of its zone (an empty
- * non-terminal): the difference between NODATA and NXDOMAIN. The apex is the owner of the SOA, else the $ORIGIN.
- * Zones need neither SOA nor NS, and no delegation is made of NS records: a policy's test lists only what it asks.
+ * libldns reads the master-file syntax, one record at a time; the records of all zones go into one table of
+ * names. A name is in the table when it has records, or when it lies between a name with records and the
+ * apex of its zone (an empty non-terminal): the difference between NODATA and NXDOMAIN. The apex is the
+ * owner of the SOA, else the $ORIGIN. Zones need neither SOA nor NS, and no delegation is made of NS
+ * records: a policy's test lists only what it asks.
  *
- * Asking: the name itself; else "*" below its closest existing ancestor (RFC 4592 section 3.3.1); a CNAME is followed
- * through all zones. Everything lives in one arena and never changes after dns_zones_parse. */
+ * Asking: the name itself; else "*" below its closest existing ancestor (RFC 4592 section 3.3.1); a CNAME is
+ * followed through all zones. Everything lives in one arena and never changes after dns_zones_parse. */
 #include "base/alloc.h"
 #include "base/arena.h"
 #include "base/err.h"
@@ -22,7 +23,7 @@
 struct zone_rrset {
 	struct zone_rrset *next;
 	uint16_t type;
-	uint32_t ttl_s;      /* the smallest of its records */
+	uint32_t ttl_s; /* the smallest of its records */
 	size_t n, cap;
 	str_t *rdata;
 };
@@ -41,13 +42,13 @@ struct dns_zones {
 /* Reading one zone. */
 struct zone_reader {
 	struct dns_zones *zs;
-	size_t number;       /* 1-based, for messages */
+	size_t number; /* 1-based, for messages */
 	bool is_secure;
 	bool has_apex;
 	char apex[DNS_WIRE_TEXT_BYTES];
 	FILE *file;
-	int line;            /* libldns's count: the one after the entry just read */
-	int entry_line;      /* where that entry began */
+	int line;	/* libldns's count: the one after the entry just read */
+	int entry_line; /* where that entry began */
 	uint32_t default_ttl_s;
 	ldns_rdf *origin, *previous;
 };
@@ -106,7 +107,8 @@ static struct zone_rrset *zone_find_set(const struct zone_node *node, uint16_t t
 	return NULL;
 }
 
-static void zone_add_rdata(struct dns_zones *zs, struct zone_node *node, uint16_t type, uint32_t ttl_s, str_t rdata)
+static void zone_add_rdata(struct dns_zones *zs, struct zone_node *node, uint16_t type, uint32_t ttl_s,
+			   str_t rdata)
 {
 	struct zone_rrset *set = zone_find_set(node, type);
 	if (set == NULL) {
@@ -165,7 +167,8 @@ static int zone_add_record(struct zone_reader *r, const ldns_rr *rr)
 		const ldns_rdf *f = ldns_rr_rdf(rr, i);
 		buf_add(&rdata, ldns_rdf_data(f), ldns_rdf_size(f));
 	}
-	zone_add_rdata(r->zs, zone_make_owner(r, owner), (uint16_t)ldns_rr_get_type(rr), ldns_rr_ttl(rr), buf_str(&rdata));
+	zone_add_rdata(r->zs, zone_make_owner(r, owner), (uint16_t)ldns_rr_get_type(rr), ldns_rr_ttl(rr),
+		       buf_str(&rdata));
 	buf_fini(&rdata);
 	return 0;
 }
@@ -176,7 +179,8 @@ static int zone_read_entry(struct zone_reader *r)
 	ldns_rr *rr = NULL;
 	int rc = 0;
 	r->entry_line = r->line;
-	ldns_status s = ldns_rr_new_frm_fp_l(&rr, r->file, &r->default_ttl_s, &r->origin, &r->previous, &r->line);
+	ldns_status s =
+		ldns_rr_new_frm_fp_l(&rr, r->file, &r->default_ttl_s, &r->origin, &r->previous, &r->line);
 	switch (s) {
 	case LDNS_STATUS_OK:
 		rc = zone_add_record(r, rr);
@@ -201,7 +205,8 @@ static int zone_read_entry(struct zone_reader *r)
 
 static int zone_read(struct dns_zones *zs, size_t number, const struct dns_test_zone *zone)
 {
-	struct zone_reader r = {.zs = zs, .number = number, .is_secure = zone->is_secure, .line = 1, .default_ttl_s = 3600};
+	struct zone_reader r = {
+		.zs = zs, .number = number, .is_secure = zone->is_secure, .line = 1, .default_ttl_s = 3600};
 	int rc = 0;
 	if (memchr(zone->text.p, 0, zone->text.n) != NULL) {
 		err_set(ERR_INVALID, "zone %zu: a NUL byte in the text", number);
@@ -220,7 +225,8 @@ static int zone_read(struct dns_zones *zs, size_t number, const struct dns_test_
 	return rc;
 }
 
-struct dns_zones *dns_zones_parse(const struct dns_test_zone *zone, size_t n, const str_t *servfail, size_t n_servfail)
+struct dns_zones *dns_zones_parse(const struct dns_test_zone *zone, size_t n, const str_t *servfail,
+				  size_t n_servfail)
 {
 	struct dns_zones *zs = xnew(struct dns_zones);
 	char name[DNS_NAME_BYTES];
@@ -250,9 +256,10 @@ void dns_zones_free(struct dns_zones *zs)
 
 /* --- asking --- */
 
-/* The node that answers for the name: its own, or the wildcard's. *encloser is the name's closest existing ancestor
- * (or itself), NULL when it is below no zone. */
-static const struct zone_node *zone_find_node(const struct dns_zones *zs, const char *name, const struct zone_node **encloser)
+/* The node that answers for the name: its own, or the wildcard's. *encloser is the name's closest existing
+ * ancestor (or itself), NULL when it is below no zone. */
+static const struct zone_node *zone_find_node(const struct dns_zones *zs, const char *name,
+					      const struct zone_node **encloser)
 {
 	char wild[DNS_WIRE_TEXT_BYTES + 2];
 	const struct zone_node *node = map_find(&zs->nodes, str_of(name));

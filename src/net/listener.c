@@ -1,15 +1,17 @@
 /* listener.c - listening sockets.
  *
- * One fiber on the listener's home worker (the one that started it, else worker 0) accepts, a bounded number at a time,
- * and hands each connection to the least-loaded worker: a mail carries the descriptor, the stream and its fiber
- * are made there. Each worker has a lane of the listener: the fiber group of its connections.
+ * One fiber on the listener's home worker (the one that started it, else worker 0) accepts, a bounded number
+ * at a time, and hands each connection to the least-loaded worker: a mail carries the descriptor, the stream
+ * and its fiber are made there. Each worker has a lane of the listener: the fiber group of its connections.
  *
- * Ending. listener_stop makes the accepting fiber return, which closes the socket and then posts a fence to every
- * lane. Mail from one sender stays in order, so behind the fence no connection can arrive any more; only then is an
- * empty lane empty for good. listener_join runs a fiber on every worker that cancels the lane, waits for the fence
- * and joins the group. These fibers may outlive the call (deadline), so they hold references to the listener.
+ * Ending. listener_stop makes the accepting fiber return, which closes the socket and then posts a fence to
+ * every lane. Mail from one sender stays in order, so behind the fence no connection can arrive any more;
+ * only then is an empty lane empty for good. listener_join runs a fiber on every worker that cancels the
+ * lane, waits for the fence and joins the group. These fibers may outlive the call (deadline), so they hold
+ * references to the listener.
  *
- * Threads: `lock` guards home, is_stopped and fd before the accepting fiber runs; a lane belongs to its worker. */
+ * Threads: `lock` guards home, is_stopped and fd before the accepting fiber runs; a lane belongs to its
+ * worker. */
 #include "net/sock.h"
 
 #include "base/alloc.h"
@@ -29,31 +31,31 @@
 
 #define LISTENER_TARGET "kumod::net"
 #define LISTENER_BACKLOG 4096
-#define LISTENER_BATCH 64                /* accepted before others get a turn */
-#define LISTENER_PAUSE dur_ms(100)       /* when descriptors or memory ran out */
+#define LISTENER_BATCH 64	   /* accepted before others get a turn */
+#define LISTENER_PAUSE dur_ms(100) /* when descriptors or memory ran out */
 #define LISTENER_COMPLAIN_EVERY dur_s(10)
 
 struct lane {
 	struct fiber_group group;
 	struct listener *listener;
-	bool is_cancelling;        /* what arrives is closed at once */
-	bool is_fenced;            /* nothing arrives any more */
+	bool is_cancelling; /* what arrives is closed at once */
+	bool is_fenced;	    /* nothing arrives any more */
 	struct fiber_cond fence;
 };
 
 struct listener {
 	atomic_uint n_refs;
 	atomic_size_t n_connections; /* accepted and not ended */
-	struct net_addr addr;        /* the bound one */
+	struct net_addr addr;	     /* the bound one */
 	char name[32];
 	listener_fn *fn;
 	void *arg;
 
 	pthread_mutex_t lock;
-	int fd;                    /* -1: closed */
+	int fd; /* -1: closed */
 	bool is_stopped;
-	struct worker *home;       /* NULL: not started */
-	struct lane *lane;         /* one per worker, from listener_start on */
+	struct worker *home; /* NULL: not started */
+	struct lane *lane;   /* one per worker, from listener_start on */
 	unsigned n_lanes;
 
 	/* Of the home worker. */
@@ -78,7 +80,7 @@ struct conn {
 /* One listener_join on its way through the workers. */
 struct joint {
 	atomic_uint n_refs;
-	atomic_uint n_left;        /* lanes not joined yet */
+	atomic_uint n_left; /* lanes not joined yet */
 	struct listener *listener;
 	struct event *done;
 	bool is_cancelling;
@@ -107,7 +109,8 @@ static int listener_bind(const struct net_addr *addr)
 	return -1;
 }
 
-struct listener *listener_open(const struct net_addr *addr, const char *fiber_name, listener_fn *fn, void *arg)
+struct listener *listener_open(const struct net_addr *addr, const char *fiber_name, listener_fn *fn,
+			       void *arg)
 {
 	int fd = listener_bind(addr);
 	if (fd < 0)
@@ -218,8 +221,8 @@ static void listener_complain(struct listener *l, int sys_errno)
 	if (!mono_is_past(l->next_complaint))
 		return;
 	l->next_complaint = mono_after(LISTENER_COMPLAIN_EVERY);
-	log_error(LISTENER_TARGET, "cannot accept connections on %s, trying again soon: %s", net_addr_fmt(&l->addr, text),
-	          strerror(sys_errno));
+	log_error(LISTENER_TARGET, "cannot accept connections on %s, trying again soon: %s",
+		  net_addr_fmt(&l->addr, text), strerror(sys_errno));
 }
 
 /* Accepts what is there, up to a batch. -1: cancelled. */
@@ -240,7 +243,8 @@ static int listener_accept_batch(struct listener *l)
 		}
 		/* Anything else is the fate of one connection (accept(2), "Error handling"). */
 	}
-	/* Also after a full batch: the poll is level-triggered, and the worker's other sockets get their turn. */
+	/* Also after a full batch: the poll is level-triggered, and the worker's other sockets get their
+	 * turn. */
 	return sock_poll_wait(&l->poll, l->fd, SOCK_READER, UV_READABLE, MONO_NEVER);
 }
 
@@ -388,7 +392,8 @@ int listener_join(struct listener *l, bool is_cancelling, mono_t deadline)
 		worker_start_fiber(worker_get(i), "listener-join", listener_join_on_worker, j);
 	int rc = event_wait(j->done, deadline);
 	if (rc != 0)
-		err_wrap("%zu connections of %s are left", listener_n_connections(l), net_addr_fmt(&l->addr, text));
+		err_wrap("%zu connections of %s are left", listener_n_connections(l),
+			 net_addr_fmt(&l->addr, text));
 	listener_joint_unref(j);
 	return rc;
 }

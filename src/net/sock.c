@@ -1,8 +1,9 @@
 /* sock.c - outgoing connections.
  *
- * The stream is made before the connection is there, so that the poll handle that waits for it to be established is the one
- * it goes on with. IP_BIND_ADDRESS_NO_PORT leaves the choice of the local port to connect(): with thousands of
- * connections from one source address, bind() would run out of ports that are free for every destination. */
+ * The stream is made before the connection is there, so that the poll handle that waits for it to be
+ * established is the one it goes on with. IP_BIND_ADDRESS_NO_PORT leaves the choice of the local port to
+ * connect(): with thousands of connections from one source address, bind() would run out of ports that are
+ * free for every destination. */
 #include "net/sock.h"
 
 #include "base/err.h"
@@ -17,17 +18,19 @@ static void sock_fail_connect(int sys_errno, const struct net_addr *to, const st
 {
 	char a[NET_ADDR_STRLEN], b[NET_ADDR_STRLEN];
 	if (source != NULL)
-		err_set_at(__FILE__, __LINE__, ERR_CONNECT, sys_errno, "connecting to %s from %s", net_addr_fmt(to, a),
-		           net_addr_fmt_ip(source, b));
+		err_set_at(__FILE__, __LINE__, ERR_CONNECT, sys_errno, "connecting to %s from %s",
+			   net_addr_fmt(to, a), net_addr_fmt_ip(source, b));
 	else
-		err_set_at(__FILE__, __LINE__, ERR_CONNECT, sys_errno, "connecting to %s", net_addr_fmt(to, a));
+		err_set_at(__FILE__, __LINE__, ERR_CONNECT, sys_errno, "connecting to %s",
+			   net_addr_fmt(to, a));
 }
 
 static int sock_bind_source(int fd, const struct net_addr *source)
 {
 	int one = 1;
 	if (net_addr_port(source) == 0)
-		setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one)); /* bind() works without it, too */
+		setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one,
+			   sizeof(one)); /* bind() works without it, too */
 	else
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 	return bind(fd, &source->sa, source->len) == 0 ? 0 : errno;
@@ -94,7 +97,8 @@ struct stream *sock_connect(const struct net_addr *to, const struct net_addr *so
 		e = errno;
 		goto fail;
 	}
-	/* A port of the local range that nobody listens on may be the one that connect() picked: it then met itself. */
+	/* A port of the local range that nobody listens on may be the one that connect() picked: it then met
+	 * itself. */
 	if (net_addr_eq_ip(&st->local, to) && net_addr_port(&st->local) == net_addr_port(to)) {
 		e = ECONNREFUSED;
 		goto fail;

@@ -1,12 +1,13 @@
 /* sock_poll.c - waiting for a socket to become readable or writable.
  *
- * A uv_poll is level-triggered and stays registered after it fired: the usual cycle of a connection (wait, read,
- * answer, wait) then costs no epoll_ctl at all. Only when it fires and nobody waits for that readiness is that one
- * taken out of the registration, and it comes back with the next wait for it. `registered` is what the kernel
- * watches, `wanted` the union of what the two sides wait for at this moment; wanted is always within registered.
+ * A uv_poll is level-triggered and stays registered after it fired: the usual cycle of a connection (wait,
+ * read, answer, wait) then costs no epoll_ctl at all. Only when it fires and nobody waits for that readiness
+ * is that one taken out of the registration, and it comes back with the next wait for it. `registered` is
+ * what the kernel watches, `wanted` the union of what the two sides wait for at this moment; wanted is
+ * always within registered.
  *
- * libuv reports POLLERR by stopping the handle with a status: everybody is woken and learns the error from the system
- * call he tries next.
+ * libuv reports POLLERR by stopping the handle with a status: everybody is woken and learns the error from
+ * the system call he tries next.
  *
  * uv_close is asynchronous, so the handle is a block of its own, freed in the close callback. */
 #include "base/alloc.h"
@@ -30,7 +31,8 @@ static int sock_poll_register(struct sock_poll *p, int events)
 {
 	if (events == p->registered)
 		return 0;
-	int rc = events != 0 ? uv_poll_start(&p->handle, events, sock_poll_on_event) : uv_poll_stop(&p->handle);
+	int rc = events != 0 ? uv_poll_start(&p->handle, events, sock_poll_on_event)
+			     : uv_poll_stop(&p->handle);
 	p->registered = rc == 0 ? events : 0;
 	return rc;
 }

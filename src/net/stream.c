@@ -1,11 +1,13 @@
 /* stream.c - buffered reading and complete writing over a transport (struct stream_ops).
  *
- * Every operation is the same loop: ask the transport; at -EAGAIN wait for the readiness that it named; ask again.
+ * Every operation is the same loop: ask the transport; at -EAGAIN wait for the readiness that it named; ask
+ * again.
  *
- * Input lies in one block, in[in_off .. in_n). It starts at STREAM_IN_FIRST, doubles when a caller wants to see more at
- * once, up to the caller's max_bytes, and is given back as soon as a wait begins with nothing buffered: an idle
- * connection is the struct, its poll handle and its fiber. Consumed bytes only move in_off, so what a call returned
- * stays valid until the next one; the rest moves down when the room behind it is used up.
+ * Input lies in one block, in[in_off .. in_n). It starts at STREAM_IN_FIRST, doubles when a caller wants to
+ * see more at once, up to the caller's max_bytes, and is given back as soon as a wait begins with nothing
+ * buffered: an idle connection is the struct, its poll handle and its fiber. Consumed bytes only move
+ * in_off, so what a call returned stays valid until the next one; the rest moves down when the room behind
+ * it is used up.
  *
  * Reading and writing share nothing but the descriptor, so one fiber may do each. */
 #include "base/alloc.h"
@@ -60,7 +62,8 @@ static void stream_fail(const struct stream *st, const char *what, int sys_errno
 	case ENETUNREACH:
 	case ENETDOWN:
 	case ENOTCONN:
-		err_set_at(__FILE__, __LINE__, ERR_CLOSED, sys_errno, "%s %s", what, net_addr_fmt(&st->peer, peer));
+		err_set_at(__FILE__, __LINE__, ERR_CLOSED, sys_errno, "%s %s", what,
+			   net_addr_fmt(&st->peer, peer));
 		return;
 	default:
 		err_set_sys(sys_errno, "%s %s", what, net_addr_fmt(&st->peer, peer));
@@ -74,7 +77,8 @@ static int stream_wait(struct stream *st, enum sock_side side, int events, mono_
 	int rc = sock_poll_wait(&st->poll, st->fd, side, events, deadline);
 	fiber_set_waits_for(before);
 	if (rc != 0)
-		err_wrap("%s %s", side == SOCK_READER ? "reading from" : "writing to", net_addr_fmt(&st->peer, peer));
+		err_wrap("%s %s", side == SOCK_READER ? "reading from" : "writing to",
+			 net_addr_fmt(&st->peer, peer));
 	return rc;
 }
 
@@ -123,7 +127,8 @@ int stream_fill(struct stream *st, size_t max_bytes, mono_t deadline)
 	char peer[NET_ADDR_STRLEN];
 	int events;
 	if (st->in_n - st->in_off >= max_bytes) {
-		err_set(ERR_LIMIT, "more than %zu bytes from %s without an end", max_bytes, net_addr_fmt(&st->peer, peer));
+		err_set(ERR_LIMIT, "more than %zu bytes from %s without an end", max_bytes,
+			net_addr_fmt(&st->peer, peer));
 		return -1;
 	}
 	for (;;) {
@@ -183,7 +188,8 @@ int stream_read_line(struct stream *st, str_t *line, size_t max_bytes, mono_t de
 		if (n_line > 0 && in.p[n_line - 1] == '\r')
 			n_line--; /* without an LF yet, it may become a line end */
 		if (n_line > max_bytes) {
-			err_set(ERR_LIMIT, "a line longer than %zu bytes from %s", max_bytes, net_addr_fmt(&st->peer, peer));
+			err_set(ERR_LIMIT, "a line longer than %zu bytes from %s", max_bytes,
+				net_addr_fmt(&st->peer, peer));
 			return -1;
 		}
 		if (lf >= 0) {
@@ -198,7 +204,8 @@ int stream_read_line(struct stream *st, str_t *line, size_t max_bytes, mono_t de
 		if (rc == 0 && in.n == 0)
 			return 0;
 		if (rc == 0) {
-			err_set(ERR_CLOSED, "%s closed the connection inside a line", net_addr_fmt(&st->peer, peer));
+			err_set(ERR_CLOSED, "%s closed the connection inside a line",
+				net_addr_fmt(&st->peer, peer));
 			return -1;
 		}
 	}
@@ -217,7 +224,8 @@ void stream_drain(struct stream *st, size_t max_bytes, mono_t deadline)
 	st->in_off = st->in_n;
 	while (n_dropped < max_bytes) {
 		size_t n_left = max_bytes - n_dropped;
-		ssize_t n = st->ops->read(st, waste, n_left < sizeof(waste) ? n_left : sizeof(waste), &events);
+		ssize_t n =
+			st->ops->read(st, waste, n_left < sizeof(waste) ? n_left : sizeof(waste), &events);
 		if (n > 0) {
 			n_dropped += (size_t)n;
 			continue;
@@ -226,7 +234,7 @@ void stream_drain(struct stream *st, size_t max_bytes, mono_t deadline)
 			return;
 		stream_drop_empty_buffer(st);
 		if (stream_wait(st, SOCK_READER, events, deadline) != 0) {
-			err_clear(); /* no answer is expected any more; a cancel shows again at the next wait */
+			err_clear(); /* nobody waits for input any more; a cancel shows at the next wait */
 			return;
 		}
 	}

@@ -1,6 +1,7 @@
-/* stream.h - a connection as straight-line code sees it: buffered reads, complete writes, a deadline on each. One fiber
- * reads and one writes at a time. TCP today; TLS later is another struct stream_ops below the same calls. Every function with
- * a deadline yields and may fail with ERR_TIMEOUT, ERR_CANCELLED, ERR_CLOSED (reset, broken pipe) or ERR_IO. */
+/* stream.h - a connection as straight-line code sees it: buffered reads, complete writes, a deadline on
+ * each. One fiber reads and one writes at a time. TCP today; TLS later is another struct stream_ops below
+ * the same calls. Every function with a deadline yields and may fail with ERR_TIMEOUT, ERR_CANCELLED,
+ * ERR_CLOSED (reset, broken pipe) or ERR_IO. */
 #pragma once
 
 #include "fiber/fiber.h"

@@ -1,9 +1,9 @@
 /* stream_tcp.c - the transport of a plain socket: a system call each, never waiting.
  *
- * Two cases answer -EAGAIN without asking the kernel. After a short read the socket was empty, so the next read would
- * find nothing in nearly every case: going straight to the (level-triggered) poll saves a system call a request. And
- * after TCP_TURN_CALLS calls without a wait the fiber is sent through the loop once, so that a peer that is faster
- * than we are cannot keep a worker to itself. */
+ * Two cases answer -EAGAIN without asking the kernel. After a short read the socket was empty, so the next
+ * read would find nothing in nearly every case: going straight to the (level-triggered) poll saves a system
+ * call a request. And after TCP_TURN_CALLS calls without a wait the fiber is sent through the loop once, so
+ * that a peer that is faster than we are cannot keep a worker to itself. */
 #include "net/stream_impl.h"
 
 #include <errno.h>

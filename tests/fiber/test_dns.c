@@ -1,5 +1,5 @@
-/* Lookups as callers see them, from test zones; and through libunbound, against a small authoritative server on loopback
- * inside this program that answers real DNS messages and counts what it is asked. */
+/* Lookups as callers see them, from test zones; and through libunbound, against a small authoritative server
+ * on loopback inside this program that answers real DNS messages and counts what it is asked. */
 #include "base/alloc.h"
 #include "fiber_check.h"
 #include "net/dns_impl.h"
@@ -22,34 +22,32 @@ static void run_on(unsigned n_workers, fiber_fn *fn)
 
 /* --- from test zones --- */
 
-static const char zone[] =
-	"$ORIGIN example.com.\n"
-	"@       600  IN MX 20 two\n"
-	"                MX 10 One\n"
-	"                MX 20 alt\n"
-	"                A  192.0.2.1\n"
-	"one     A    192.0.2.1\n"
-	"        A    192.0.2.2\n"
-	"        AAAA 2001:db8::1\n"
-	"v6      AAAA 2001:db8::6\n"
-	"plain   A    192.0.2.9\n"
-	"txt     TXT  \"v=spf1 \" \"-all\"\n"
-	"        TXT  \"\"\n"
-	"        TXT  \"other\"\n"
-	"null    MX   0 .\n"
-	"mixed   MX   0 .\n"
-	"        MX   10 one\n"
-	"twice   MX   10 one\n"
-	"        MX   20 one\n"
-	"alias   CNAME @\n"
-	"xn--mnchen-3ya MX 5 one\n";
-static const char gmail[] =
-	"$ORIGIN gmail.com.\n"
-	"@ 1620 MX 30 alt3.gmail-smtp-in.l.google.com.\n"
-	"  1620 MX 40 alt4.gmail-smtp-in.l.google.com.\n"
-	"  1620 MX 5 gmail-smtp-in.l.google.com.\n"
-	"  1620 MX 10 alt1.gmail-smtp-in.l.google.com.\n"
-	"  1620 MX 20 alt2.gmail-smtp-in.l.google.com.\n";
+static const char zone[] = "$ORIGIN example.com.\n"
+			   "@       600  IN MX 20 two\n"
+			   "                MX 10 One\n"
+			   "                MX 20 alt\n"
+			   "                A  192.0.2.1\n"
+			   "one     A    192.0.2.1\n"
+			   "        A    192.0.2.2\n"
+			   "        AAAA 2001:db8::1\n"
+			   "v6      AAAA 2001:db8::6\n"
+			   "plain   A    192.0.2.9\n"
+			   "txt     TXT  \"v=spf1 \" \"-all\"\n"
+			   "        TXT  \"\"\n"
+			   "        TXT  \"other\"\n"
+			   "null    MX   0 .\n"
+			   "mixed   MX   0 .\n"
+			   "        MX   10 one\n"
+			   "twice   MX   10 one\n"
+			   "        MX   20 one\n"
+			   "alias   CNAME @\n"
+			   "xn--mnchen-3ya MX 5 one\n";
+static const char gmail[] = "$ORIGIN gmail.com.\n"
+			    "@ 1620 MX 30 alt3.gmail-smtp-in.l.google.com.\n"
+			    "  1620 MX 40 alt4.gmail-smtp-in.l.google.com.\n"
+			    "  1620 MX 5 gmail-smtp-in.l.google.com.\n"
+			    "  1620 MX 10 alt1.gmail-smtp-in.l.google.com.\n"
+			    "  1620 MX 20 alt2.gmail-smtp-in.l.google.com.\n";
 static const char reverse[] =
 	"$ORIGIN 2.0.192.in-addr.arpa.\n1 PTR One.Example.COM.\n$ORIGIN 8.b.d.0.1.0.0.2.ip6.arpa.\n"
 	"1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0 PTR six.example.com.\n";
@@ -80,25 +78,31 @@ static void mx_run(void *arg)
 		unsigned flags;
 		uint16_t port;
 	} cases[] = {
-		{"example.com", "10 one.example.com,20 alt.example.com,20 two.example.com", "(one|alt|two).example.com",
-		 "example.com", DNS_OK, IS_MX},
-		{"EXAMPLE.com.", "10 one.example.com,20 alt.example.com,20 two.example.com", "(one|alt|two).example.com",
-		 "example.com", DNS_OK, IS_MX},
-		{"alias.example.com", "10 one.example.com,20 alt.example.com,20 two.example.com", "(one|alt|two).example.com",
-		 "alias.example.com", DNS_OK, IS_MX},
+		{"example.com", "10 one.example.com,20 alt.example.com,20 two.example.com",
+		 "(one|alt|two).example.com", "example.com", DNS_OK, IS_MX},
+		{"EXAMPLE.com.", "10 one.example.com,20 alt.example.com,20 two.example.com",
+		 "(one|alt|two).example.com", "example.com", DNS_OK, IS_MX},
+		{"alias.example.com", "10 one.example.com,20 alt.example.com,20 two.example.com",
+		 "(one|alt|two).example.com", "alias.example.com", DNS_OK, IS_MX},
 		{"gmail.com",
-		 "5 gmail-smtp-in.l.google.com,10 alt1.gmail-smtp-in.l.google.com,20 alt2.gmail-smtp-in.l.google.com,"
+		 "5 gmail-smtp-in.l.google.com,10 alt1.gmail-smtp-in.l.google.com,20 "
+		 "alt2.gmail-smtp-in.l.google.com,"
 		 "30 alt3.gmail-smtp-in.l.google.com,40 alt4.gmail-smtp-in.l.google.com",
 		 "(alt1|alt2|alt3|alt4)?.gmail-smtp-in.l.google.com", "gmail.com", DNS_OK, IS_MX | IS_SECURE},
 		{"example.com:2025", "10 one.example.com,20 alt.example.com,20 two.example.com",
 		 "(one|alt|two).example.com:2025", "example.com", DNS_OK, IS_MX, 2025},
-		{"plain.example.com", "1 plain.example.com", "plain.example.com", "plain.example.com", DNS_OK, 0},
-		{"plain.example.com:25", "1 plain.example.com", "plain.example.com:25", "plain.example.com", DNS_OK, 0, 25},
+		{"plain.example.com", "1 plain.example.com", "plain.example.com", "plain.example.com", DNS_OK,
+		 0},
+		{"plain.example.com:25", "1 plain.example.com", "plain.example.com:25", "plain.example.com",
+		 DNS_OK, 0, 25},
 		{"txt.example.com", "1 txt.example.com", "txt.example.com", "txt.example.com", DNS_OK, 0},
 		{"null.example.com", "", "", "null.example.com", DNS_OK, IS_MX | IS_NULL},
-		{"mixed.example.com", "10 one.example.com", "one.example.com", "mixed.example.com", DNS_OK, IS_MX},
-		{"twice.example.com", "10 one.example.com,20 one.example.com", "one.example.com", "twice.example.com", DNS_OK, IS_MX},
-		{"m\xc3\xbcnchen.example.com", "5 one.example.com", "one.example.com", "xn--mnchen-3ya.example.com", DNS_OK, IS_MX},
+		{"mixed.example.com", "10 one.example.com", "one.example.com", "mixed.example.com", DNS_OK,
+		 IS_MX},
+		{"twice.example.com", "10 one.example.com,20 one.example.com", "one.example.com",
+		 "twice.example.com", DNS_OK, IS_MX},
+		{"m\xc3\xbcnchen.example.com", "5 one.example.com", "one.example.com",
+		 "xn--mnchen-3ya.example.com", DNS_OK, IS_MX},
 		{"nowhere.example.com", "", "", "nowhere.example.com", DNS_NXDOMAIN, 0},
 		{"example.org", "", "", "example.org", DNS_NXDOMAIN, 0},
 		{"localhost", "1 localhost", "localhost", "localhost", DNS_OK, 0},
@@ -120,12 +124,12 @@ static void mx_run(void *arg)
 		CHECK(mx != NULL);
 		mx_text(mx, &b);
 		unsigned flags = (mx->is_mx ? IS_MX : 0) | (mx->is_null_mx ? IS_NULL : 0) |
-		                 (mx->is_domain_literal ? IS_LITERAL : 0) | (mx->is_secure ? IS_SECURE : 0);
+				 (mx->is_domain_literal ? IS_LITERAL : 0) | (mx->is_secure ? IS_SECURE : 0);
 		if (strcmp(b.p, cases[i].hosts) != 0 || strcmp(mx->site_name, cases[i].site) != 0 ||
-		    strcmp(mx->domain, cases[i].name) != 0 || mx->status != cases[i].status || flags != cases[i].flags ||
-		    mx->port != cases[i].port) {
-			fprintf(stderr, "%s: %s, hosts \"%s\", site \"%s\", status %d, flags %u, port %u\n", cases[i].domain, mx->domain,
-			        b.p, mx->site_name, mx->status, flags, mx->port);
+		    strcmp(mx->domain, cases[i].name) != 0 || mx->status != cases[i].status ||
+		    flags != cases[i].flags || mx->port != cases[i].port) {
+			fprintf(stderr, "%s: %s, hosts \"%s\", site \"%s\", status %d, flags %u, port %u\n",
+				cases[i].domain, mx->domain, b.p, mx->site_name, mx->status, flags, mx->port);
 			abort();
 		}
 		dns_mx_unref(mx);
@@ -133,14 +137,33 @@ static void mx_run(void *arg)
 	buf_fini(&b);
 
 	static const char *const bad[] = {
-		"", "a b", "example.com:", "example.com:0", "example.com:65536", "example.com:25:25", ":25", "[]", "[", "[1.2.3]",
-		"[1.2.3.4", "[1.2.3.4]x", "[1.2.3.4]:", "[1.2.3.4:25]:25", "[IPv6:1.2.3.4]", "[example.com]", "[1.2.3.4:0]",
-		"[[::1]]", "[::1]:99999", "ex..ample.com", "[IPv6:]",
+		"",
+		"a b",
+		"example.com:",
+		"example.com:0",
+		"example.com:65536",
+		"example.com:25:25",
+		":25",
+		"[]",
+		"[",
+		"[1.2.3]",
+		"[1.2.3.4",
+		"[1.2.3.4]x",
+		"[1.2.3.4]:",
+		"[1.2.3.4:25]:25",
+		"[IPv6:1.2.3.4]",
+		"[example.com]",
+		"[1.2.3.4:0]",
+		"[[::1]]",
+		"[::1]:99999",
+		"ex..ample.com",
+		"[IPv6:]",
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		const struct dns_mx *mx = dns_lookup_mx(str_of(bad[i]), SOON);
 		if (mx != NULL || !err_is(ERR_INVALID)) {
-			fprintf(stderr, "\"%s\": %s; %s\n", bad[i], mx != NULL ? mx->site_name : "failed", err_text());
+			fprintf(stderr, "\"%s\": %s; %s\n", bad[i], mx != NULL ? mx->site_name : "failed",
+				err_text());
 			abort();
 		}
 		err_clear();
@@ -193,13 +216,15 @@ static void addr_run(void *arg)
 			CHECK(net_addr_port(&a->addr[k]) == 0 && a->addr[k].len > 0);
 		}
 		if (a->status != cases[i].status || strcmp(b.p, cases[i].addrs) != 0) {
-			fprintf(stderr, "%s (%d): status %d, \"%s\"\n", cases[i].name, cases[i].strategy, a->status, b.p);
+			fprintf(stderr, "%s (%d): status %d, \"%s\"\n", cases[i].name, cases[i].strategy,
+				a->status, b.p);
 			abort();
 		}
 		dns_addrs_unref(a);
 	}
 	for (int strategy = DNS_IPV4_AND_IPV6; strategy <= DNS_IPV4_THEN_IPV6; strategy++) {
-		CHECK(dns_lookup_addr(STR("broken.example.com"), (enum dns_ip_strategy)strategy, SOON) == NULL);
+		CHECK(dns_lookup_addr(STR("broken.example.com"), (enum dns_ip_strategy)strategy, SOON) ==
+		      NULL);
 		CHECK(err_is(ERR_DNS) && strstr(err_text(), "broken.example.com") != NULL);
 		err_clear();
 		CHECK(dns_lookup_addr(STR("not a name"), (enum dns_ip_strategy)strategy, SOON) == NULL);
@@ -224,7 +249,8 @@ static void texts_run(void *arg)
 	configure_zones();
 	const struct dns_texts *t = dns_lookup_txt(STR("TXT.example.com"), SOON);
 	CHECK(t != NULL && t->status == DNS_OK && t->n == 3);
-	CHECK(str_eq(t->text[0], STR("v=spf1 -all")) && t->text[1].n == 0 && str_eq(t->text[2], STR("other")));
+	CHECK(str_eq(t->text[0], STR("v=spf1 -all")) && t->text[1].n == 0 &&
+	      str_eq(t->text[2], STR("other")));
 	dns_texts_unref(t);
 	t = dns_lookup_txt(STR("one.example.com"), SOON);
 	CHECK(t != NULL && t->status == DNS_NODATA && t->n == 0);
@@ -235,9 +261,14 @@ static void texts_run(void *arg)
 	CHECK(dns_lookup_txt(STR("broken.example.com"), SOON) == NULL && err_is(ERR_DNS));
 	err_clear();
 
-	static const struct { const char *ip, *name; } ptrs[] = {
-		{"192.0.2.1", "one.example.com"}, {"::ffff:192.0.2.1", "one.example.com"}, {"2001:db8::1", "six.example.com"},
-		{"192.0.2.2", NULL}, {"::1", NULL},
+	static const struct {
+		const char *ip, *name;
+	} ptrs[] = {
+		{"192.0.2.1", "one.example.com"},
+		{"::ffff:192.0.2.1", "one.example.com"},
+		{"2001:db8::1", "six.example.com"},
+		{"192.0.2.2", NULL},
+		{"::1", NULL},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(ptrs); i++) {
 		struct net_addr a;
@@ -252,7 +283,8 @@ static void texts_run(void *arg)
 	}
 
 	/* A faulty configuration changes nothing; a new one replaces all. */
-	struct dns_test_zone bad = {STR("$ORIGIN a.example.\n@ A what\n")}, good = {STR("$ORIGIN b.example.\n@ TXT hello\n")};
+	struct dns_test_zone bad = {STR("$ORIGIN a.example.\n@ A what\n")},
+			     good = {STR("$ORIGIN b.example.\n@ TXT hello\n")};
 	CHECK_FAILS(dns_configure_test_zones(&bad, 1, NULL, 0), ERR_INVALID);
 	t = dns_lookup_txt(STR("txt.example.com"), SOON);
 	CHECK(t != NULL && t->n == 3);
@@ -277,21 +309,30 @@ static struct {
 	int fd;
 	struct net_addr addr;
 	pthread_t thread;
-	atomic_bool is_stopping, is_talkative; /* silent.example is answered only when talkative */
+	atomic_bool is_stopping, is_talkative;	/* silent.example is answered only when talkative */
 	atomic_uint n_a, n_aaaa, n_mx, n_other; /* questions */
 } server;
 
 static void server_count(ldns_rr_type type)
 {
-	atomic_fetch_add(type == LDNS_RR_TYPE_A ? &server.n_a : type == LDNS_RR_TYPE_AAAA ? &server.n_aaaa
-	                 : type == LDNS_RR_TYPE_MX ? &server.n_mx : &server.n_other, 1);
+	atomic_fetch_add(type == LDNS_RR_TYPE_A	     ? &server.n_a
+			 : type == LDNS_RR_TYPE_AAAA ? &server.n_aaaa
+			 : type == LDNS_RR_TYPE_MX   ? &server.n_mx
+						     : &server.n_other,
+			 1);
 }
 
 static const char *const server_records[] = {
-	"cached.example. 300 IN A 192.0.2.1", "cached.example. 300 IN MX 10 mx.cached.example.",
-	"cached.example. 300 IN TXT \"some\" \"text\"", "zero.example. 0 IN A 192.0.2.2", "short.example. 1 IN A 192.0.2.3",
-	"alias.example. 2 IN CNAME target.example.", "target.example. 300 IN A 192.0.2.4", "host.test. 60 IN A 192.0.2.5",
-	"5.0.0.10.in-addr.arpa. 60 IN PTR host.test.", "silent.example. 60 IN A 192.0.2.6",
+	"cached.example. 300 IN A 192.0.2.1",
+	"cached.example. 300 IN MX 10 mx.cached.example.",
+	"cached.example. 300 IN TXT \"some\" \"text\"",
+	"zero.example. 0 IN A 192.0.2.2",
+	"short.example. 1 IN A 192.0.2.3",
+	"alias.example. 2 IN CNAME target.example.",
+	"target.example. 300 IN A 192.0.2.4",
+	"host.test. 60 IN A 192.0.2.5",
+	"5.0.0.10.in-addr.arpa. 60 IN PTR host.test.",
+	"silent.example. 60 IN A 192.0.2.6",
 };
 
 /* Adds what there is for the name, following one alias. False: the name does not exist. */
@@ -330,7 +371,8 @@ static void server_answer(const uint8_t *wire, size_t n, const struct net_addr *
 	ldns_pkt_set_aa(reply, true);
 	ldns_pkt_set_rd(reply, ldns_pkt_rd(query));
 	ldns_pkt_set_ra(reply, true);
-	ldns_pkt_push_rr(reply, LDNS_SECTION_QUESTION, ldns_rr_clone(ldns_rr_list_rr(ldns_pkt_question(query), 0)));
+	ldns_pkt_push_rr(reply, LDNS_SECTION_QUESTION,
+			 ldns_rr_clone(ldns_rr_list_rr(ldns_pkt_question(query), 0)));
 	if (strcasecmp(text, "fail.example.") == 0) {
 		ldns_pkt_set_rcode(reply, LDNS_RCODE_SERVFAIL);
 	} else {
@@ -338,8 +380,8 @@ static void server_answer(const uint8_t *wire, size_t n, const struct net_addr *
 			ldns_pkt_set_rcode(reply, LDNS_RCODE_NXDOMAIN);
 		if (ldns_pkt_ancount(reply) == 0) {
 			ldns_rr *soa = NULL;
-			CHECK(ldns_rr_new_frm_str(&soa, "example. 3600 IN SOA ns. root. 1 2 3 4 100000", 0, NULL, NULL) ==
-			      LDNS_STATUS_OK);
+			CHECK(ldns_rr_new_frm_str(&soa, "example. 3600 IN SOA ns. root. 1 2 3 4 100000", 0,
+						  NULL, NULL) == LDNS_STATUS_OK);
 			ldns_pkt_push_rr(reply, LDNS_SECTION_AUTHORITY, soa);
 		}
 	}
@@ -397,7 +439,8 @@ static void real_answers_run(void *arg)
 	CHECK(mx != NULL && mx->is_mx && mx->n == 1 && !mx->is_secure);
 	CHECK(strcmp(mx->host[0].name, "mx.cached.example") == 0 && mx->host[0].pref == 10);
 	dns_mx_unref(mx);
-	mx = dns_lookup_mx(STR("host.test"), SOON); /* neither .test nor private addresses are libunbound's to deny */
+	mx = dns_lookup_mx(STR("host.test"),
+			   SOON); /* neither .test nor private addresses are libunbound's to deny */
 	CHECK(mx != NULL && !mx->is_mx && mx->n == 1 && strcmp(mx->host[0].name, "host.test") == 0);
 	dns_mx_unref(mx);
 	mx = dns_lookup_mx(STR("nx.example"), SOON);
@@ -447,7 +490,8 @@ static void ttl_run(void *arg)
 	CHECK(atomic_load(&server.n_a) == n + 1);
 	CHECK(is_cached("cached.example", DNS_A));
 
-	/* A TTL of 0 is not kept; one of a second for no longer than that. (libunbound may count in whole seconds.) */
+	/* A TTL of 0 is not kept; one of a second for no longer than that. (libunbound may count in whole
+	 * seconds.) */
 	static const char *const names[] = {"zero.example", "short.example"};
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		mono_t give_up = SOON;
@@ -601,9 +645,11 @@ static void test_stop(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_mx),           cmocka_unit_test(test_addr),        cmocka_unit_test(test_texts),
-		cmocka_unit_test(test_real_answers), cmocka_unit_test(test_ttl),         cmocka_unit_test(test_failures),
-		cmocka_unit_test(test_all_workers),  cmocka_unit_test(test_cancel),      cmocka_unit_test(test_stop),
+		cmocka_unit_test(test_mx),	    cmocka_unit_test(test_addr),
+		cmocka_unit_test(test_texts),	    cmocka_unit_test(test_real_answers),
+		cmocka_unit_test(test_ttl),	    cmocka_unit_test(test_failures),
+		cmocka_unit_test(test_all_workers), cmocka_unit_test(test_cancel),
+		cmocka_unit_test(test_stop),
 	};
 	return cmocka_run_group_tests(tests, server_start, server_stop);
 }

@@ -1,5 +1,5 @@
-/* Listeners: addresses, handing over to all workers, stopping, joining with and without cancel, running out of
- * descriptors. */
+/* Listeners: addresses, handing over to all workers, stopping, joining with and without cancel, running out
+ * of descriptors. */
 #include "fiber_check.h"
 #include "net/sock.h"
 
@@ -31,7 +31,7 @@ static void echo(struct stream *st, void *arg)
 	atomic_fetch_add(&n_open, 1);
 	CHECK(strcmp(fiber_name(fiber_self()), "echo") == 0);
 	while ((rc = stream_read_line(st, &line, 1000, MONO_NEVER)) == 1) {
-		struct iovec iov[] = {{(void *)(uintptr_t)line.p, line.n}, {(void *)(uintptr_t)"\n", 1}};
+		struct iovec iov[] = {{(void *)(uintptr_t)line.p, line.n}, {(void *)(uintptr_t) "\n", 1}};
 		if (stream_writev(st, iov, 2, SOON) != 0) {
 			rc = -1;
 			break;
@@ -172,7 +172,8 @@ static void ends_run(void *arg)
 	CHECK(st != NULL);
 	wait_for(&n_served[0], 1);
 	CHECK(net_addr_eq_ip(&ends[0], &to) && net_addr_port(&ends[0]) == net_addr_port(&to));
-	CHECK(net_addr_eq_ip(&ends[1], stream_local(st)) && net_addr_port(&ends[1]) == net_addr_port(stream_local(st)));
+	CHECK(net_addr_eq_ip(&ends[1], stream_local(st)) &&
+	      net_addr_port(&ends[1]) == net_addr_port(stream_local(st)));
 	stream_free(st);
 	listener_stop(l);
 	CHECK(listener_join(l, false, SOON) == 0);
@@ -203,7 +204,8 @@ static void spread_run(void *arg)
 	listener_stop(l);
 	listener_stop(l);
 	mono_t give_up = SOON;
-	for (struct stream *late; (late = sock_connect(listener_addr(l), NULL, SOON)) != NULL; stream_free(late))
+	for (struct stream *late; (late = sock_connect(listener_addr(l), NULL, SOON)) != NULL;
+	     stream_free(late))
 		CHECK(fiber_sleep(dur_ms(1), give_up) == 0);
 	CHECK(err_is(ERR_CONNECT));
 	err_clear();
@@ -308,7 +310,8 @@ static void test_main_thread(void **state)
 {
 	reset_counts();
 	struct net_addr a = addr_of("127.0.0.1:0");
-	struct listener *l = listener_open(&a, "echo", echo, NULL); /* before there are workers: ports below 1024 need it */
+	struct listener *l = listener_open(&a, "echo", echo,
+					   NULL); /* before there are workers: ports below 1024 need it */
 	assert_non_null(l);
 	workers_start(2);
 	listener_start(l);
@@ -359,7 +362,8 @@ static void shortage_run(void *arg)
 	CHECK_FAILS(stream_fill(st, 100, mono_after(dur_ms(150))), ERR_TIMEOUT);
 	CHECK(setrlimit(RLIMIT_NOFILE, &before) == 0);
 	str_t line;
-	CHECK(stream_read_line(st, &line, 100, SOON) == 1 && str_eq(line, STR("hello"))); /* it was only late */
+	CHECK(stream_read_line(st, &line, 100, SOON) == 1 &&
+	      str_eq(line, STR("hello"))); /* it was only late */
 	stream_free(st);
 	listener_stop(l);
 	CHECK(listener_join(l, false, SOON) == 0);
@@ -374,8 +378,9 @@ static void test_shortage(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_addresses), cmocka_unit_test(test_v6_only), cmocka_unit_test(test_ends),
-		cmocka_unit_test(test_spread_and_join), cmocka_unit_test(test_cancel), cmocka_unit_test(test_storm),
+		cmocka_unit_test(test_addresses),   cmocka_unit_test(test_v6_only),
+		cmocka_unit_test(test_ends),	    cmocka_unit_test(test_spread_and_join),
+		cmocka_unit_test(test_cancel),	    cmocka_unit_test(test_storm),
 		cmocka_unit_test(test_main_thread), cmocka_unit_test(test_shortage),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

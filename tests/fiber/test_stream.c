@@ -1,5 +1,5 @@
-/* Streams: reading, lines, writing against a slow reader, time-outs, cancel, half-close, reset, and what an idle one
- * costs. The peer is a plain blocking socket (of a socketpair or TCP) driven from the same test. */
+/* Streams: reading, lines, writing against a slow reader, time-outs, cancel, half-close, reset, and what an
+ * idle one costs. The peer is a plain blocking socket (of a socketpair or TCP) driven from the same test. */
 #include "base/alloc.h"
 #include "fiber_check.h"
 #include "net/sock.h"
@@ -275,7 +275,8 @@ static void limits_run(void *arg)
 		else
 			CHECK_FAILS(stream_fill(w.p.st, 100, mono_after(dur_ms(30))), ERR_TIMEOUT);
 		fiber_start(&g, "waits", wait_until_cancelled, &w);
-		CHECK(fiber_sleep(dur_ms(10), MONO_NEVER) == 0); /* it waits by now; if not, it fails at its wait */
+		CHECK(fiber_sleep(dur_ms(10), MONO_NEVER) ==
+		      0); /* it waits by now; if not, it fails at its wait */
 		fiber_group_cancel(&g);
 		CHECK(fiber_group_join(&g, SOON) == 0);
 		CHECK(w.is_done);
@@ -304,7 +305,11 @@ static void bulk_write(void *arg)
 	char *big = xmalloc(BULK);
 	for (size_t i = 0; i < BULK; i++)
 		big[i] = bulk_byte(i);
-	struct iovec iov[] = {{big, 1}, {NULL, 0}, {big + 1, BULK / 2}, {big + 1 + BULK / 2, BULK - 1 - BULK / 2}, {NULL, 0}};
+	struct iovec iov[] = {{big, 1},
+			      {NULL, 0},
+			      {big + 1, BULK / 2},
+			      {big + 1 + BULK / 2, BULK - 1 - BULK / 2},
+			      {NULL, 0}};
 	CHECK(stream_writev(p->st, iov, ARRAY_SIZE(iov), SOON) == 0);
 	stream_shutdown_write(p->st);
 	free(big);
@@ -550,11 +555,20 @@ static void test_idle(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_connect),     cmocka_unit_test(test_connect_fails), cmocka_unit_test(test_connect_timeout),
-		cmocka_unit_test(test_lines),       cmocka_unit_test(test_line_limit),    cmocka_unit_test(test_fill),
-		cmocka_unit_test(test_timeout_and_cancel), cmocka_unit_test(test_slow_reader), cmocka_unit_test(test_half_close),
-		cmocka_unit_test(test_reset),       cmocka_unit_test(test_has_input),     cmocka_unit_test(test_drain),
-		cmocka_unit_test(test_fairness),    cmocka_unit_test(test_idle),
+		cmocka_unit_test(test_connect),
+		cmocka_unit_test(test_connect_fails),
+		cmocka_unit_test(test_connect_timeout),
+		cmocka_unit_test(test_lines),
+		cmocka_unit_test(test_line_limit),
+		cmocka_unit_test(test_fill),
+		cmocka_unit_test(test_timeout_and_cancel),
+		cmocka_unit_test(test_slow_reader),
+		cmocka_unit_test(test_half_close),
+		cmocka_unit_test(test_reset),
+		cmocka_unit_test(test_has_input),
+		cmocka_unit_test(test_drain),
+		cmocka_unit_test(test_fairness),
+		cmocka_unit_test(test_idle),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

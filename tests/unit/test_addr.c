@@ -25,7 +25,10 @@ static void assert_error_has(const char *part)
 
 static void test_parse_and_print(void **state)
 {
-	static const struct { const char *in, *out; uint16_t port; } good[] = {
+	static const struct {
+		const char *in, *out;
+		uint16_t port;
+	} good[] = {
 		{"1.2.3.4:25", "1.2.3.4:25", 25},
 		{"0.0.0.0:0", "0.0.0.0:0", 0},
 		{"127.0.0.1:65535", "127.0.0.1:65535", 65535},
@@ -33,7 +36,8 @@ static void test_parse_and_print(void **state)
 		{"[::]:0", "[::]:0", 0},
 		{"[2001:DB8:0:0:0:0:0:1]:587", "[2001:db8::1]:587", 587},
 		{"[::ffff:10.1.2.3]:25", "10.1.2.3:25", 25},
-		{"[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535", "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535", 65535},
+		{"[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535",
+		 "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535", 65535},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
 		struct net_addr a;
@@ -47,9 +51,32 @@ static void test_parse_and_print(void **state)
 static void test_parse_refuses(void **state)
 {
 	static const char *const bad[] = {
-		"", ":", ":25", "1.2.3.4", "1.2.3.4:", "1.2.3.4:x", "1.2.3.4:65536", "1.2.3.4:-1", "1.2.3.4:+5", "1.2.3:25",
-		"1.2.3.4.5:25", "1.2.3.256:25", "01.2.3.4:25", "::1:25", "[::1]", "[::1:25", "::1]:25", "[]:25", "[1.2.3.4]:25",
-		"localhost:25", " 1.2.3.4:25", "1.2.3.4:25 ", "1.2.3.4:000025", "[[::1]]:25", "[::1]x:25", "[fe80::1%eth0]:25",
+		"",
+		":",
+		":25",
+		"1.2.3.4",
+		"1.2.3.4:",
+		"1.2.3.4:x",
+		"1.2.3.4:65536",
+		"1.2.3.4:-1",
+		"1.2.3.4:+5",
+		"1.2.3:25",
+		"1.2.3.4.5:25",
+		"1.2.3.256:25",
+		"01.2.3.4:25",
+		"::1:25",
+		"[::1]",
+		"[::1:25",
+		"::1]:25",
+		"[]:25",
+		"[1.2.3.4]:25",
+		"localhost:25",
+		" 1.2.3.4:25",
+		"1.2.3.4:25 ",
+		"1.2.3.4:000025",
+		"[[::1]]:25",
+		"[::1]x:25",
+		"[fe80::1%eth0]:25",
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		struct net_addr a;
@@ -82,7 +109,8 @@ static void test_parse_ip(void **state)
 
 static void test_compare(void **state)
 {
-	struct net_addr v4 = ip_of("10.0.0.1"), mapped = ip_of("::ffff:10.0.0.1"), v6 = ip_of("::1"), other = ip_of("10.0.0.2");
+	struct net_addr v4 = ip_of("10.0.0.1"), mapped = ip_of("::ffff:10.0.0.1"), v6 = ip_of("::1"),
+			other = ip_of("10.0.0.2");
 	assert_true(net_addr_eq_ip(&v4, &mapped));
 	assert_false(net_addr_eq_ip(&v4, &other));
 	assert_false(net_addr_eq_ip(&v4, &v6));
@@ -95,7 +123,9 @@ static void test_compare(void **state)
 
 static void test_cidr_membership(void **state)
 {
-	static const struct { const char *net, *in, *out; } cases[] = {
+	static const struct {
+		const char *net, *in, *out;
+	} cases[] = {
 		{"10.0.0.0/8", "10.255.255.255", "11.0.0.0"},
 		{"192.168.1.7", "192.168.1.7", "192.168.1.8"},
 		{"192.168.1.8/29", "192.168.1.15", "192.168.1.16"},
@@ -124,9 +154,16 @@ static void test_cidr_membership(void **state)
 
 static void test_cidr_text(void **state)
 {
-	static const struct { const char *in, *out; } cases[] = {
-		{"127.0.0.0/8", "127.0.0.0/8"}, {"1.2.3.4/32", "1.2.3.4"}, {"1.2.3.4", "1.2.3.4"}, {"::1/128", "::1"},
-		{"2001:DB8::/32", "2001:db8::/32"}, {"::ffff:1.2.3.0/120", "1.2.3.0/24"}, {"0.0.0.0/0", "0.0.0.0/0"},
+	static const struct {
+		const char *in, *out;
+	} cases[] = {
+		{"127.0.0.0/8", "127.0.0.0/8"},
+		{"1.2.3.4/32", "1.2.3.4"},
+		{"1.2.3.4", "1.2.3.4"},
+		{"::1/128", "::1"},
+		{"2001:DB8::/32", "2001:db8::/32"},
+		{"::ffff:1.2.3.0/120", "1.2.3.0/24"},
+		{"0.0.0.0/0", "0.0.0.0/0"},
 	};
 	struct cidr_set s = {0}, copy;
 	struct buf b = BUF_INIT;
@@ -146,8 +183,11 @@ static void test_cidr_text(void **state)
 
 static void test_cidr_refuses(void **state)
 {
-	static const struct { const char *in, *why; } cases[] = {
-		{"300.1.1.1", "300.1.1.1: 300.1.1.1 is not a valid CIDR: couldn't parse address in network: invalid IP address syntax"},
+	static const struct {
+		const char *in, *why;
+	} cases[] = {
+		{"300.1.1.1", "300.1.1.1: 300.1.1.1 is not a valid CIDR: couldn't parse address in network: "
+			      "invalid IP address syntax"},
 		{"", "is not a valid CIDR"},
 		{"10.0.0.0/33", "length 33 is longer than 32"},
 		{"::/129", "length 129 is longer than 128"},
@@ -172,8 +212,9 @@ static void test_cidr_refuses(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_parse_and_print), cmocka_unit_test(test_parse_refuses), cmocka_unit_test(test_parse_ip),
-		cmocka_unit_test(test_compare),         cmocka_unit_test(test_cidr_membership), cmocka_unit_test(test_cidr_text),
+		cmocka_unit_test(test_parse_and_print), cmocka_unit_test(test_parse_refuses),
+		cmocka_unit_test(test_parse_ip),	cmocka_unit_test(test_compare),
+		cmocka_unit_test(test_cidr_membership), cmocka_unit_test(test_cidr_text),
 		cmocka_unit_test(test_cidr_refuses),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -11,13 +11,23 @@
 
 static void test_normalize(void **state)
 {
-	static const struct { const char *in, *out; } good[] = {
-		{"example.com", "example.com"}, {"Example.COM.", "example.com"}, {"_dmarc.Example.com", "_dmarc.example.com"},
-		{"m\xc3\xbcnchen.de", "xn--mnchen-3ya.de"}, {"M\xc3\x9cNCHEN.DE", "xn--mnchen-3ya.de"},
-		{"stra\xc3\x9f" "e.de", "xn--strae-oqa.de"}, /* non-transitional */
-		{"_dmarc.b\xc3\xbc" "cher.example", "_dmarc.xn--bcher-kva.example"},
+	static const struct {
+		const char *in, *out;
+	} good[] = {
+		{"example.com", "example.com"},
+		{"Example.COM.", "example.com"},
+		{"_dmarc.Example.com", "_dmarc.example.com"},
+		{"m\xc3\xbcnchen.de", "xn--mnchen-3ya.de"},
+		{"M\xc3\x9cNCHEN.DE", "xn--mnchen-3ya.de"},
+		{"stra\xc3\x9f"
+		 "e.de",
+		 "xn--strae-oqa.de"}, /* non-transitional */
+		{"_dmarc.b\xc3\xbc"
+		 "cher.example",
+		 "_dmarc.xn--bcher-kva.example"},
 		{"\xe4\xbe\x8b\xe3\x80\x82jp", "xn--fsq.jp"}, /* an ideographic full stop is a dot */
-		{"0/26.2.0.192.in-addr.arpa", "0/26.2.0.192.in-addr.arpa"}, {"localhost", "localhost"},
+		{"0/26.2.0.192.in-addr.arpa", "0/26.2.0.192.in-addr.arpa"},
+		{"localhost", "localhost"},
 		{"xn--mnchen-3ya.de", "xn--mnchen-3ya.de"},
 	};
 	char out[DNS_NAME_BYTES];
@@ -32,8 +42,24 @@ static void test_normalize(void **state)
 	snprintf(name255, sizeof(name255), "%s.%s.%s.%s", label63, label63, label63, label63);
 	assert_int_equal(dns_name_normalize(str_of(name253), out), 0);
 	const char *const bad[] = {
-		"", ".", "..", "a..b", ".a", "a b", "a\tb", "a\nb", "a\\.b", "a\x7f" "b", "\xff\xfe.com", "\xc3\xbc..de", label64, name255,
-		"\xe2\x80\x8b.com", "a\xc2\xa0" "b.com",
+		"",
+		".",
+		"..",
+		"a..b",
+		".a",
+		"a b",
+		"a\tb",
+		"a\nb",
+		"a\\.b",
+		"a\x7f"
+		"b",
+		"\xff\xfe.com",
+		"\xc3\xbc..de",
+		label64,
+		name255,
+		"\xe2\x80\x8b.com",
+		"a\xc2\xa0"
+		"b.com",
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		if (dns_name_normalize(str_of(bad[i]), out) == 0)
@@ -47,7 +73,10 @@ static void test_normalize(void **state)
 
 static void test_wire(void **state)
 {
-	static const struct { str_t wire; const char *text; } good[] = {
+	static const struct {
+		str_t wire;
+		const char *text;
+	} good[] = {
 		{{"\0", 1}, ""},
 		{{"\003WWW\007example\003com\0", 17}, "www.example.com"},
 		{{"\003a.b\001c\0", 7}, "a\\046b.c"},
@@ -80,13 +109,21 @@ static void test_wire(void **state)
 
 static void test_site_names(void **state)
 {
-	static const struct { const char *hosts[8]; uint16_t port; const char *site; } cases[] = {
-		{{"gmail-smtp-in.l.google.com", "alt1.gmail-smtp-in.l.google.com", "alt2.gmail-smtp-in.l.google.com",
-		  "alt3.gmail-smtp-in.l.google.com", "alt4.gmail-smtp-in.l.google.com"},
-		 0, "(alt1|alt2|alt3|alt4)?.gmail-smtp-in.l.google.com"},
+	static const struct {
+		const char *hosts[8];
+		uint16_t port;
+		const char *site;
+	} cases[] = {
+		{{"gmail-smtp-in.l.google.com", "alt1.gmail-smtp-in.l.google.com",
+		  "alt2.gmail-smtp-in.l.google.com", "alt3.gmail-smtp-in.l.google.com",
+		  "alt4.gmail-smtp-in.l.google.com"},
+		 0,
+		 "(alt1|alt2|alt3|alt4)?.gmail-smtp-in.l.google.com"},
 		{{"mx.example.com"}, 0, "mx.example.com"},
 		{{"mx1.example.com", "mx2.example.com"}, 0, "(mx1|mx2).example.com"},
-		{{"mx2.example.com", "mx1.example.com"}, 0, "(mx2|mx1).example.com"}, /* in the order of preference */
+		{{"mx2.example.com", "mx1.example.com"},
+		 0,
+		 "(mx2|mx1).example.com"}, /* in the order of preference */
 		{{"example.com", "mx.example.com"}, 0, "mx?.example.com"},
 		{{"a.x.example", "b.x.example", "c.y.example"}, 0, "(a|b|c).(x|y).example"},
 		{{"mx.a.com", "mx.b.net"}, 0, "mx.(a|b).(com|net)"},
@@ -111,7 +148,9 @@ static void test_site_names(void **state)
 
 static void test_ptr_names(void **state)
 {
-	static const struct { const char *ip, *name; } cases[] = {
+	static const struct {
+		const char *ip, *name;
+	} cases[] = {
 		{"127.0.0.1", "1.0.0.127.in-addr.arpa"},
 		{"::ffff:192.0.2.1", "1.2.0.192.in-addr.arpa"},
 		{"::1", "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa"},
@@ -130,7 +169,9 @@ static void test_ptr_names(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_normalize), cmocka_unit_test(test_wire), cmocka_unit_test(test_site_names),
+		cmocka_unit_test(test_normalize),
+		cmocka_unit_test(test_wire),
+		cmocka_unit_test(test_site_names),
 		cmocka_unit_test(test_ptr_names),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,39 +10,37 @@
 
 #define SERVFAIL (-1)
 
-static const char example_zone[] =
-	"$ORIGIN example.com.\n"
-	"@       600  IN MX 2 two.example.com.\n"
-	"                MX 1 one.example.com.\n"
-	"one     30   A    192.0.2.1\n"
-	"        60   A    192.0.2.2\n"
-	"        A    192.0.2.2 ; again\n"
-	"two          AAAA 2001:db8::2\n"
-	"a.b.c        A    192.0.2.3\n"
-	"txt          TXT  \"v=spf1 \" \"-all\"\n"
-	"alias   5    CNAME chain\n"
-	"chain        CNAME one\n"
-	"away         CNAME host.other.test.\n"
-	"lost         CNAME nothing.example.net.\n"
-	"loop         CNAME loop2\n"
-	"loop2        CNAME loop\n"
-	"tobroken     CNAME broken\n"
-	"*.wild       A    192.0.2.9\n"
-	"*.wild       MX   5 one\n"
-	"x.wild       TXT  \"here\"\n"
-	"deep.sub.wild A   192.0.2.10\n"
-	"CAPS         A    192.0.2.4\n"
-	"*.cw         CNAME one\n";
+static const char example_zone[] = "$ORIGIN example.com.\n"
+				   "@       600  IN MX 2 two.example.com.\n"
+				   "                MX 1 one.example.com.\n"
+				   "one     30   A    192.0.2.1\n"
+				   "        60   A    192.0.2.2\n"
+				   "        A    192.0.2.2 ; again\n"
+				   "two          AAAA 2001:db8::2\n"
+				   "a.b.c        A    192.0.2.3\n"
+				   "txt          TXT  \"v=spf1 \" \"-all\"\n"
+				   "alias   5    CNAME chain\n"
+				   "chain        CNAME one\n"
+				   "away         CNAME host.other.test.\n"
+				   "lost         CNAME nothing.example.net.\n"
+				   "loop         CNAME loop2\n"
+				   "loop2        CNAME loop\n"
+				   "tobroken     CNAME broken\n"
+				   "*.wild       A    192.0.2.9\n"
+				   "*.wild       MX   5 one\n"
+				   "x.wild       TXT  \"here\"\n"
+				   "deep.sub.wild A   192.0.2.10\n"
+				   "CAPS         A    192.0.2.4\n"
+				   "*.cw         CNAME one\n";
 
 static const char other_zone[] = "$ORIGIN other.test.\nhost A 192.0.2.77\n";
-static const char signed_zone[] =
-	"$TTL 300\n"
-	"$ORIGIN test.\n"
-	"signed IN SOA ns.signed.test. root.signed.test. ( 1 2 3\n  4 5 )\n"
-	"       IN NS ns\n"
-	"$ORIGIN signed.test.\n"
-	"@      MX 0 .\n"
-	"out    CNAME one.example.com.\n";
+static const char signed_zone[] = "$TTL 300\n"
+				  "$ORIGIN test.\n"
+				  "signed IN SOA ns.signed.test. root.signed.test. ( 1 2 3\n  4 5 )\n"
+				  "       IN NS ns\n"
+				  "$ORIGIN signed.test.\n"
+				  "@      MX 0 .\n"
+				  "out    CNAME one.example.com.\n";
 
 static struct dns_zones *zones_of(const char *text)
 {
@@ -55,7 +53,8 @@ static struct dns_zones *zones_of(const char *text)
 
 static struct dns_zones *all_zones(void)
 {
-	const struct dns_test_zone z[] = {{STR_NULL}, {str_of(example_zone)}, {str_of(other_zone)}, {str_of(signed_zone), true}};
+	const struct dns_test_zone z[] = {
+		{STR_NULL}, {str_of(example_zone)}, {str_of(other_zone)}, {str_of(signed_zone), true}};
 	const str_t servfail[] = {STR("Broken.Example.com."), STR("gone.test")};
 	struct dns_zones *zs = dns_zones_parse(z, ARRAY_SIZE(z), servfail, ARRAY_SIZE(servfail));
 	if (zs == NULL)
@@ -65,17 +64,21 @@ static struct dns_zones *all_zones(void)
 
 static void test_statuses(void **state)
 {
-	static const struct { const char *name; int type, status; size_t n; } cases[] = {
+	static const struct {
+		const char *name;
+		int type, status;
+		size_t n;
+	} cases[] = {
 		{"example.com", DNS_MX, DNS_OK, 2},
 		{"example.com", DNS_A, DNS_NODATA, 0},
 		{"one.example.com", DNS_A, DNS_OK, 2},
 		{"one.example.com", DNS_AAAA, DNS_NODATA, 0},
 		{"two.example.com", DNS_AAAA, DNS_OK, 1},
 		{"three.example.com", DNS_A, DNS_NXDOMAIN, 0},
-		{"b.c.example.com", DNS_A, DNS_NODATA, 0},   /* empty non-terminals */
+		{"b.c.example.com", DNS_A, DNS_NODATA, 0}, /* empty non-terminals */
 		{"c.example.com", DNS_A, DNS_NODATA, 0},
 		{"x.c.example.com", DNS_A, DNS_NXDOMAIN, 0},
-		{"com", DNS_A, DNS_NXDOMAIN, 0},              /* above the apex */
+		{"com", DNS_A, DNS_NXDOMAIN, 0}, /* above the apex */
 		{"example.org", DNS_MX, DNS_NXDOMAIN, 0},
 		{"notexample.com", DNS_MX, DNS_NXDOMAIN, 0},
 		{"caps.example.com", DNS_A, DNS_OK, 1},
@@ -93,7 +96,8 @@ static void test_statuses(void **state)
 		{"any.wild.example.com", DNS_MX, DNS_OK, 1},
 		{"any.wild.example.com", DNS_TXT, DNS_NODATA, 0},
 		{"more.any.wild.example.com", DNS_A, DNS_OK, 1},
-		{"x.wild.example.com", DNS_A, DNS_NODATA, 0}, /* exists: no wildcard (RFC 4592 section 2.2.1) */
+		{"x.wild.example.com", DNS_A, DNS_NODATA,
+		 0}, /* exists: no wildcard (RFC 4592 section 2.2.1) */
 		{"y.x.wild.example.com", DNS_A, DNS_NXDOMAIN, 0},
 		{"sub.wild.example.com", DNS_A, DNS_NODATA, 0},
 		{"other.sub.wild.example.com", DNS_A, DNS_NXDOMAIN, 0},
@@ -110,8 +114,8 @@ static void test_statuses(void **state)
 			assert_true(err_is(ERR_DNS));
 		err_clear();
 		if (status != cases[i].status || (a != NULL && a->n != cases[i].n))
-			fail_msg("%s %s: status %d with %zu records", cases[i].name, dns_type_name((uint16_t)cases[i].type), status,
-			         a != NULL ? a->n : 0);
+			fail_msg("%s %s: status %d with %zu records", cases[i].name,
+				 dns_type_name((uint16_t)cases[i].type), status, a != NULL ? a->n : 0);
 		dns_answer_unref(a);
 	}
 	dns_zones_free(zs);
@@ -142,8 +146,14 @@ static void test_rdata_and_ttl(void **state)
 
 static void test_secure(void **state)
 {
-	static const struct { const char *name; int type; bool is_secure; } cases[] = {
-		{"signed.test", DNS_MX, true}, {"no.signed.test", DNS_MX, true}, {"one.example.com", DNS_A, false},
+	static const struct {
+		const char *name;
+		int type;
+		bool is_secure;
+	} cases[] = {
+		{"signed.test", DNS_MX, true},
+		{"no.signed.test", DNS_MX, true},
+		{"one.example.com", DNS_A, false},
 		{"out.signed.test", DNS_A, false}, /* the chain leaves the signed zone */
 		{"nowhere.net", DNS_A, false},
 	};
@@ -161,10 +171,13 @@ static void test_secure(void **state)
 static void test_several_origins(void **state)
 {
 	struct dns_zones *zs = zones_of("$ORIGIN a.example.\n@ A 1.1.1.1\n$ORIGIN b.example.\nx.y A 1.1.1.2\n"
-	                                "absolute.example. A 1.1.1.3\n");
-	static const struct { const char *name; int status; } cases[] = {
-		{"a.example", DNS_OK}, {"x.y.b.example", DNS_OK}, {"y.b.example", DNS_NODATA}, {"b.example", DNS_NODATA},
-		{"example", DNS_NXDOMAIN}, {"absolute.example", DNS_OK},
+					"absolute.example. A 1.1.1.3\n");
+	static const struct {
+		const char *name;
+		int status;
+	} cases[] = {
+		{"a.example", DNS_OK},	   {"x.y.b.example", DNS_OK}, {"y.b.example", DNS_NODATA},
+		{"b.example", DNS_NODATA}, {"example", DNS_NXDOMAIN}, {"absolute.example", DNS_OK},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		const struct dns_answer *a = dns_zones_ask(zs, cases[i].name, DNS_A);
@@ -177,10 +190,14 @@ static void test_several_origins(void **state)
 
 static void test_syntax_errors(void **state)
 {
-	static const struct { const char *text; const char *where; } cases[] = {
+	static const struct {
+		const char *text;
+		const char *where;
+	} cases[] = {
 		{"$ORIGIN example.com.\n@ MX ten mail\n", "zone 2, line 2: "},
 		{"$ORIGIN example.com.\n@ A 1.2.3\n", "zone 2, line 2: "},
-		{"$ORIGIN example.com.\n\n; nothing\n@ A 1.2.3.4\n@ NOSUCHTYPE foo\n@ A 1.2.3.5\n", "zone 2, line 5: "},
+		{"$ORIGIN example.com.\n\n; nothing\n@ A 1.2.3.4\n@ NOSUCHTYPE foo\n@ A 1.2.3.5\n",
+		 "zone 2, line 5: "},
 		{"$ORIGIN example.com.\n@ CH A 1.2.3.4\n", "zone 2, line 2: "},
 		{"$ORIGIN example.com.\n$INCLUDE other.zone\n", "zone 2, line 2: "},
 		{"$ORIGIN example.com.\n@ A 1.2.3.4\n@ MX\n", "zone 2, line 3: "},
@@ -191,7 +208,8 @@ static void test_syntax_errors(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		const struct dns_test_zone z[] = {{str_of(other_zone)}, {str_of(cases[i].text)}};
 		struct dns_zones *zs = dns_zones_parse(z, 2, NULL, 0);
-		if (zs != NULL || !err_is(ERR_INVALID) || strncmp(err_text(), cases[i].where, strlen(cases[i].where)) != 0)
+		if (zs != NULL || !err_is(ERR_INVALID) ||
+		    strncmp(err_text(), cases[i].where, strlen(cases[i].where)) != 0)
 			fail_msg("case %zu: %s: %s", i, zs != NULL ? "accepted" : "refused", err_text());
 		err_clear();
 	}
@@ -218,8 +236,9 @@ static void test_no_final_newline(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_statuses),        cmocka_unit_test(test_rdata_and_ttl), cmocka_unit_test(test_secure),
-		cmocka_unit_test(test_several_origins), cmocka_unit_test(test_syntax_errors), cmocka_unit_test(test_no_final_newline),
+		cmocka_unit_test(test_statuses),      cmocka_unit_test(test_rdata_and_ttl),
+		cmocka_unit_test(test_secure),	      cmocka_unit_test(test_several_origins),
+		cmocka_unit_test(test_syntax_errors), cmocka_unit_test(test_no_final_newline),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
