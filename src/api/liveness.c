@@ -1,4 +1,5 @@
-/* liveness.c - GET /api/check-liveness/v1: can this service take mail? For load balancers, so anybody may ask. */
+/* liveness.c - GET /api/check-liveness/v1: can this service take mail? For load balancers, so anybody may
+ * ask. */
 #include "api/api.h"
 
 #include "api/api_impl.h"

@@ -1,4 +1,5 @@
-/* metrics.c - GET /metrics and /metrics.json: every metric of the process, or those whose name starts with `prefix`. */
+/* metrics.c - GET /metrics and /metrics.json: every metric of the process, or those whose name starts with
+ * `prefix`. */
 #include "api/api_impl.h"
 
 #include "base/metric.h"
@@ -21,7 +22,8 @@ static const struct http_route api_metrics_routes[] = {
 		.method = "GET",
 		.path = "/metrics",
 		.handler = api_metrics_text,
-		.summary = "The metrics in the Prometheus text format; ?prefix= selects by the start of the name.",
+		.summary = "The metrics in the Prometheus text format; ?prefix= selects by the start of the "
+			   "name.",
 		.is_immediate = true,
 	},
 	{

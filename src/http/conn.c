@@ -1,17 +1,18 @@
-/* conn.c - the dialogue of one HTTP/1 connection, in its own fiber: read a header, decide, read the body, run the handler, answer.
+/* conn.c - the dialogue of one HTTP/1 connection, in its own fiber: read a header, decide, read the body, run
+ * the handler, answer.
  *
- * Answers go to `out` first and are written when the connection is about to wait for anything, so the answers of
- * pipelined requests leave in one write; only a handler that may take long gets the ones before it flushed first. A
- * big body is written from where it is, after `out`, in the same system call.
+ * Answers go to `out` first and are written when the connection is about to wait for anything, so the answers
+ * of pipelined requests leave in one write; only a handler that may take long gets the ones before it flushed
+ * first. A big body is written from where it is, after `out`, in the same system call.
  *
- * Every byte of a request is consumed before the next one is looked at, or else the connection closes: after a refusal the
- * rest of a small body is read and dropped, a big one is not waited for. Closing then lingers (RFC 9112 section 9.6): our side
- * is shut down and what still comes is dropped for a while, since unread input would turn the close into a reset that can
- * take the answer away from the client.
+ * Every byte of a request is consumed before the next one is looked at, or else the connection closes: after
+ * a refusal the rest of a small body is read and dropped, a big one is not waited for. Closing then lingers
+ * (RFC 9112 section 9.6): our side is shut down and what still comes is dropped for a while, since unread
+ * input would turn the close into a reset that can take the answer away from the client.
  *
- * Memory: arena, answer and body buffers are kept from request to request; a connection that has been idle for
- * HTTP_IDLE_TRIM holds nothing but its fiber and the stream. A body buffer grows with what has arrived, whatever
- * Content-Length promises. */
+ * Memory: arena, answer and body buffers are kept from request to request; a connection that has been idle
+ * for HTTP_IDLE_TRIM holds nothing but its fiber and the stream. A body buffer grows with what has arrived,
+ * whatever Content-Length promises. */
 #include "http/http_impl.h"
 
 #include "base/alloc.h"
@@ -26,25 +27,25 @@
 #define HTTP_LINGER_STOPPING dur_ms(500)
 
 enum {
-	HTTP_FILL_BYTES = 65536,       /* of input looked at in one piece; above any header we take */
-	HTTP_OUT_BYTES = 65536,        /* of answers held back */
-	HTTP_COPY_BYTES = 16384,       /* a body up to here is copied behind its header */
-	HTTP_BODY_STEP_BYTES = 65536,  /* first size of a body buffer */
-	HTTP_KEEP_BYTES = 65536,       /* a buffer up to here is kept for the next request */
-	HTTP_DISCARD_BYTES = 65536,    /* of a refused body that are read to keep the connection */
-	HTTP_TURN_REQUESTS = 16,       /* served without a wait before other fibers get a turn */
+	HTTP_FILL_BYTES = 65536,      /* of input looked at in one piece; above any header we take */
+	HTTP_OUT_BYTES = 65536,	      /* of answers held back */
+	HTTP_COPY_BYTES = 16384,      /* a body up to here is copied behind its header */
+	HTTP_BODY_STEP_BYTES = 65536, /* first size of a body buffer */
+	HTTP_KEEP_BYTES = 65536,      /* a buffer up to here is kept for the next request */
+	HTTP_DISCARD_BYTES = 65536,   /* of a refused body that are read to keep the connection */
+	HTTP_TURN_REQUESTS = 16,      /* served without a wait before other fibers get a turn */
 };
 
 struct http_conn {
 	struct stream *st;
 	struct http_listener *l;
-	struct list link;          /* l->conns[this worker] */
+	struct list link; /* l->conns[this worker] */
 	struct fiber *fiber;
-	bool is_idle;              /* waits for the first byte of a request, or for the end of input: may be cancelled */
-	bool is_lingering;         /* the client may still be sending */
+	bool is_idle;	   /* waits for a request or for the end of input: may be cancelled */
+	bool is_lingering; /* the client may still be sending */
 	unsigned n_turn;
 
-	struct arena arena;        /* of the request */
+	struct arena arena; /* of the request */
 	struct buf out;
 	struct buf body;
 	struct http_request r;
@@ -74,7 +75,8 @@ static int conn_flush(struct http_conn *c)
 {
 	if (c->out.n == 0)
 		return CONN_OK;
-	int rc = stream_write(c->st, c->out.p, c->out.n, conn_deadline(mono_now(), c->l->p.write_timeout, c->out.n));
+	mono_t deadline = conn_deadline(mono_now(), c->l->p.write_timeout, c->out.n);
+	int rc = stream_write(c->st, c->out.p, c->out.n, deadline);
 	buf_clear(&c->out);
 	return rc == 0 ? CONN_OK : conn_write_failed(c);
 }
@@ -158,7 +160,8 @@ static int conn_read_head(struct http_conn *c)
 		if (conn_flush(c) != CONN_OK)
 			return CONN_END;
 		c->n_turn = 0;
-		if (stream_buffered(c->st).n > scan.start) { /* a blank line between requests is not a begun one */
+		/* A blank line between requests is not a begun one. */
+		if (stream_buffered(c->st).n > scan.start) {
 			if (deadline.ns == MONO_NEVER.ns)
 				deadline = mono_after(c->l->p.header_timeout);
 			if (conn_wait_header(c, deadline) != CONN_OK)
@@ -169,7 +172,8 @@ static int conn_read_head(struct http_conn *c)
 	}
 	if (rc != H1_DONE)
 		return conn_refuse(c, rc, why);
-	str_t head = arena_str(&c->arena, str_mk(stream_buffered(c->st).p + scan.start, scan.pos - scan.start));
+	str_t head = str_skip(str_head(stream_buffered(c->st), scan.pos), scan.start);
+	head = arena_str(&c->arena, head);
 	stream_consume(c->st, scan.pos);
 	rc = h1_parse_head(head, scan.n_lines, &c->arena, &c->r, &c->f, &why);
 	return rc == H1_DONE ? CONN_OK : conn_refuse(c, rc, why);
@@ -210,9 +214,9 @@ static int conn_read_sized_body(struct http_conn *c, const char **why)
 			size_t n_step = c->body.n < HTTP_BODY_STEP_BYTES ? HTTP_BODY_STEP_BYTES : c->body.n;
 			buf_reserve(&c->body, n_step < n_left ? n_step : n_left);
 		}
-		size_t n_room = c->body.cap - 1 - c->body.n;
+		size_t n_room = c->body.cap - 1 - c->body.n, n_want = n_room < n_left ? n_room : n_left;
 		mono_t deadline = conn_deadline(begun, c->l->p.body_timeout, c->body.n);
-		ssize_t rc = stream_read(c->st, c->body.p + c->body.n, n_room < n_left ? n_room : n_left, deadline);
+		ssize_t rc = stream_read(c->st, c->body.p + c->body.n, n_want, deadline);
 		if (rc <= 0)
 			return conn_body_failed(c, (int)rc, why);
 		c->body.n += (size_t)rc;
@@ -285,8 +289,8 @@ static int conn_discard_body(struct http_conn *c)
 /* The answer to a request that http_admit did not let pass is in c->a. */
 static int conn_answer_refused(struct http_conn *c)
 {
-	bool is_known_small = !c->f.is_chunked && !c->f.is_expecting && c->f.content_length <= HTTP_DISCARD_BYTES;
-	bool is_keeping = c->f.is_keep_alive && is_known_small && !http_listener_is_stopping(c->l);
+	bool is_small = !c->f.is_chunked && !c->f.is_expecting && c->f.content_length <= HTTP_DISCARD_BYTES;
+	bool is_keeping = c->f.is_keep_alive && is_small && !http_listener_is_stopping(c->l);
 	c->is_lingering = !is_keeping;
 	if (conn_answer(c, is_keeping) != CONN_OK)
 		return CONN_END;
@@ -339,8 +343,8 @@ static void conn_linger(struct http_conn *c)
 {
 	stream_shutdown_write(c->st);
 	c->is_idle = true;
-	stream_drain(c->st, SIZE_MAX,
-	             mono_after(http_listener_is_stopping(c->l) ? HTTP_LINGER_STOPPING : HTTP_LINGER_TIMEOUT));
+	dur_t patience = http_listener_is_stopping(c->l) ? HTTP_LINGER_STOPPING : HTTP_LINGER_TIMEOUT;
+	stream_drain(c->st, SIZE_MAX, mono_after(patience));
 }
 
 void http_conn_main(struct stream *st, void *arg)
@@ -363,7 +367,7 @@ void http_conn_main(struct stream *st, void *arg)
 
 void http_conns_cancel_idle(struct list *conns)
 {
-	list_for_each(it, conns) {
+	list_for_each (it, conns) {
 		struct http_conn *c = list_entry(it, struct http_conn, link);
 		if (c->is_idle)
 			fiber_cancel(c->fiber);

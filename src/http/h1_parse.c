@@ -1,32 +1,47 @@
 /* h1_parse.c - HTTP/1 requests from bytes, without I/O.
  *
- * A header is read twice, by two parsers that must agree. h1_scan_head looks at each byte as it arrives, finds the lines,
- * and refuses everything that two implementations may read differently (RFC 9112 sections 2.2, 5, 11.2): bare CR or LF,
- * folded lines, blanks around a field name, NUL and other control bytes. h1_parse_head then has llhttp parse the whole
- * block and keeps what it found as slices of it; if llhttp counts other fields than the scan has seen lines, the request is
- * refused. llhttp alone is more lenient than we may be: among others it takes a bare CR as a line end, blanks before
- * the colon, and any version.
+ * A header is read twice, by two parsers that must agree. h1_scan_head looks at each byte as it arrives,
+ * finds the lines, and refuses everything that two implementations may read differently (RFC 9112
+ * sections 2.2, 5, 11.2): bare CR or LF, folded lines, blanks around a field name, NUL and other control
+ * bytes. h1_parse_head then has llhttp parse the whole block and keeps what it found as slices of it; if
+ * llhttp counts other fields than the scan has seen lines, the request is refused. llhttp alone is more
+ * lenient than we may be: among others it takes a bare CR as a line end, blanks before the colon, and any
+ * version.
  *
- * A chunked body is decoded here, not by llhttp: the size line, the ends of lines and the trailers are checked to the byte,
- * and what a client may spend on extensions and trailers is bounded. tests/fuzz/fuzz_http1.c holds that whatever this
- * decoder takes, llhttp takes too, with the same bytes as result. */
+ * A chunked body is decoded here, not by llhttp: the size line, the ends of lines and the trailers are
+ * checked to the byte, and what a client may spend on extensions and trailers is bounded.
+ * tests/fuzz/fuzz_http1.c holds that whatever this decoder takes, llhttp takes too, with the same bytes as
+ * result. */
 #include "http/http_impl.h"
 
 #include <llhttp.h>
 
 enum {
-	CH_TOKEN = 1,   /* RFC 9110 section 5.6.2 */
-	CH_CTL = 2,     /* never inside a header line; HTAB is not among them */
+	CH_TOKEN = 1,	/* RFC 9110 section 5.6.2 */
+	CH_CTL = 2,	/* never inside a header line; HTAB is not among them */
 	CH_VISIBLE = 4, /* 0x21-0x7e: what a request target is made of */
 };
 
 static const uint8_t h1_class[256] = {
-	[0 ... 8] = CH_CTL, [10 ... 31] = CH_CTL, [127] = CH_CTL,
-	['!'] = CH_TOKEN | CH_VISIBLE, ['"'] = CH_VISIBLE, ['#' ... '\''] = CH_TOKEN | CH_VISIBLE,
-	['(' ... ')'] = CH_VISIBLE, ['*' ... '+'] = CH_TOKEN | CH_VISIBLE, [','] = CH_VISIBLE,
-	['-' ... '.'] = CH_TOKEN | CH_VISIBLE, ['/'] = CH_VISIBLE, ['0' ... '9'] = CH_TOKEN | CH_VISIBLE,
-	[':' ... '@'] = CH_VISIBLE, ['A' ... 'Z'] = CH_TOKEN | CH_VISIBLE, ['[' ... ']'] = CH_VISIBLE,
-	['^' ... 'z'] = CH_TOKEN | CH_VISIBLE, ['{'] = CH_VISIBLE, ['|'] = CH_TOKEN | CH_VISIBLE, ['}'] = CH_VISIBLE,
+	[0 ... 8] = CH_CTL,
+	[10 ... 31] = CH_CTL,
+	[127] = CH_CTL,
+	['!'] = CH_TOKEN | CH_VISIBLE,
+	['"'] = CH_VISIBLE,
+	['#' ... '\''] = CH_TOKEN | CH_VISIBLE,
+	['(' ... ')'] = CH_VISIBLE,
+	['*' ... '+'] = CH_TOKEN | CH_VISIBLE,
+	[','] = CH_VISIBLE,
+	['-' ... '.'] = CH_TOKEN | CH_VISIBLE,
+	['/'] = CH_VISIBLE,
+	['0' ... '9'] = CH_TOKEN | CH_VISIBLE,
+	[':' ... '@'] = CH_VISIBLE,
+	['A' ... 'Z'] = CH_TOKEN | CH_VISIBLE,
+	['[' ... ']'] = CH_VISIBLE,
+	['^' ... 'z'] = CH_TOKEN | CH_VISIBLE,
+	['{'] = CH_VISIBLE,
+	['|'] = CH_TOKEN | CH_VISIBLE,
+	['}'] = CH_VISIBLE,
 	['~'] = CH_TOKEN | CH_VISIBLE,
 };
 
@@ -123,8 +138,8 @@ int h1_scan_head(struct h1_scan *s, str_t in, const char **why)
 
 static int h1_parse_version(str_t v, int *minor, const char **why)
 {
-	if (v.n != 8 || memcmp(v.p, "HTTP/", 5) != 0 || v.p[5] < '0' || v.p[5] > '9' || v.p[6] != '.' || v.p[7] < '0' ||
-	    v.p[7] > '9')
+	if (v.n != 8 || memcmp(v.p, "HTTP/", 5) != 0 || v.p[5] < '0' || v.p[5] > '9' || v.p[6] != '.' ||
+	    v.p[7] < '0' || v.p[7] > '9')
 		return h1_refuse(why, 400, "malformed HTTP version");
 	if (v.p[5] != '1' || v.p[7] > '1')
 		return h1_refuse(why, 505, "this service speaks HTTP/1.0 and HTTP/1.1");
@@ -191,7 +206,8 @@ static const llhttp_settings_t h1_settings = {
 	.on_headers_complete = h1_on_headers_complete,
 };
 
-static int h1_parse_fields(str_t head, unsigned n_lines, struct arena *arena, struct http_request *r, const char **why)
+static int h1_parse_fields(str_t head, unsigned n_lines, struct arena *arena, struct http_request *r,
+			   const char **why)
 {
 	struct h1_fields f = {.max = n_lines - 1};
 	f.at = arena_alloc(arena, (f.max != 0 ? f.max : 1) * sizeof(*f.at));
@@ -305,8 +321,8 @@ static int h1_parse_framing(const struct http_request *r, struct http_framing *f
 	return H1_DONE;
 }
 
-int h1_parse_head(str_t head, unsigned n_lines, struct arena *arena, struct http_request *r, struct http_framing *f,
-                  const char **why)
+int h1_parse_head(str_t head, unsigned n_lines, struct arena *arena, struct http_request *r,
+		  struct http_framing *f, const char **why)
 {
 	*f = (struct http_framing){0};
 	ptrdiff_t eol = str_chr(head, '\r', 0);
@@ -325,13 +341,13 @@ int h1_parse_head(str_t head, unsigned n_lines, struct arena *arena, struct http
 /* --- chunked bodies --- */
 
 enum {
-	CK_SIZE = 0,   /* hex digits */
-	CK_EXT,        /* the rest of the size line: extensions, which nobody reads */
+	CK_SIZE = 0, /* hex digits */
+	CK_EXT,	     /* the rest of the size line: extensions, which nobody reads */
 	CK_SIZE_LF,
 	CK_DATA,
 	CK_DATA_CR,
 	CK_DATA_LF,
-	CK_TRAILER,    /* a trailer line, or the empty line that ends the body */
+	CK_TRAILER, /* a trailer line, or the empty line that ends the body */
 	CK_TRAILER_LF,
 	CK_END_LF,
 	CK_DONE,
@@ -372,8 +388,8 @@ static int h1_chunk_trailer(struct h1_chunks *d, char c, const char **why)
 		d->state = d->line_pos == 0 ? CK_END_LF : CK_TRAILER_LF;
 		return H1_MORE;
 	}
-	bool is_good = d->has_colon ? !h1_is(c, CH_CTL) : h1_is(c, CH_TOKEN) || (c == ':' && d->line_pos != 0);
-	if (!is_good)
+	bool is_name_end = c == ':' && d->line_pos != 0;
+	if (d->has_colon ? h1_is(c, CH_CTL) : !h1_is(c, CH_TOKEN) && !is_name_end)
 		return h1_refuse(why, 400, "malformed trailer");
 	d->has_colon |= c == ':';
 	d->line_pos++;
@@ -431,7 +447,8 @@ static int h1_chunk_byte(struct h1_chunks *d, char c, const char **why)
 	}
 }
 
-int h1_chunks_decode(struct h1_chunks *d, str_t in, size_t *n_used, struct buf *out, uint64_t limit, const char **why)
+int h1_chunks_decode(struct h1_chunks *d, str_t in, size_t *n_used, struct buf *out, uint64_t limit,
+		     const char **why)
 {
 	size_t i = 0;
 	int rc = H1_MORE;

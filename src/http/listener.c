@@ -1,11 +1,12 @@
 /* listener.c - an HTTP listener: its parameters, and its end in good order.
  *
- * Sockets, accepting and the placing of connections are src/net's. What is added here is the knowledge of which
- * connections are idle: each worker has a list of the connections it runs, touched by nobody else. http_listener_stop raises
- * a flag, which every connection looks at before it waits for a request and when it writes an answer, and sends each worker a
- * mail that cancels the connections that wait already. Nothing is lost by that: they have no request.
+ * Sockets, accepting and the placing of connections are src/net's. What is added here is the knowledge of
+ * which connections are idle: each worker has a list of the connections it runs, touched by nobody else.
+ * http_listener_stop raises a flag, which every connection looks at before it waits for a request and when it
+ * writes an answer, and sends each worker a mail that cancels the connections that wait already. Nothing is
+ * lost by that: they have no request.
  *
- * The mails point at the listener, so http_listener_close frees it only after the last of them has been read. */
+ * The mails point at the listener, so http_listener_close frees it only after the last of them was read. */
 #include "http/http_impl.h"
 
 #include "base/alloc.h"
@@ -61,7 +62,8 @@ struct http_listener *http_listener_open(const struct http_listener_params *p)
 		return NULL;
 	}
 	l->p = *p;
-	l->p.hostname = p->hostname != NULL && p->hostname[0] != 0 ? xstrdup(p->hostname) : http_machine_hostname();
+	bool is_named = p->hostname != NULL && p->hostname[0] != 0;
+	l->p.hostname = is_named ? xstrdup(p->hostname) : http_machine_hostname();
 	l->p.trusted_hosts = (struct cidr_set){0};
 	cidr_set_copy(&l->p.trusted_hosts, &p->trusted_hosts);
 	http_listener_set_defaults(&l->p);
@@ -113,11 +115,11 @@ void http_listener_close(struct http_listener *l, mono_t deadline)
 		return;
 	http_listener_stop(l);
 	bool is_gone = listener_join(l->listener, false, deadline) == 0;
-	fiber_shield_begin(); /* from here on every wait is short, and what waits here must not be left behind */
+	fiber_shield_begin(); /* from here on every wait is short, and l must not be left behind */
 	if (!is_gone) {
 		err_clear();
-		log_warn("kumod", "http listener on %s: cancelling %zu connections", net_addr_fmt(http_listener_addr(l), text),
-		         listener_n_connections(l->listener));
+		log_warn("kumod", "http listener on %s: cancelling %zu connections",
+			 net_addr_fmt(http_listener_addr(l), text), listener_n_connections(l->listener));
 		is_gone = listener_join(l->listener, true, mono_after(HTTP_CANCEL_TIMEOUT)) == 0;
 	}
 	if (event_wait(l->swept, mono_after(HTTP_CANCEL_TIMEOUT)) != 0)
@@ -128,6 +130,7 @@ void http_listener_close(struct http_listener *l, mono_t deadline)
 		return;
 	}
 	/* Whoever is left points at l: it stays. */
-	log_error("kumod", "http listener on %s did not end: %s", net_addr_fmt(http_listener_addr(l), text), err_text());
+	log_error("kumod", "http listener on %s did not end: %s", net_addr_fmt(http_listener_addr(l), text),
+		  err_text());
 	err_clear();
 }

@@ -1,5 +1,6 @@
-/* query.c - the request target (RFC 9112 section 3.2) and the parameters in it. Percent escapes are checked when the request is
- * parsed, so that later look-ups cannot fail: a target with a broken escape or an escaped NUL is 400. */
+/* query.c - the request target (RFC 9112 section 3.2) and the parameters in it. Percent escapes are checked
+ * when the request is parsed, so that later look-ups cannot fail: a target with a broken escape or an escaped
+ * NUL is 400. */
 #include "http/http_impl.h"
 
 static int http_hex(char c)

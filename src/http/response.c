@@ -1,4 +1,5 @@
-/* response.c - building an answer and writing its header. Field names are in lower case, as they are in HTTP/2. */
+/* response.c - building an answer and writing its header. Field names are in lower case, as they are in
+ * HTTP/2. */
 #include "http/http_impl.h"
 
 #include "base/alloc.h"
@@ -59,41 +60,49 @@ void http_response_reset(struct http_response *a)
 	*a = (struct http_response){.status = 200, .body = a->body};
 }
 
+static const struct {
+	int status;
+	const char *text;
+} http_reasons[] = {
+	{200, "OK"},
+	{201, "Created"},
+	{202, "Accepted"},
+	{204, "No Content"},
+	{301, "Moved Permanently"},
+	{302, "Found"},
+	{304, "Not Modified"},
+	{307, "Temporary Redirect"},
+	{308, "Permanent Redirect"},
+	{400, "Bad Request"},
+	{401, "Unauthorized"},
+	{403, "Forbidden"},
+	{404, "Not Found"},
+	{405, "Method Not Allowed"},
+	{406, "Not Acceptable"},
+	{408, "Request Timeout"},
+	{409, "Conflict"},
+	{411, "Length Required"},
+	{413, "Content Too Large"},
+	{414, "URI Too Long"},
+	{415, "Unsupported Media Type"},
+	{417, "Expectation Failed"},
+	{422, "Unprocessable Content"},
+	{429, "Too Many Requests"},
+	{431, "Request Header Fields Too Large"},
+	{500, "Internal Server Error"},
+	{501, "Not Implemented"},
+	{503, "Service Unavailable"},
+	{504, "Gateway Timeout"},
+	{505, "HTTP Version Not Supported"},
+};
+
 static const char *http_reason(int status)
 {
-	switch (status) {
-	case 200: return "OK";
-	case 201: return "Created";
-	case 202: return "Accepted";
-	case 204: return "No Content";
-	case 301: return "Moved Permanently";
-	case 302: return "Found";
-	case 304: return "Not Modified";
-	case 307: return "Temporary Redirect";
-	case 308: return "Permanent Redirect";
-	case 400: return "Bad Request";
-	case 401: return "Unauthorized";
-	case 403: return "Forbidden";
-	case 404: return "Not Found";
-	case 405: return "Method Not Allowed";
-	case 406: return "Not Acceptable";
-	case 408: return "Request Timeout";
-	case 409: return "Conflict";
-	case 411: return "Length Required";
-	case 413: return "Content Too Large";
-	case 414: return "URI Too Long";
-	case 415: return "Unsupported Media Type";
-	case 417: return "Expectation Failed";
-	case 422: return "Unprocessable Content";
-	case 429: return "Too Many Requests";
-	case 431: return "Request Header Fields Too Large";
-	case 500: return "Internal Server Error";
-	case 501: return "Not Implemented";
-	case 503: return "Service Unavailable";
-	case 504: return "Gateway Timeout";
-	case 505: return "HTTP Version Not Supported";
-	default: return "Other"; /* a client goes by the number (RFC 9112 section 4) */
+	for (size_t i = 0; i < ARRAY_SIZE(http_reasons); i++) {
+		if (http_reasons[i].status == status)
+			return http_reasons[i].text;
 	}
+	return "Other"; /* a client goes by the number (RFC 9112 section 4) */
 }
 
 /* RFC 9110 section 5.6.7, for the current second. */
@@ -106,7 +115,7 @@ static void http_write_date(struct buf *out)
 	} last;
 	static const char days[7][4] = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
 	static const char months[12][4] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
-	                                   "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
+					   "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
 	int64_t now = wall_unix_s(wall_now());
 	if (now != last.unix_s || last.n == 0) {
 		time_t t = (time_t)now;
@@ -114,7 +123,7 @@ static void http_write_date(struct buf *out)
 		gmtime_r(&t, &tm);
 		struct buf b = BUF_INIT;
 		buf_printf(&b, "date: %s, %02d %s %d %02d:%02d:%02d GMT\r\n", days[tm.tm_wday], tm.tm_mday,
-		           months[tm.tm_mon], tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec);
+			   months[tm.tm_mon], tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec);
 		last.n = b.n < sizeof(last.text) ? b.n : 0;
 		memcpy(last.text, b.p, last.n);
 		last.unix_s = now;
@@ -131,7 +140,8 @@ static void http_write_field(struct buf *out, str_t name, str_t value)
 	buf_add(out, "\r\n", 2);
 }
 
-void http_response_write_head(const struct http_response *a, bool is_keeping, int version_minor, struct buf *out)
+void http_response_write_head(const struct http_response *a, bool is_keeping, int version_minor,
+			      struct buf *out)
 {
 	buf_reserve(out, 256);
 	if (a->status == 200) {

@@ -1,11 +1,12 @@
 /* router.c - the table of routes, and whether a request may go to one.
  *
- * The table is filled while the process starts and only read after the first listener has started, so it needs no lock. Each path
- * is one entry with its methods; HEAD is served by GET.
+ * The table is filled while the process starts and only read after the first listener has started, so it
+ * needs no lock. Each path is one entry with its methods; HEAD is served by GET.
  *
- * http_admit decides from the header alone, before anything of the body is read, so that what is refused costs nothing. Its
- * order: unknown path (404), credentials and trust (401), method (405), length (411, 413), type (415), expectation (417), the
- * route's own gate (503). Which protocol carried the request does not matter here. */
+ * http_admit decides from the header alone, before anything of the body is read, so that what is refused
+ * costs nothing. Its order: unknown path (404), credentials and trust (401), method (405), length (411, 413),
+ * type (415), expectation (417), the route's own gate (503). Which protocol carried the request does not
+ * matter here. */
 #include "http/http_impl.h"
 
 #include "base/alloc.h"
@@ -73,7 +74,8 @@ const struct http_route *http_route_at(size_t i)
 
 /* --- admission --- */
 
-/* No logins are configured: who sends credentials must not believe that they count, and the others need a trusted address. */
+/* No logins are configured: who sends credentials must not believe that they count, and the others need a
+ * trusted address. */
 static bool http_authorize(struct http_request *r, const struct http_route *route, struct http_response *a)
 {
 	bool has_credentials = http_request_header(r, STR("authorization")).p != NULL;
@@ -83,9 +85,11 @@ static bool http_authorize(struct http_request *r, const struct http_route *rout
 	if (has_credentials)
 		http_response_text(a, 401, "Authentication Failed: this listener has no logins");
 	else
-		http_response_text(a, 401, "<Unauthenticated>@ ip=%s not permitted " STR_FMT " on http_listener/%s" STR_FMT,
-		                   net_addr_fmt_ip(r->peer, peer), STR_ARG(r->method),
-		                   net_addr_fmt(http_listener_addr(r->listener), local), STR_ARG(r->path));
+		http_response_text(a, 401,
+				   "<Unauthenticated>@ ip=%s not permitted " STR_FMT
+				   " on http_listener/%s" STR_FMT,
+				   net_addr_fmt_ip(r->peer, peer), STR_ARG(r->method),
+				   net_addr_fmt(http_listener_addr(r->listener), local), STR_ARG(r->path));
 	http_response_add_header(r, a, STR("www-authenticate"), STR("Basic realm=\"cirrus\""));
 	return false;
 }
@@ -101,13 +105,13 @@ static bool http_type_matches(str_t given, str_t wanted)
 	if (str_ieq(type, wanted))
 		return true;
 	static const str_t prefix = {"application/", 12}, suffix = {"+json", 5};
-	return str_ieq(wanted, STR("application/json")) && type.n > prefix.n + suffix.n && str_istarts(type, prefix) &&
-	       str_ieq(str_skip(type, type.n - suffix.n), suffix);
+	return str_ieq(wanted, STR("application/json")) && type.n > prefix.n + suffix.n &&
+	       str_istarts(type, prefix) && str_ieq(str_skip(type, type.n - suffix.n), suffix);
 }
 
 /* What the header says about the body to come. */
-static bool http_admit_body(struct http_request *r, const struct http_route *route, const struct http_framing *f,
-                            struct http_response *a)
+static bool http_admit_body(struct http_request *r, const struct http_route *route,
+			    const struct http_framing *f, struct http_response *a)
 {
 	if (route->consumes != NULL && !f->has_length && !f->is_chunked) {
 		http_response_text(a, 411, "Error: this request needs a body and its Content-Length");
@@ -135,7 +139,8 @@ static bool http_admit_body(struct http_request *r, const struct http_route *rou
 	return true;
 }
 
-const struct http_route *http_admit(struct http_request *r, const struct http_framing *f, struct http_response *a)
+const struct http_route *http_admit(struct http_request *r, const struct http_framing *f,
+				    struct http_response *a)
 {
 	const struct http_path *p = map_find(&http_table.paths, r->path);
 	if (p == NULL) {
@@ -146,7 +151,8 @@ const struct http_route *http_admit(struct http_request *r, const struct http_fr
 	if (!http_authorize(r, route, a))
 		return NULL;
 	if (route == NULL) {
-		http_response_text(a, 405, "Error: method " STR_FMT " is not allowed here", STR_ARG(r->method));
+		http_response_text(a, 405, "Error: method " STR_FMT " is not allowed here",
+				   STR_ARG(r->method));
 		http_response_add_header(r, a, STR("allow"), buf_str(&p->allow));
 		return NULL;
 	}
