@@ -6,11 +6,11 @@
 #include "base/err.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "bind/bind.h"
 #include "fiber/offload.h"
 #include "fiber/worker.h"
 #include "policy/policy.h"
 
-#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -45,18 +45,6 @@ static void start_fiber(void *arg)
 static void stop_fiber(void *arg) { service_stop(); }
 static void reload_fiber(void *arg) { service_reload(); }
 static void policy_stop_fiber(void *arg) { policy_stop(); }
-
-static unsigned main_count_workers(void)
-{
-	const char *env = getenv("KUMO_AVAILABLE_PARALLELISM");
-	uint64_t n;
-	if (env != NULL && str_to_u64(str_of(env), &n) && n > 0 && n <= 1024)
-		return (unsigned)n;
-	cpu_set_t cpus;
-	if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0 && CPU_COUNT(&cpus) > 0)
-		return (unsigned)CPU_COUNT(&cpus);
-	return 1;
-}
 
 static int main_set_log_filter(void)
 {
@@ -116,7 +104,7 @@ int main(int argc, char **argv)
 	if (!o.is_validating && geteuid() == 0)
 		log_warn("kumod", "running as root: start with --user NAME to drop privileges");
 	main_raise_limits();
-	workers_start(main_count_workers());
+	workers_start(bind_available_parallelism());
 	offload_start(OFFLOAD_THREADS);
 
 	struct start_call c = {.o = &o};

@@ -132,6 +132,7 @@ int service_start(const struct options *o)
 	if (privilege_drop() != 0 || service_open_spool() != 0)
 		return -1;
 	record_set_body_loader(service_load_body);
+	bind_message_set_loader(service_load_body);
 	api_inject_init(service.spool, service_why_not);
 	queue_set_smtp_deliverer(&smtp_deliverer);
 	queue_start(&(struct queue_params){.spool = service.spool, .hostname = service.hostname});

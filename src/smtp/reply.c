@@ -22,32 +22,39 @@ static int reply_line_code(str_t line)
 	return code;
 }
 
+int smtp_reply_add_line(struct smtp_reply *r, str_t line, bool is_first)
+{
+	int code = reply_line_code(line);
+	if (code < 0 || (!is_first && code != r->code)) {
+		err_set(ERR_PROTO, "malformed response `" STR_FMT "`", STR_ARG(str_head(line, 128)));
+		return -1;
+	}
+	if (r->text.n + line.n > MAX_REPLY_BYTES) {
+		err_set(ERR_PROTO, "response is longer than %d bytes", MAX_REPLY_BYTES);
+		return -1;
+	}
+	if (is_first)
+		buf_clear(&r->text);
+	else
+		buf_add_c(&r->text, '\n');
+	r->code = code;
+	buf_add_str(&r->text, str_skip(line, 4));
+	return line.n == 3 || line.p[3] == ' ' ? 1 : 0;
+}
+
 int smtp_reply_read(struct stream *st, struct smtp_reply *r, mono_t deadline)
 {
-	buf_clear(&r->text);
-	for (bool is_last = false, is_first = true; !is_last; is_first = false) {
+	int rc = 0;
+	for (bool is_first = true; rc == 0; is_first = false) {
 		str_t line;
-		int rc = stream_read_line(st, &line, MAX_LINE_BYTES, deadline);
+		rc = stream_read_line(st, &line, MAX_LINE_BYTES, deadline);
 		if (rc == 0)
 			err_set(ERR_CLOSED, "Connection closed by peer");
 		if (rc <= 0)
 			return -1;
-		int code = reply_line_code(line);
-		if (code < 0 || (!is_first && code != r->code)) {
-			err_set(ERR_PROTO, "malformed response `" STR_FMT "`", STR_ARG(str_head(line, 128)));
-			return -1;
-		}
-		if (r->text.n + line.n > MAX_REPLY_BYTES) {
-			err_set(ERR_PROTO, "response is longer than %d bytes", MAX_REPLY_BYTES);
-			return -1;
-		}
-		r->code = code;
-		is_last = line.n == 3 || line.p[3] == ' ';
-		if (!is_first)
-			buf_add_c(&r->text, '\n');
-		buf_add_str(&r->text, str_skip(line, 4));
+		rc = smtp_reply_add_line(r, line, is_first);
 	}
-	return 0;
+	return rc < 0 ? -1 : 0;
 }
 
 /** "5.1.1 text" (RFC 2034 section 4, RFC 3463 section 2), when the class fits the code. */
