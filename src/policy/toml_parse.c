@@ -215,6 +215,10 @@ static json_t *toml_read_array(struct toml *t, size_t depth)
 			goto fail;
 		if (toml_peek(t, 0) == ']')
 			break;
+		if (toml_peek(t, 0) < 0) {
+			(void)toml_fail(t, start, "an array that does not end");
+			goto fail;
+		}
 		json_t *v = toml_read_value(t, depth);
 		if (v == NULL)
 			goto fail;

@@ -3,6 +3,7 @@
  * inline. A table that holds nothing but tables needs no header of its own. */
 #include "base/alloc.h"
 #include "base/err.h"
+#include "base/text.h"
 #include "policy/value_impl.h"
 
 #include <stdlib.h>
@@ -99,7 +100,7 @@ static int toml_write_inline(struct toml_writer *w, const json_t *v, int depth)
 		buf_add_i64(out, json_integer_value(v));
 		return 0;
 	case JSON_REAL:
-		value_write_real(out, json_real_value(v));
+		double_fmt_json(out, json_real_value(v));
 		return 0;
 	case JSON_TRUE:
 	case JSON_FALSE:

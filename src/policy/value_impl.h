@@ -18,7 +18,5 @@ struct value_entry {
 };
 struct value_entry *value_sorted(const json_t *obj, size_t *n);
 
-/** Shortest text that reads back, with a '.' or an exponent. */
-void value_write_real(struct buf *out, double d);
 /** 1-based position of an offset, for error texts. */
 void value_locate(str_t text, size_t at, size_t *line, size_t *column);

@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/json.h"
+#include "base/text.h"
 #include "policy/value_impl.h"
 
 #include <stdlib.h>
@@ -94,17 +95,6 @@ json_t *value_parse_json_relaxed(str_t text)
 	return value_json_parse(text, true);
 }
 
-void value_write_real(struct buf *out, double d)
-{
-	size_t from = out->n;
-	struct json_out j = json_out_to(out);
-	json_double(&j, d);
-	for (size_t i = from; i < out->n; i++)
-		if (strchr(".eEn", out->p[i]) != NULL) /* n: null */
-			return;
-	buf_add_z(out, ".0");
-}
-
 static void value_json_indent(struct buf *out, bool is_pretty, int depth)
 {
 	if (!is_pretty)
@@ -157,7 +147,7 @@ static void value_json_write(const json_t *v, bool is_pretty, int depth, struct 
 		buf_add_i64(out, json_integer_value(v));
 		return;
 	case JSON_REAL:
-		value_write_real(out, json_real_value(v));
+		double_fmt_json(out, json_real_value(v));
 		return;
 	case JSON_TRUE:
 	case JSON_FALSE:
