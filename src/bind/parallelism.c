@@ -8,9 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define GROUP_BYTES 2048 /* of a line in /proc/self/cgroup; a longer one counts as no quota */
+
 static unsigned parallelism_of_quota(const char *group)
 {
-	char path[PATH_MAX + 32], quota[32] = "max";
+	char path[GROUP_BYTES + 32], quota[32] = "max";
 	unsigned long period = 0;
 	snprintf(path, sizeof(path), "/sys/fs/cgroup%s/cpu.max", group);
 	FILE *f = fopen(path, "re");
@@ -27,7 +29,7 @@ static unsigned parallelism_of_quota(const char *group)
 
 static unsigned parallelism_of_cgroup(void)
 {
-	char line[PATH_MAX] = "";
+	char line[GROUP_BYTES] = "";
 	unsigned least = UINT_MAX;
 	FILE *f = fopen("/proc/self/cgroup", "re");
 	if (f == NULL)
