@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "bind/bind.h"
 #include "bind/bind_http.h"
+#include "bind/bind_logs.h"
 #include "bind/bind_queue.h"
 #include "bind/bind_spool.h"
 #include "fiber/worker.h"

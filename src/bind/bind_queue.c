@@ -1,7 +1,7 @@
 /* bind_queue.c - kumo.make_queue_config, make_egress_path, make_egress_source, make_egress_pool: parameter tables to the objects that
  * get_queue_config and its neighbours return (queue/egress.h). */
 #include "base/err.h"
-#include "bind/bind.h"
+#include "bind/bind_queue.h"
 #include "policy/policy.h"
 #include "queue/egress.h"
 

@@ -28,6 +28,13 @@ static struct mx_box *mx_box_new(const char *domain)
 	return box;
 }
 
+const struct dns_mx *dns_mx_ref(const struct dns_mx *mx)
+{
+	struct mx_box *box = container_of((struct dns_mx *)(uintptr_t)mx, struct mx_box, pub);
+	atomic_fetch_add_explicit(&box->n_refs, 1, memory_order_relaxed);
+	return mx;
+}
+
 void dns_mx_unref(const struct dns_mx *mx)
 {
 	if (mx == NULL)
