@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "base/path.h"
 #include "bind/bind.h"
 #include "bind/bind_http.h"
 #include "bind/bind_logs.h"
@@ -27,7 +28,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define SHUTDOWN_TIME dur_s(30)
@@ -86,8 +86,8 @@ static int service_run_init(const struct options *o)
  * directory is made and must be writable all the same, because a policy that names it means it to be. */
 static int service_check_meta_spool(const struct spool_definition *d)
 {
-	if (mkdir(d->path, 0750) != 0 && errno != EEXIST) {
-		err_set_sys(errno, "spool `meta`: making the directory %s", d->path);
+	if (path_make_dirs(d->path, 0750) != 0) {
+		err_wrap("spool `meta`");
 		return -1;
 	}
 	if (access(d->path, W_OK | X_OK) != 0) {
