@@ -67,6 +67,20 @@ static void per_record_fini(void *field)
 	}
 }
 
+/* The error of an inner table becomes the WHY of the outer one, which shows its own input. */
+static void per_record_wrap_error(const char *key)
+{
+	struct err e = err_take();
+	str_t why = str_of(e.text);
+	if (str_starts(why, STR("deserialize error: ")))
+		why = str_skip(why, strlen("deserialize error: "));
+	ptrdiff_t tail = str_find(why, STR(", while processing "));
+	if (tail >= 0)
+		why = str_head(why, (size_t)tail);
+	err_set(ERR_INVALID, "per_record.%s: " STR_FMT, key, STR_ARG(why));
+	err_fini(&e);
+}
+
 static int per_record_parse(const json_t *value, void *field)
 {
 	struct log_record_params **entry = field;
@@ -88,6 +102,7 @@ static int per_record_parse(const json_t *value, void *field)
 		struct log_record_params *p = xnew(struct log_record_params);
 		if (param_parse_json(&log_record_params_schema, v, p) != 0) {
 			free(p);
+			per_record_wrap_error(key);
 			goto failed;
 		}
 		entry[t] = p;

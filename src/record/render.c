@@ -32,7 +32,7 @@ static void render_uint(struct buf *b, uint64_t v)
 static void render_recipients(struct buf *b, const struct record *r)
 {
 	const char *const *rcpt = r->rcpt;
-	size_t n = r->n_rcpt;
+	size_t n = rcpt != NULL ? r->n_rcpt : 0;
 	if (rcpt == NULL && r->msg != NULL) {
 		rcpt = (const char *const *)r->msg->rcpt;
 		n = r->msg->n_rcpt;

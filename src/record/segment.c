@@ -76,7 +76,8 @@ static void segment_compress(struct segment_writer *w, str_t bytes, ZSTD_EndDire
 		left = ZSTD_compressStream2(w->z, &out, &in, how);
 		if (ZSTD_isError(left))         /* with a valid context only for want of memory */
 			panic("zstd: %s", ZSTD_getErrorName(left));
-		buf_truncate(&w->out, w->out.n + out.pos);
+		w->out.n += out.pos;
+		w->out.p[w->out.n] = '\0';
 	} while (in.pos < in.size || (how != ZSTD_e_continue && left > 0));
 }
 
