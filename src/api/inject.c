@@ -41,7 +41,9 @@ static void injection_fail(struct injection *in, str_t email)
 {
 	struct err e = err_take();
 	json_array_append_new(in->failed, json_stringn(email.p, email.n));
-	json_array_append_new(in->errors, json_sprintf("%.*s: %s", (int)email.n, email.p, e.text));
+	json_array_append_new(in->errors, e.kind == ERR_REJECT
+	                                          ? json_sprintf("%.*s: %d %s", (int)email.n, email.p, e.code, e.text)
+	                                          : json_sprintf("%.*s: %s", (int)email.n, email.p, e.text));
 	err_fini(&e);
 }
 
