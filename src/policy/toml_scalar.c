@@ -342,7 +342,8 @@ json_t *toml_read_plain(struct toml *t)
 		toml_fail(t, start, "a number that is not finite");
 		return NULL;
 	}
-	if ((s.n > 4 && s.p[4] == '-' && s.p[0] >= '0' && s.p[0] <= '9') || (s.n > 2 && s.p[2] == ':')) {
+	unsigned n;
+	if ((s.n > 4 && s.p[4] == '-' && toml_digits(s, 0, 4, &n)) || (s.n > 2 && s.p[2] == ':')) {
 		if (toml_is_datetime(s))
 			return value_must(json_stringn_nocheck(s.p, s.n));
 		toml_fail(t, start, "a malformed date or time");

@@ -168,8 +168,10 @@ static json_t *value_read_object(struct value_reader *r, int idx, const struct v
 		} else {
 			seg.key.p = lua_tolstring(L, -2, &seg.key.n);
 		}
-		json_t *v = str_is_utf8(seg.key) ? value_read(r, lua_gettop(L), &seg, depth)
-		                                 : value_fail(at, "a key that is not UTF-8 cannot be represented");
+		/* NUL: jansson's copies and comparisons would cut the key there. */
+		bool is_text = str_is_utf8(seg.key) && (seg.key.n == 0 || memchr(seg.key.p, 0, seg.key.n) == NULL);
+		json_t *v = is_text ? value_read(r, lua_gettop(L), &seg, depth)
+		                    : value_fail(at, "a key that is not UTF-8 or has a NUL in it cannot be represented");
 		if (v == NULL) {
 			lua_pop(L, 2);
 			json_decref(obj);

@@ -165,6 +165,8 @@ static json_t *yaml_mapping(struct yaml_reader *y, unsigned depth)
 		v = NULL;
 		if (key.type != YAML_SCALAR_EVENT) {
 			yaml_fail_at(&key.start_mark, "a key that is no scalar");
+		} else if (memchr(key.data.scalar.value, 0, key.data.scalar.length) != NULL) {
+			yaml_fail_at(&key.start_mark, "a key with a NUL in it"); /* jansson's copies would cut it there */
 		} else if (json_object_getn(obj, (const char *)key.data.scalar.value, key.data.scalar.length) != NULL) {
 			yaml_fail_at(&key.start_mark, "a key that was given before");
 		} else if (yaml_next(y, &e) == 0) {

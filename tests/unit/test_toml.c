@@ -36,6 +36,7 @@ static void test_values(void **state)
 	assert_reads("a = 0xdead_beef\nb = 0o755\nc = 0b1101", "{\"a\":3735928559,\"b\":493,\"c\":13}");
 	assert_reads("a = 1.5\nb = -0.01\nc = 5e+2\nd = 6.626e-3\ne = 224_617.445_991", "{\"a\":1.5,\"b\":-0.01,\"c\":500.0,"
 	             "\"d\":0.006626,\"e\":224617.445991}");
+	assert_reads("a = 5.2e-6", "{\"a\":5.2e-6}");
 	assert_reads("a = true\nb = false", "{\"a\":true,\"b\":false}");
 	assert_reads("a = 9223372036854775807\nb = -9223372036854775808",
 	             "{\"a\":9223372036854775807,\"b\":-9223372036854775808}");
@@ -126,6 +127,7 @@ static void test_refusals(void **state)
 		{"[[a]", "`]]` was expected"},
 		{"[]", "a key was expected"},
 		{"\"\"\"a\"\"\" = 1", "a key cannot be a multi-line string"},
+		{"\"x\\u0000\" = 1", "a key with a NUL in it at line 1 column 1"},
 		{"a = 1\rb = 2", "the end of the line was expected"},
 		{"a = '\xff'", "not UTF-8"},
 	};

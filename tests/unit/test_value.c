@@ -89,6 +89,7 @@ static void test_from_lua_errors(void **state)
 		{"{x = 0/0}", "a number that is not finite cannot be represented, at `x`"},
 		{"{x = 1/0}", "a number that is not finite cannot be represented, at `x`"},
 		{"{x = '\\xff'}", "a string that is not UTF-8 cannot be represented, at `x`"},
+		{"{x = {['a\\0b'] = 1}}", "a key that is not UTF-8 or has a NUL in it cannot be represented, at `x`"},
 		{"{x = io.stdout}", "a userdata cannot be represented, at `x`"},
 		{"(function() local t = {} t.t = t return t end)()",
 		 "nested deeper than 128 levels (a table that contains itself?)"},
@@ -212,7 +213,7 @@ static void test_yaml(void **state)
 static void test_yaml_errors(void **state)
 {
 	static const char *const c[] = {"a: [1,", "a: 1\na: 2\n", "a: *nope", "[a]: 1\n? {b: 1}\n: 2\n", "a: !foo 1", "a: .inf",
-	                                "--- 1\n--- 2\n", "&a [*a]", "a: \xff"};
+	                                "--- 1\n--- 2\n", "&a [*a]", "a: \xff", "\"a\\0b\": 1"};
 	for (size_t i = 0; i < ARRAY_SIZE(c); i++) {
 		json_t *v = value_parse_yaml(str_of(c[i]));
 		if (v != NULL)
