@@ -1,0 +1,671 @@
+/* test_spool.c - the journal as its users see it: what was put comes back, after restarts too; removals stay removed while
+ * segments are rotated, compacted and unlinked; failures of each durable step are told and survived. */
+#include "fiber_check.h"
+
+#include "base/fault.h"
+#include "fiber/offload.h"
+#include "fiber/sync.h"
+#include "spool_model.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define N_WORKERS 2
+#define SOON mono_after(dur_s(60))
+
+static char dir[64];
+
+static struct spool *open_spool(size_t segment_bytes)
+{
+	struct spool *sp = spool_open_journal(&(struct spool_params){
+	        .name = STR("test"), .path = str_of(dir), .is_flushed = true, .segment_bytes = segment_bytes});
+	CHECK(sp != NULL);
+	return sp;
+}
+
+static int setup(void **state)
+{
+	static int n;
+	snprintf(dir, sizeof dir, "/tmp/cirrus-spool-%d-%d", (int)getpid(), n++);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	model_remove_dir(dir);
+	return 0;
+}
+
+static int group_setup(void **state)
+{
+	workers_start(N_WORKERS);
+	offload_start(4);
+	return 0;
+}
+
+static int group_teardown(void **state)
+{
+	workers_stop(mono_after(dur_s(20)));
+	offload_stop();
+	return 0;
+}
+
+static void put_numbers(struct spool *sp, uint32_t from, uint32_t n)
+{
+	for (uint32_t i = from; i < from + n; i++) {
+		struct message *m = model_message(i, 0, NULL);
+		CHECK(spool_put(sp, &m, 1, SOON) == 0);
+		CHECK(m->is_spooled);
+		message_unref(m);
+	}
+}
+
+static struct spool_stats stats_of(struct spool *sp)
+{
+	struct spool_stats st;
+	spool_get_stats(sp, &st);
+	return st;
+}
+
+struct seen {
+	uint32_t n;
+	uint32_t number[5000];
+	uint16_t version[5000];
+};
+
+static void see(struct message *m, void *arg)
+{
+	struct seen *s = arg;
+	CHECK(model_differs(m, 0) == NULL && m->is_spooled && m->body == NULL);
+	CHECK(s->n < ARRAY_SIZE(s->number));
+	s->number[s->n] = model_number(&m->id);
+	s->version[s->n++] = m->n_attempts;
+	message_unref(m);
+}
+
+/* ---- one after the other ---- */
+
+static void basic_first(void *arg)
+{
+	struct spool *sp = arg;
+	put_numbers(sp, 1, 100);
+	CHECK(stats_of(sp).n_messages == 100);
+
+	struct message *m = model_message(7, 0, NULL);
+	message_set_body(m, NULL);
+	CHECK(spool_load_body(sp, m, SOON) == 0);
+	CHECK(model_differs(m, 7) == NULL && m->body != NULL);
+	model_dress(m, 7, 3);
+	spool_update(sp, m);
+	message_unref(m);
+
+	struct uuid gone = model_id(9), never = model_id(12345);
+	spool_remove(sp, &gone);
+	spool_remove(sp, &gone);
+	spool_remove(sp, &never);
+	m = model_message(12345, 1, NULL);
+	spool_update(sp, m); /* not stored: nothing happens */
+	message_unref(m);
+	put_numbers(sp, 101, 1); /* in the queue behind those */
+
+	m = spool_load(sp, &(struct uuid){.b = {1}}, SOON);
+	CHECK(m == NULL && err_is(ERR_NOT_FOUND));
+	CHECK(spool_load(sp, &gone, SOON) == NULL && err_is(ERR_NOT_FOUND));
+	err_clear();
+	struct uuid id = model_id(7);
+	m = spool_load(sp, &id, SOON);
+	CHECK(m != NULL && m->n_attempts == 3 && model_differs(m, 7) == NULL);
+	message_unref(m);
+	CHECK(stats_of(sp).n_messages == 100);
+	CHECK(spool_health(sp) == NULL);
+}
+
+static void basic_second(void *arg)
+{
+	struct spool *sp = arg;
+	static struct seen s;
+	CHECK(spool_enumerate(sp, see, &s, SOON) == 0);
+	CHECK(s.n == 100);
+	for (uint32_t i = 0; i < s.n; i++)
+		CHECK(s.number[i] != 9 && s.version[i] == (s.number[i] == 7 ? 3 : 0));
+	/* in order of storage: the update of 7 came after 100, and before 101 */
+	CHECK(s.number[0] == 1 && s.number[97] == 100 && s.number[98] == 7 && s.number[99] == 101);
+	struct uuid id = model_id(64);
+	struct message *m = spool_load(sp, &id, SOON);
+	CHECK(m != NULL && m->body != NULL && model_differs(m, 64) == NULL);
+	message_unref(m);
+	s.n = 0;
+	CHECK(spool_enumerate(sp, see, &s, SOON) == 0 && s.n == 0); /* once */
+}
+
+static void test_basic(void **state)
+{
+	struct spool *sp = open_spool(0);
+	worker_run(basic_first, sp);
+	assert_null(spool_open_journal(&(struct spool_params){.name = STR("second"), .path = str_of(dir)}));
+	assert_true(err_is(ERR_EXISTS));
+	char pid[32];
+	snprintf(pid, sizeof pid, "process %d", (int)getpid());
+	assert_non_null(strstr(err_text(), pid));
+	err_clear();
+	spool_close(sp);
+	sp = open_spool(0);
+	worker_run(basic_second, sp);
+	spool_close(sp);
+}
+
+static void shared_main(void *arg)
+{
+	struct spool *sp = arg;
+	struct body *b = model_body(500);
+	struct message *m[1000];
+	for (uint32_t i = 0; i < 1000; i++)
+		m[i] = model_message(i + 1, 0, i % 10 == 9 ? NULL : b);
+	CHECK(spool_put(sp, m, 1000, SOON) == 0);
+	struct spool_stats st = stats_of(sp);
+	CHECK(st.n_messages == 1000);
+	uint64_t bodies = b->n_bytes;
+	for (uint32_t i = 9; i < 1000; i += 10)
+		bodies += m[i]->body->n_bytes;
+	CHECK(st.n_bytes_live < bodies + 1000 * 400);
+	for (uint32_t i = 0; i < 1000; i++)
+		message_unref(m[i]);
+	for (uint32_t i = 1; i < 999; i++) {
+		struct uuid id = model_id(i);
+		if (i != 10)
+			spool_remove(sp, &id);
+	}
+	/* a put again: of metadata alone, then with another body */
+	struct message *again = model_message(10, 4, b);
+	message_set_body(again, NULL);
+	CHECK(spool_put(sp, &again, 1, SOON) == 0);
+	struct uuid id = model_id(10), last = model_id(999);
+	struct message *got = spool_load(sp, &id, SOON);
+	CHECK(got != NULL && got->n_attempts == 4 && model_differs(got, 10) == NULL);
+	message_unref(got);
+	message_set_body(again, b);
+	CHECK(spool_put(sp, &again, 1, SOON) == 0);
+	got = spool_load(sp, &id, SOON);
+	CHECK(got != NULL && model_differs(got, 500) == NULL);
+	message_unref(got);
+	got = spool_load(sp, &last, SOON);
+	CHECK(got != NULL && model_differs(got, 500) == NULL);
+	message_unref(got);
+	message_unref(again);
+	/* without a body and not stored: refused, and so is its whole put */
+	struct message *two[2] = {model_message(2001, 0, NULL), model_message(2002, 0, NULL)};
+	message_set_body(two[1], NULL);
+	CHECK_FAILS(spool_put(sp, two, 2, SOON), ERR_NOT_FOUND);
+	CHECK(!two[0]->is_spooled);
+	CHECK(stats_of(sp).n_messages == 3);
+	message_unref(two[0]);
+	message_unref(two[1]);
+	body_unref(b);
+}
+
+static void test_shared_bodies(void **state)
+{
+	struct spool *sp = open_spool(0);
+	worker_run(shared_main, sp);
+	spool_close(sp);
+	sp = open_spool(0);
+	assert_int_equal(stats_of(sp).n_messages, 3);
+	assert_int_equal(stats_of(sp).n_damaged, 0);
+	spool_close(sp);
+}
+
+/* ---- many at once ---- */
+
+static struct crowd {
+	struct spool *sp;
+	atomic_uint n_done, n_next;
+	unsigned n_fibers, n_each;
+} crowd;
+
+static void crowd_fiber(void *arg)
+{
+	for (unsigned i = 0; i < crowd.n_each; i++) {
+		uint32_t number = atomic_fetch_add(&crowd.n_next, 1) + 1;
+		struct message *m = model_message(number, 0, NULL);
+		CHECK(spool_put(crowd.sp, &m, 1, SOON) == 0);
+		if (number % 2 == 0) {
+			spool_remove(crowd.sp, &m->id);
+		} else {
+			model_dress(m, number, 1);
+			spool_update(crowd.sp, m);
+		}
+		message_unref(m);
+	}
+	atomic_fetch_add(&crowd.n_done, 1);
+}
+
+static void crowd_wait(void *arg)
+{
+	while (atomic_load(&crowd.n_done) < crowd.n_fibers)
+		CHECK(fiber_sleep(dur_ms(2), MONO_NEVER) == 0);
+	put_numbers(crowd.sp, 1000000, 1); /* flushes the queue */
+	CHECK(stats_of(crowd.sp).n_messages == crowd.n_fibers * crowd.n_each / 2 + 1);
+}
+
+static void test_crowd(void **state)
+{
+	crowd = (struct crowd){.sp = open_spool(1 << 20), .n_fibers = 64, .n_each = CHECK_IS_SANITIZED ? 32 : 128};
+	for (unsigned i = 0; i < crowd.n_fibers; i++)
+		worker_start_fiber(worker_get(i % N_WORKERS), "crowd", crowd_fiber, NULL);
+	worker_run(crowd_wait, NULL);
+	spool_close(crowd.sp);
+	struct spool *sp = open_spool(1 << 20);
+	assert_int_equal(stats_of(sp).n_messages, crowd.n_fibers * crowd.n_each / 2 + 1);
+	assert_int_equal(stats_of(sp).n_damaged, 0);
+	spool_close(sp);
+}
+
+/* ---- giving up ---- */
+
+static void impatient(void *arg)
+{
+	struct spool *sp = arg;
+	uint32_t n_given_up = 0;
+	for (uint32_t i = 1; i <= 300; i++) {
+		struct message *m = model_message(i, 0, NULL);
+		int rc = spool_put(sp, &m, 1, mono_after(dur_us(i % 40 * 10)));
+		CHECK(rc == 0 || err_is(ERR_TIMEOUT));
+		n_given_up += rc != 0;
+		if (rc != 0) { /* the same again, or out with it */
+			if (i % 2 == 0)
+				CHECK(spool_put(sp, &m, 1, SOON) == 0);
+			else
+				spool_remove(sp, &m->id);
+		}
+		if (rc != 0 && i % 2 == 1)
+			n_given_up += 1 << 16;
+		err_clear();
+		message_unref(m);
+	}
+	CHECK(n_given_up > 0);
+	put_numbers(sp, 1000, 1);
+	CHECK(stats_of(sp).n_messages == 301 - (n_given_up >> 16));
+}
+
+static void put_cancelled(void *arg)
+{
+	struct message *m = model_message(5000, 0, NULL);
+	while (spool_put(arg, &m, 1, MONO_NEVER) == 0)
+		;
+	CHECK(err_is(ERR_CANCELLED));
+	err_clear();
+	message_unref(m);
+}
+
+static void cancel_main(void *arg)
+{
+	struct fiber_group g;
+	fiber_group_init(&g);
+	for (int i = 0; i < 50; i++) {
+		for (int k = 0; k < 4; k++)
+			fiber_start(&g, "put", put_cancelled, arg);
+		CHECK(fiber_sleep(dur_us(100 + i * 37), MONO_NEVER) == 0);
+		fiber_group_cancel(&g);
+		CHECK(fiber_group_join(&g, SOON) == 0);
+	}
+}
+
+static void test_giving_up(void **state)
+{
+	struct spool *sp = open_spool(0);
+	worker_run(impatient, sp);
+	worker_run(cancel_main, sp);
+	spool_close(sp);
+}
+
+/* ---- against a model ---- */
+
+#define MODEL_N 700
+static struct model {
+	struct spool *sp;
+	uint64_t seed;
+	int32_t version[MODEL_N];  /* -1: not stored */
+	uint32_t body[MODEL_N];
+} model;
+
+static uint32_t model_roll(uint32_t n)
+{
+	model.seed = model_mix(model.seed + 0x9e37);
+	return (uint32_t)(model.seed % n);
+}
+
+static void model_step(struct spool *sp)
+{
+	uint32_t i = model_roll(MODEL_N), what = model_roll(100);
+	struct uuid id = model_id(i);
+	if (model.version[i] < 0) {
+		struct message *m[8];
+		uint32_t n = 0;
+		struct body *shared = what < 20 ? model_body(i) : NULL;
+		for (uint32_t k = i; k < MODEL_N && n < 1 + what % 8; k++) {
+			if (model.version[k] >= 0)
+				continue;
+			m[n++] = model_message(k, (uint16_t)(what % 7), shared);
+			model.version[k] = (int32_t)(what % 7);
+			model.body[k] = shared != NULL ? i : k;
+		}
+		CHECK(spool_put(sp, m, n, SOON) == 0);
+		while (n > 0)
+			message_unref(m[--n]);
+		body_unref(shared);
+	} else if (what < 45) {
+		spool_remove(sp, &id);
+		model.version[i] = -1;
+	} else if (what < 75) {
+		struct message *m = model_message(i, (uint16_t)(model.version[i] + 1), NULL);
+		spool_update(sp, m);
+		model.version[i]++;
+		message_unref(m);
+	} else if (what < 78) {
+		struct message *m = model_message(i, (uint16_t)(model.version[i] + 1), NULL);
+		CHECK(spool_put(sp, &m, 1, SOON) == 0);
+		model.version[i]++;
+		model.body[i] = i;
+		message_unref(m);
+	}
+}
+
+static void model_check_one(struct message *m, void *arg)
+{
+	uint32_t i = model_number(&m->id), *n = arg;
+	CHECK(i < MODEL_N && m->n_attempts == model.version[i]);
+	CHECK(model_differs(m, 0) == NULL);
+	++*n;
+	message_unref(m);
+}
+
+static void model_check(struct spool *sp)
+{
+	uint32_t n = 0;
+	put_numbers(sp, MODEL_N + 1, 1);
+	struct uuid id = model_id(MODEL_N + 1);
+	spool_remove(sp, &id);
+	put_numbers(sp, MODEL_N + 1, 1); /* everything before is written now, the removal too */
+	spool_remove(sp, &id);
+	for (uint32_t i = 0; i < MODEL_N; i++) {
+		id = model_id(i);
+		struct message *m = spool_load(sp, &id, SOON);
+		CHECK((m != NULL) == (model.version[i] >= 0));
+		err_clear();
+		if (m == NULL)
+			continue;
+		n++;
+		CHECK(m->n_attempts == model.version[i] && model_differs(m, model.body[i]) == NULL);
+		message_unref(m);
+	}
+	CHECK(stats_of(sp).n_damaged == 0);
+}
+
+static void model_main(void *arg)
+{
+	struct spool *sp = model.sp;
+	uint32_t n = 0, want = 0;
+	for (uint32_t i = 0; i < MODEL_N; i++)
+		want += model.version[i] >= 0;
+	CHECK(spool_enumerate(sp, model_check_one, &n, SOON) == 0);
+	CHECK(n == want);
+	for (int i = 0; i < (CHECK_IS_SANITIZED ? 600 : 1500); i++) {
+		model_step(sp);
+		if (model_roll(400) == 0)
+			CHECK(spool_compact(sp, SOON) == 0);
+	}
+	model_check(sp);
+	if (model_roll(2) == 0) {
+		CHECK(spool_compact(sp, SOON) == 0);
+		model_check(sp);
+	}
+}
+
+static void test_model(void **state)
+{
+	model = (struct model){.seed = 42};
+	for (uint32_t i = 0; i < MODEL_N; i++)
+		model.version[i] = -1;
+	uint64_t disk = 0;
+	for (int round = 0; round < 8; round++) {
+		model.sp = open_spool(64 << 10);
+		worker_run(model_main, NULL);
+		struct spool_stats st = stats_of(model.sp);
+		disk = st.n_bytes_disk;
+		spool_close(model.sp);
+	}
+	assert_in_range(disk, 1, 16 << 20); /* about 700 messages of 2.5 KB, rewritten many times */
+}
+
+/* ---- space comes back ---- */
+
+static void compact_main(void *arg)
+{
+	struct spool *sp = arg;
+	for (uint32_t i = 1; i <= 400; i++) {
+		struct message *m = model_message(i, 0, NULL);
+		CHECK(spool_put(sp, &m, 1, SOON) == 0);
+		message_unref(m);
+	}
+	struct spool_stats before = stats_of(sp);
+	for (uint32_t i = 1; i <= 400; i++) {
+		struct uuid id = model_id(i);
+		if (i % 20 != 0)
+			spool_remove(sp, &id);
+	}
+	CHECK(spool_compact(sp, SOON) == 0);
+	while (stats_of(sp).n_bytes_disk > before.n_bytes_disk / 4) /* unlinked a few at a time */
+		CHECK(fiber_sleep(dur_ms(5), MONO_NEVER) == 0);
+	for (uint32_t i = 20; i <= 400; i += 20) {
+		struct uuid id = model_id(i);
+		struct message *m = spool_load(sp, &id, SOON);
+		CHECK(m != NULL && model_differs(m, i) == NULL);
+		message_unref(m);
+		spool_remove(sp, &id);
+	}
+	CHECK(spool_compact(sp, SOON) == 0);
+	while (stats_of(sp).n_segments > 2)
+		CHECK(fiber_sleep(dur_ms(5), MONO_NEVER) == 0);
+	CHECK(stats_of(sp).n_bytes_live == 0 && stats_of(sp).n_messages == 0);
+}
+
+static void test_space_comes_back(void **state)
+{
+	struct spool *sp = open_spool(64 << 10);
+	worker_run(compact_main, sp);
+	spool_close(sp);
+	sp = open_spool(64 << 10);
+	assert_int_equal(stats_of(sp).n_messages, 0);
+	spool_close(sp);
+}
+
+/* ---- what the world does ---- */
+
+static void test_bad_places(void **state)
+{
+	struct spool_params p = {.name = STR("bad"), .path = STR("/proc/nothing/here")};
+	assert_null(spool_open_journal(&p));
+	assert_true(err_is(ERR_IO));
+	assert_non_null(strstr(err_text(), "/proc/nothing/here: "));
+	int fd = open(dir, O_CREAT | O_WRONLY, 0600);
+	assert_true(fd >= 0);
+	close(fd);
+	p.path = str_of(dir);
+	assert_null(spool_open_journal(&p));
+	assert_true(err_is(ERR_IO) && strstr(err_text(), dir) != NULL);
+	p.segment_bytes = 1;
+	assert_null(spool_open_journal(&p));
+	assert_true(err_is(ERR_INVALID));
+	err_clear();
+	unlink(dir);
+	/* nothing in it is readable */
+	assert_int_equal(mkdir(dir, 0700), 0);
+	char path[128];
+	snprintf(path, sizeof path, "%s/0000000000000001.journal", dir);
+	fd = open(path, O_CREAT | O_WRONLY, 0600);
+	assert_int_equal(write(fd, "garbage", 7), 7);
+	close(fd);
+	p = (struct spool_params){.name = STR("bad"), .path = str_of(dir)};
+	assert_null(spool_open_journal(&p));
+	assert_true(err_is(ERR_CORRUPT));
+	err_clear();
+}
+
+static void full_main(void *arg)
+{
+	struct spool *sp = arg;
+	struct body *b = body_alloc(50000);
+	model_fill(b->p, b->n_bytes, 1);
+	uint32_t n = 0;
+	for (;; n++) {
+		struct message *m = model_message(n + 1, 0, b);
+		int rc = spool_put(sp, &m, 1, SOON);
+		CHECK(m->is_spooled == (rc == 0));
+		message_unref(m);
+		if (rc != 0)
+			break;
+		CHECK(n < 1000);
+	}
+	CHECK(err_is(ERR_SPOOL_FULL));
+	err_clear();
+	CHECK(n > 50);
+	CHECK(spool_health(sp) != NULL && strstr(spool_health(sp), "no space") != NULL);
+	CHECK(stats_of(sp).n_messages == n);
+	for (uint32_t i = 1; i <= n; i++) {
+		struct uuid id = model_id(i);
+		if (i % 10 != 0)
+			spool_remove(sp, &id);
+	}
+	while (spool_health(sp) != NULL) /* it finds out by itself */
+		CHECK(fiber_sleep(dur_ms(20), MONO_NEVER) == 0);
+	put_numbers(sp, 5001, 20);
+	CHECK(stats_of(sp).n_messages == n / 10 + 20);
+	body_unref(b);
+}
+
+static void test_disk_full(void **state)
+{
+	assert_int_equal(mkdir(dir, 0700), 0);
+	if (mount("tmpfs", dir, "tmpfs", 0, "size=6m") != 0) {
+		print_message("no tmpfs: %s\n", strerror(errno));
+		skip();
+	}
+	struct spool *sp = open_spool(512 << 10);
+	worker_run(full_main, sp);
+	uint64_t n = stats_of(sp).n_messages;
+	spool_close(sp);
+	sp = open_spool(512 << 10);
+	assert_int_equal(stats_of(sp).n_messages, n);
+	assert_int_equal(stats_of(sp).n_damaged, 0);
+	spool_close(sp);
+	assert_int_equal(umount(dir), 0);
+}
+
+#ifdef CIRRUS_FAULTS
+static void fault_main(void *arg)
+{
+	struct spool *sp = arg;
+	static const char *const spec[] = {"spool_write=1", "spool_sync=1", "spool_commit=1", "spool_alloc=1",
+	                                   "spool_sync=1,spool_rotate=1", "spool_write=2", "spool_read=1"};
+	uint32_t n = 0, next = 1;
+	for (size_t i = 0; i < ARRAY_SIZE(spec); i++) {
+		CHECK(fault_arm(STR("")) == 0);
+		put_numbers(sp, next, 1); /* all is well, and this one is updated without a sync */
+		struct message *m = model_message(next, 2, NULL);
+		spool_update(sp, m);
+		message_unref(m);
+		CHECK(fiber_sleep(dur_ms(20), MONO_NEVER) == 0); /* the update is written by then, mostly */
+		CHECK(fault_arm(str_of(spec[i])) == 0);
+		n++;
+		bool has_failed = false;
+		for (uint32_t k = 1; k <= 3; k++) {
+			m = model_message(next + k, 0, NULL);
+			int rc = spool_put(sp, &m, 1, SOON);
+			CHECK(rc == 0 || err_is(ERR_IO) || err_is(ERR_SPOOL_FULL));
+			CHECK(m->is_spooled == (rc == 0));
+			has_failed = has_failed || rc != 0;
+			n += rc == 0;
+			err_clear();
+			message_unref(m);
+		}
+		CHECK(has_failed || i >= 5);
+		CHECK(stats_of(sp).n_messages == n);
+		struct uuid id = model_id(next);
+		m = spool_load(sp, &id, SOON);
+		if (i == 6) {
+			CHECK(m == NULL && err_is(ERR_IO));
+			err_clear();
+		} else {
+			CHECK(m != NULL && m->n_attempts == 2 && model_differs(m, next) == NULL);
+		}
+		message_unref(m);
+		CHECK(fault_arm(STR("")) == 0);
+		while (spool_health(sp) != NULL)
+			CHECK(fiber_sleep(dur_ms(20), MONO_NEVER) == 0);
+		next += 4;
+	}
+}
+
+static void fault_count(struct message *m, void *arg)
+{
+	uint32_t *n = arg;
+	CHECK(model_differs(m, 0) == NULL);
+	CHECK(m->n_attempts == (model_number(&m->id) % 4 == 1 ? 2 : 0));
+	++*n;
+	message_unref(m);
+}
+
+static struct spool *fault_spool;
+static void fault_enumerate(void *arg)
+{
+	CHECK(spool_enumerate(fault_spool, fault_count, arg, SOON) == 0);
+}
+
+static void test_faults(void **state)
+{
+	struct spool *sp = open_spool(0);
+	worker_run(fault_main, sp);
+	uint64_t n = stats_of(sp).n_messages;
+	spool_close(sp);
+	/* what failed does not come back */
+	fault_spool = open_spool(0);
+	uint32_t n_seen = 0;
+	worker_run(fault_enumerate, &n_seen);
+	assert_int_equal(n_seen, n);
+	assert_int_equal(stats_of(fault_spool).n_damaged, 0);
+	spool_close(fault_spool);
+	/* opening fails, and leaves all as it was */
+	assert_int_equal(fault_arm(STR("spool_open=1")), 0);
+	assert_null(spool_open_journal(&(struct spool_params){.name = STR("test"), .path = str_of(dir)}));
+	assert_true(err_is(ERR_IO));
+	err_clear();
+	assert_int_equal(fault_arm(STR("")), 0);
+	sp = open_spool(0);
+	assert_int_equal(stats_of(sp).n_messages, n);
+	spool_close(sp);
+}
+#endif
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	        cmocka_unit_test_setup_teardown(test_basic, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_shared_bodies, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_crowd, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_giving_up, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_model, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_space_comes_back, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_bad_places, setup, teardown),
+	        cmocka_unit_test_setup_teardown(test_disk_full, setup, teardown),
+#ifdef CIRRUS_FAULTS
+	        cmocka_unit_test_setup_teardown(test_faults, setup, teardown),
+#endif
+	};
+	cmocka_set_test_filter(getenv("ONLY"));
+	return cmocka_run_group_tests(tests, group_setup, group_teardown);
+}
