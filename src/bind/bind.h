@@ -1,4 +1,5 @@
-/* bind.h - the policy language over the C modules: one bind_<namespace>.c each, registered here. All before policy_start. */
+/* bind.h - the policy language over the C modules: one bind_<namespace>.c each, registered here. All before
+ * policy_start. */
 #pragma once
 
 #include "mail/message.h"
@@ -15,16 +16,21 @@ void bind_register_time(void);
 void bind_register_message(void);
 
 /** kumo.validation_failed() was called: --validate must fail. */
-static inline bool bind_validation_has_failed(void) { return policy_is_validation_failed(); }
-/** How many threads are worth having: KUMO_AVAILABLE_PARALLELISM, else the affinity mask, bounded by the cgroup's CPU
- * quota. At least 1. Reads files: not for hot code. */
+static inline bool bind_validation_has_failed(void)
+{
+	return policy_is_validation_failed();
+}
+/** How many threads are worth having: KUMO_AVAILABLE_PARALLELISM, else the affinity mask, bounded by the
+ * cgroup's CPU quota. At least 1. Reads files: not for hot code. */
 unsigned bind_available_parallelism(void);
 
 /** How message:get_data gets at a body that is only in the spool. load yields; -1 with the error set. */
 typedef int bind_load_body_fn(struct message *m, mono_t deadline);
 void bind_message_set_loader(bind_load_body_fn *load);
-/** Pushes an EnvelopeAddress (contracts A0); text is a mailbox with or without brackets, "" the null sender. Raises. */
+/** Pushes an EnvelopeAddress (contracts A0); text is a mailbox with or without brackets, "" the null sender.
+ * Raises. */
 void bind_push_address(lua_State *L, str_t text);
 
-/** Reads an optional resolver name at idx: any other than nil raises, as no resolver can be defined in this version. */
+/** Reads an optional resolver name at idx: any other than nil raises, as no resolver can be defined in this
+ * version. */
 void bind_refuse_resolver_name(lua_State *L, int idx);

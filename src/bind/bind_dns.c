@@ -1,5 +1,5 @@
-/* bind_dns.c - kumo.dns: the lookups and the test resolver. Answers are held in a box while their Lua form is made. Names come back
- * fully qualified, with the final dot, as documented. */
+/* bind_dns.c - kumo.dns: the lookups and the test resolver. Answers are held in a box while their Lua form is
+ * made. Names come back fully qualified, with the final dot, as documented. */
 #include "base/err.h"
 #include "bind/bind.h"
 #include "net/dns.h"
@@ -16,8 +16,10 @@ void bind_refuse_resolver_name(lua_State *L, int idx)
 {
 	if (lua_isnoneornil(L, idx))
 		return;
-	luaL_error(L, "resolver `%s` has not been defined: this version of cirrus has no kumo.dns.define_resolver",
-	           luaL_tolstring(L, idx, NULL));
+	luaL_error(
+		L,
+		"resolver `%s` has not been defined: this version of cirrus has no kumo.dns.define_resolver",
+		luaL_tolstring(L, idx, NULL));
 }
 
 static mono_t dns_deadline(lua_State *L, dur_t limit)
@@ -97,7 +99,8 @@ static int dns_lua_lookup_mx(lua_State *L)
 	}
 	*box = (void *)(uintptr_t)mx;
 	if (mx->status == DNS_NXDOMAIN)
-		return luaL_error(L, "MX lookup for %s failed: NXDOMAIN, the domain does not exist", domain.p);
+		return luaL_error(L, "MX lookup for %s failed: NXDOMAIN, the domain does not exist",
+				  domain.p);
 	dns_push_mx(L, mx);
 	policy_box_free(box);
 	return 1;
@@ -112,9 +115,10 @@ static void dns_free_addrs(void *p)
 
 static enum dns_ip_strategy dns_check_strategy(lua_State *L, int idx)
 {
-	static const char *const words[] = {[DNS_IPV4_AND_IPV6] = "Ipv4AndIpv6", [DNS_IPV4_ONLY] = "Ipv4Only",
-	                                    [DNS_IPV6_ONLY] = "Ipv6Only", [DNS_IPV6_THEN_IPV4] = "Ipv6ThenIpv4",
-	                                    [DNS_IPV4_THEN_IPV6] = "Ipv4ThenIpv6", NULL};
+	static const char *const words[] = {
+		[DNS_IPV4_AND_IPV6] = "Ipv4AndIpv6",   [DNS_IPV4_ONLY] = "Ipv4Only",
+		[DNS_IPV6_ONLY] = "Ipv6Only",	       [DNS_IPV6_THEN_IPV4] = "Ipv6ThenIpv4",
+		[DNS_IPV4_THEN_IPV6] = "Ipv4ThenIpv6", NULL};
 	const char *given = luaL_optstring(L, idx, words[DNS_IPV4_AND_IPV6]);
 	for (int i = 0; words[i] != NULL; i++)
 		if (strcmp(given, words[i]) == 0)
@@ -137,7 +141,8 @@ static int dns_lua_lookup_addr(lua_State *L)
 	}
 	*box = (void *)(uintptr_t)a;
 	if (a->status == DNS_NXDOMAIN)
-		return luaL_error(L, "address lookup for %s failed: NXDOMAIN, the name does not exist", name.p);
+		return luaL_error(L, "address lookup for %s failed: NXDOMAIN, the name does not exist",
+				  name.p);
 	lua_createtable(L, (int)a->n, 0);
 	for (size_t i = 0; i < a->n; i++) {
 		char text[NET_ADDR_STRLEN];
@@ -153,7 +158,8 @@ static void dns_free_texts(void *p)
 	dns_texts_unref(p);
 }
 
-static int dns_push_texts(lua_State *L, void **box, const struct dns_texts *t, const char *kind, const char *suffix)
+static int dns_push_texts(lua_State *L, void **box, const struct dns_texts *t, const char *kind,
+			  const char *suffix)
 {
 	const char *name = lua_tostring(L, 1);
 	if (t == NULL) {
@@ -162,7 +168,8 @@ static int dns_push_texts(lua_State *L, void **box, const struct dns_texts *t, c
 	}
 	*box = (void *)(uintptr_t)t;
 	if (t->status == DNS_NXDOMAIN)
-		return luaL_error(L, "%s lookup for %s failed: NXDOMAIN, the name does not exist", kind, name);
+		return luaL_error(L, "%s lookup for %s failed: NXDOMAIN, the name does not exist", kind,
+				  name);
 	lua_createtable(L, (int)t->n, 0);
 	for (size_t i = 0; i < t->n; i++) {
 		lua_pushlstring(L, t->text[i].n != 0 ? t->text[i].p : "", t->text[i].n);
@@ -201,10 +208,12 @@ struct dns_test_config {
 };
 
 static const struct param dns_test_params[] = {
-	PARAM_JSON(dns_test_config, zones, .def = "[]", .doc = "Zones: text in master-file syntax, or {zone=, secure=}."),
+	PARAM_JSON(dns_test_config, zones, .def = "[]",
+		   .doc = "Zones: text in master-file syntax, or {zone=, secure=}."),
 	PARAM_STRS(dns_test_config, servfail, .doc = "Names that answer SERVFAIL for every type."),
 	{0}};
-static const struct param_schema dns_test_schema = {"TestResolverConfig", dns_test_params, sizeof(struct dns_test_config), NULL};
+static const struct param_schema dns_test_schema = {"TestResolverConfig", dns_test_params,
+						    sizeof(struct dns_test_config), NULL};
 
 struct dns_test_zone_config {
 	char *zone;
@@ -212,10 +221,13 @@ struct dns_test_zone_config {
 };
 
 static const struct param dns_zone_params[] = {
-	PARAM_STR(dns_test_zone_config, zone, .is_required = true, .doc = "The zone, in master-file syntax with an $ORIGIN."),
-	PARAM_BOOL(dns_test_zone_config, secure, .def = "false", .doc = "Answers count as validated by DNSSEC."),
+	PARAM_STR(dns_test_zone_config, zone, .is_required = true,
+		  .doc = "The zone, in master-file syntax with an $ORIGIN."),
+	PARAM_BOOL(dns_test_zone_config, secure, .def = "false",
+		   .doc = "Answers count as validated by DNSSEC."),
 	{0}};
-static const struct param_schema dns_zone_schema = {"TestZone", dns_zone_params, sizeof(struct dns_test_zone_config), NULL};
+static const struct param_schema dns_zone_schema = {"TestZone", dns_zone_params,
+						    sizeof(struct dns_test_zone_config), NULL};
 
 static int dns_configure(const struct dns_test_config *c)
 {

@@ -18,12 +18,12 @@ static int kumo_on(lua_State *L)
 
 /* --- diagnostics --- */
 
-/* Strings as they are, except that bytes that are no UTF-8 become \xHH. */
+/* Strings as they are, except that bytes that are no UTF-8, and NUL, become \xHH. */
 static void kumo_add_text(luaL_Buffer *b, str_t s)
 {
 	while (s.n != 0) {
 		size_t n_bad = 0, n = str_utf8_step(s, &n_bad);
-		if (n != 0) {
+		if (n != 0 && s.p[0] != 0) {
 			luaL_addlstring(b, s.p, n);
 			s = str_skip(s, n);
 			continue;
@@ -36,7 +36,8 @@ static void kumo_add_text(luaL_Buffer *b, str_t s)
 	}
 }
 
-/* All arguments as one text on top of the stack, each made text first: luaL_Buffer wants the stack to itself. */
+/* All arguments as one text on top of the stack, each made text first: luaL_Buffer wants the stack to itself.
+ */
 static const char *kumo_join(lua_State *L, char separator, bool is_escaped, size_t *n_bytes)
 {
 	int n = lua_gettop(L);
@@ -51,10 +52,10 @@ static const char *kumo_join(lua_State *L, char separator, bool is_escaped, size
 		s.p = lua_tolstring(L, i, &s.n);
 		if (i > 1)
 			luaL_addchar(&b, separator);
-		if (!is_escaped || str_is_utf8(s))
-			luaL_addlstring(&b, s.p, s.n);
-		else
+		if (is_escaped && (!str_is_utf8(s) || memchr(s.p, 0, s.n) != NULL))
 			kumo_add_text(&b, s);
+		else
+			luaL_addlstring(&b, s.p, s.n);
 	}
 	luaL_pushresult(&b);
 	return lua_tolstring(L, -1, n_bytes);
@@ -71,10 +72,22 @@ static int kumo_log(lua_State *L, enum log_level level)
 	return 0;
 }
 
-static int kumo_log_error(lua_State *L) { return kumo_log(L, LOG_ERROR); }
-static int kumo_log_warn(lua_State *L) { return kumo_log(L, LOG_WARN); }
-static int kumo_log_info(lua_State *L) { return kumo_log(L, LOG_INFO); }
-static int kumo_log_debug(lua_State *L) { return kumo_log(L, LOG_DEBUG); }
+static int kumo_log_error(lua_State *L)
+{
+	return kumo_log(L, LOG_ERROR);
+}
+static int kumo_log_warn(lua_State *L)
+{
+	return kumo_log(L, LOG_WARN);
+}
+static int kumo_log_info(lua_State *L)
+{
+	return kumo_log(L, LOG_INFO);
+}
+static int kumo_log_debug(lua_State *L)
+{
+	return kumo_log(L, LOG_DEBUG);
+}
 
 static int kumo_set_diagnostic_log_filter(lua_State *L)
 {
@@ -181,7 +194,8 @@ static int kumo_disconnect(lua_State *L)
 static uint32_t kumo_check_count(lua_State *L, lua_Integer max)
 {
 	lua_Integer n = luaL_checkinteger(L, 1);
-	luaL_argcheck(L, n >= 0 && n <= max, 1, lua_pushfstring(L, "an integer between 0 and %I", (LUAI_UACINT)max));
+	luaL_argcheck(L, n >= 0 && n <= max, 1,
+		      lua_pushfstring(L, "an integer between 0 and %I", (LUAI_UACINT)max));
 	return (uint32_t)n;
 }
 

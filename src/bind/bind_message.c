@@ -14,7 +14,8 @@ void bind_message_set_loader(bind_load_body_fn *load)
 	message_load_body = load;
 }
 
-/* --- EnvelopeAddress: its text as printed is the userdata's memory, the parts are computed when asked for --- */
+/* --- EnvelopeAddress: its text as printed is the userdata's memory, the parts are computed when asked for
+ * --- */
 
 void bind_push_address(lua_State *L, str_t text)
 {
@@ -197,7 +198,8 @@ static int message_get_data(lua_State *L)
 	void **box = policy_box(L, message_drop_body);
 	if (m->body == NULL) {
 		if (message_load_body == NULL)
-			return luaL_error(L, "the body of this message is not in memory, and no spool is open");
+			return luaL_error(L,
+					  "the body of this message is not in memory, and no spool is open");
 		if (message_load_body(m, policy_deadline(L)) != 0)
 			return policy_raise(L);
 	}
@@ -241,9 +243,11 @@ static void message_open(lua_State *L)
 		{"num_attempts", message_num_attempts},
 		{NULL, NULL},
 	};
-	static const luaL_Reg address[] = {
-		{"__index", address_on_index}, {"__tostring", address_on_tostring}, {"__eq", address_on_eq},
-		{"__concat", address_on_concat}, {NULL, NULL}};
+	static const luaL_Reg address[] = {{"__index", address_on_index},
+					   {"__tostring", address_on_tostring},
+					   {"__eq", address_on_eq},
+					   {"__concat", address_on_concat},
+					   {NULL, NULL}};
 	static const struct value_encoder encoder = {address_encode};
 	luaL_newmetatable(L, address_class);
 	luaL_setfuncs(L, address, 0);

@@ -1,5 +1,6 @@
-/* bind_serde.c - kumo.serde: JSON, TOML and YAML, and the older names of the same functions directly under kumo. What is parsed or
- * encoded is owned by a box while Lua values are made, since making them can run out of memory. */
+/* bind_serde.c - kumo.serde: JSON, TOML and YAML, and the older names of the same functions directly under
+ * kumo. What is parsed or encoded is owned by a box while Lua values are made, since making them can run out
+ * of memory. */
 #include "base/err.h"
 #include "bind/bind.h"
 #include "policy/value.h"
@@ -78,21 +79,63 @@ static int serde_write_json_pretty(const json_t *v, struct buf *out)
 	return 0;
 }
 
-static int serde_write_toml(const json_t *v, struct buf *out) { return value_write_toml(v, false, out); }
-static int serde_write_toml_pretty(const json_t *v, struct buf *out) { return value_write_toml(v, true, out); }
+static int serde_write_toml(const json_t *v, struct buf *out)
+{
+	return value_write_toml(v, false, out);
+}
+static int serde_write_toml_pretty(const json_t *v, struct buf *out)
+{
+	return value_write_toml(v, true, out);
+}
 
-static int serde_json_parse(lua_State *L) { return serde_parse(L, value_parse_json_relaxed); }
-static int serde_json_load(lua_State *L) { return serde_load(L, value_parse_json_relaxed); }
-static int serde_json_encode(lua_State *L) { return serde_encode(L, serde_write_json); }
-static int serde_json_encode_pretty(lua_State *L) { return serde_encode(L, serde_write_json_pretty); }
-static int serde_toml_parse(lua_State *L) { return serde_parse(L, value_parse_toml); }
-static int serde_toml_load(lua_State *L) { return serde_load(L, value_parse_toml); }
-static int serde_toml_encode(lua_State *L) { return serde_encode(L, serde_write_toml); }
-static int serde_toml_encode_pretty(lua_State *L) { return serde_encode(L, serde_write_toml_pretty); }
-static int serde_toml_encode_pretty_compact(lua_State *L) { return serde_encode(L, value_write_toml_compact); }
-static int serde_yaml_parse(lua_State *L) { return serde_parse(L, value_parse_yaml); }
-static int serde_yaml_load(lua_State *L) { return serde_load(L, value_parse_yaml); }
-static int serde_yaml_encode(lua_State *L) { return serde_encode(L, value_write_yaml); }
+static int serde_json_parse(lua_State *L)
+{
+	return serde_parse(L, value_parse_json_relaxed);
+}
+static int serde_json_load(lua_State *L)
+{
+	return serde_load(L, value_parse_json_relaxed);
+}
+static int serde_json_encode(lua_State *L)
+{
+	return serde_encode(L, serde_write_json);
+}
+static int serde_json_encode_pretty(lua_State *L)
+{
+	return serde_encode(L, serde_write_json_pretty);
+}
+static int serde_toml_parse(lua_State *L)
+{
+	return serde_parse(L, value_parse_toml);
+}
+static int serde_toml_load(lua_State *L)
+{
+	return serde_load(L, value_parse_toml);
+}
+static int serde_toml_encode(lua_State *L)
+{
+	return serde_encode(L, serde_write_toml);
+}
+static int serde_toml_encode_pretty(lua_State *L)
+{
+	return serde_encode(L, serde_write_toml_pretty);
+}
+static int serde_toml_encode_pretty_compact(lua_State *L)
+{
+	return serde_encode(L, value_write_toml_compact);
+}
+static int serde_yaml_parse(lua_State *L)
+{
+	return serde_parse(L, value_parse_yaml);
+}
+static int serde_yaml_load(lua_State *L)
+{
+	return serde_load(L, value_parse_yaml);
+}
+static int serde_yaml_encode(lua_State *L)
+{
+	return serde_encode(L, value_write_yaml);
+}
 
 static void serde_open(lua_State *L)
 {

@@ -118,9 +118,9 @@ static void time_open(lua_State *L)
 {
 	static const luaL_Reg functions[] = {
 		{"sleep", time_sleep}, {"parse_duration", time_parse_duration}, {NULL, NULL}};
-	static const luaL_Reg delta[] = {
-		{"__index", delta_on_index}, {"__tostring", delta_on_tostring}, {"__eq", delta_on_eq},
-		{"__add", delta_on_add},     {"__sub", delta_on_sub},           {NULL, NULL}};
+	static const luaL_Reg delta[] = {{"__index", delta_on_index}, {"__tostring", delta_on_tostring},
+					 {"__eq", delta_on_eq},	      {"__add", delta_on_add},
+					 {"__sub", delta_on_sub},     {NULL, NULL}};
 	static const struct value_encoder encoder = {delta_encode};
 	luaL_newmetatable(L, delta_class);
 	luaL_setfuncs(L, delta, 0);

@@ -1,5 +1,5 @@
-/* parallelism.c - how many processors this process may use: the affinity mask, and cgroup v2's cpu.max from the process's own
- * group up to the root, the tightest of which counts, rounded up. */
+/* parallelism.c - how many processors this process may use: the affinity mask, and cgroup v2's cpu.max from
+ * the process's own group up to the root, the tightest of which counts, rounded up. */
 #include "bind/bind.h"
 
 #include <limits.h>
@@ -38,7 +38,7 @@ static unsigned parallelism_of_cgroup(void)
 		line[strcspn(line, "\n")] = 0;
 		if (strncmp(line, "0::/", 4) != 0)
 			continue;
-		for (char *group = line + 3, *slash; ; *slash = 0) {
+		for (char *group = line + 3, *slash;; *slash = 0) {
 			unsigned n = parallelism_of_quota(strcmp(group, "/") == 0 ? "" : group);
 			least = n < least ? n : least;
 			slash = strrchr(group, '/');

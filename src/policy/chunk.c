@@ -1,9 +1,10 @@
 /* chunk.c - policy source, compiled once and shared by all states as bytecode.
  *
- * Only text is read from disk: bytecode is not verified by Lua, so none but our own is ever loaded. Modules are kept per
- * epoch, keyed by what was asked for (search path and module name), so that a fresh state that requires what an earlier
- * one did touches no file, and all states of one epoch run the same code. Compiling happens in a throw-away state, on
- * whatever thread asks; reading blocks that thread, once per file and epoch. */
+ * Only text is read from disk: bytecode is not verified by Lua, so none but our own is ever loaded. Modules
+ * are kept per epoch, keyed by what was asked for (search path and module name), so that a fresh state that
+ * requires what an earlier one did touches no file, and all states of one epoch run the same code. Compiling
+ * happens in a throw-away state, on whatever thread asks; reading blocks that thread, once per file and
+ * epoch. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "fiber/offload.h"
@@ -169,7 +170,8 @@ void chunk_cache_clear_locked(void)
 	size_t pos = 0;
 	void *c;
 	while (map_next(&policy_self.modules, &pos, NULL, &c)) {
-		map_remove(&policy_self.modules, str_mk(((struct chunk *)c)->key, ((struct chunk *)c)->key_bytes));
+		map_remove(&policy_self.modules,
+			   str_mk(((struct chunk *)c)->key, ((struct chunk *)c)->key_bytes));
 		chunk_unref(c);
 	}
 	map_fini(&policy_self.modules);

@@ -1,10 +1,10 @@
 /* event.c - registering and calling handlers (contracts B1).
  *
- * In each state, the registry holds a table event -> array of functions, and one of who registered them. The process
- * holds the sorted set of events that the newest epoch's first state registered, so that events which nobody handles
- * cost a short search and no state. Between a bump and that first state the set is unknown, which counts as "handled":
- * the call that follows makes the state and publishes the set. Replaced sets stay until the end, because readers take no
- * lock; they are a few hundred bytes per changed policy. */
+ * In each state, the registry holds a table event -> array of functions, and one of who registered them. The
+ * process holds the sorted set of events that the newest epoch's first state registered, so that events which
+ * nobody handles cost a short search and no state. Between a bump and that first state the set is unknown,
+ * which counts as "handled": the call that follows makes the state and publishes the set. Replaced sets stay
+ * until the end, because readers take no lock; they are a few hundred bytes per changed policy. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "policy/policy_impl.h"
@@ -28,8 +28,10 @@ void handlers_open(lua_State *L)
 
 static bool handlers_can_chain(const char *event)
 {
-	static const char *const multiple[] = {"pre_init", "validate_config", "get_queue_config", "throttle_insert_ready_queue",
-	                                       "requeue_message", "should_enqueue_log_record", "get_acl_definition"};
+	static const char *const multiple[] = {"pre_init",	    "validate_config",
+					       "get_queue_config",  "throttle_insert_ready_queue",
+					       "requeue_message",   "should_enqueue_log_record",
+					       "get_acl_definition"};
 	for (size_t i = 0; i < ARRAY_SIZE(multiple); i++)
 		if (strcmp(event, multiple[i]) == 0)
 			return true;
@@ -71,8 +73,10 @@ void policy_register_handler(lua_State *L, int name_idx, int fn_idx)
 	const char *current = policy_current_event(L);
 	if (current != NULL && strcmp(current, "main") != 0) {
 		policy_push_where(L);
-		lua_pushfstring(L, "kumo.on(`%s`) must not be called while an event is being handled (called from `%s`)", event,
-		                current);
+		lua_pushfstring(
+			L,
+			"kumo.on(`%s`) must not be called while an event is being handled (called from `%s`)",
+			event, current);
 		lua_concat(L, 2);
 		lua_error(L);
 	}
@@ -84,7 +88,8 @@ void policy_register_handler(lua_State *L, int name_idx, int fn_idx)
 		lua_rawgeti(L, -1, 1);
 		const char *at = lua_tostring(L, -1);
 		policy_push_where(L);
-		lua_pushfstring(L, "%s event already has a handler defined at %s", event, at != NULL ? at : "?:0");
+		lua_pushfstring(L, "%s event already has a handler defined at %s", event,
+				at != NULL ? at : "?:0");
 		lua_concat(L, 2);
 		lua_error(L);
 	}
@@ -220,7 +225,8 @@ static bool handlers_are_known(void)
 bool policy_has_handler(const char *event)
 {
 	return !handlers_are_known() ||
-	       handlers_find(atomic_load_explicit(&policy_self.handlers, memory_order_acquire), event) != NULL;
+	       handlers_find(atomic_load_explicit(&policy_self.handlers, memory_order_acquire), event) !=
+		       NULL;
 }
 
 /* --- calling --- */
@@ -272,8 +278,9 @@ static int policy_call_handlers(struct policy_call *c, int n_args, int n_results
 		}
 		int below = lua_gettop(L) - n_args - 1;
 		if (lua_pcall(L, n_args, LUA_MULTRET, 1) != LUA_OK) {
-			c->is_failed = true;
 			vm_take_error(c->state, &c->reject_mode);
+			/* A refusal is an outcome: its state is as good as before. */
+			c->is_failed = !err_is(ERR_REJECT);
 			return -1;
 		}
 		if (lua_gettop(L) == below)

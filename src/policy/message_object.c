@@ -1,6 +1,7 @@
-/* message_object.c - messages as values of a policy. The userdata holds a reference, but only for the call in hand: Lua
- * collects garbage when it likes, and a pooled state that keeps bodies alive until then would hold memory that nobody
- * can account for. So the boxes of a call are listed in its state and emptied at its end. */
+/* message_object.c - messages as values of a policy. The userdata holds a reference, but only for the call in
+ * hand: Lua collects garbage when it likes, and a pooled state that keeps bodies alive until then would hold
+ * memory that nobody can account for. So the boxes of a call are listed in its state and emptied at its end.
+ */
 #include "base/err.h"
 #include "policy/policy_impl.h"
 #include "policy/value.h"
@@ -33,8 +34,10 @@ static int message_on_eq(lua_State *L)
 
 static void message_push_class(lua_State *L)
 {
-	static const luaL_Reg methods[] = {
-		{"__gc", message_on_gc}, {"__tostring", message_on_tostring}, {"__eq", message_on_eq}, {NULL, NULL}};
+	static const luaL_Reg methods[] = {{"__gc", message_on_gc},
+					   {"__tostring", message_on_tostring},
+					   {"__eq", message_on_eq},
+					   {NULL, NULL}};
 	if (lua_rawgetp(L, LUA_REGISTRYINDEX, &message_class_key) == LUA_TTABLE)
 		return;
 	lua_pop(L, 1);

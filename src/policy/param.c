@@ -1,9 +1,9 @@
 /* param.c - a whole parameter table against its schema.
  *
- * Everything goes through JSON: what a policy gives is converted first, so a table from Lua, from TOML and from the API is
- * checked by the same code, and an error can print what it was processing. Unknown fields are reported before bad
- * values, as a misspelt name is the likelier reason for what follows. Values under names that look like secrets are
- * printed as ***. Nothing here yields; any thread. */
+ * Everything goes through JSON: what a policy gives is converted first, so a table from Lua, from TOML and
+ * from the API is checked by the same code, and an error can print what it was processing. Unknown fields are
+ * reported before bad values, as a misspelt name is the likelier reason for what follows. Values under names
+ * that look like secrets are printed as ***. Nothing here yields; any thread. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "policy/param_impl.h"
@@ -33,7 +33,10 @@ static const void *param_cfield(const void *obj, const struct param *p)
 
 static json_t *param_masked(const json_t *v, int depth)
 {
-	union { const json_t *c; json_t *m; } in = {.c = v};
+	union {
+		const json_t *c;
+		json_t *m;
+	} in = {.c = v};
 	json_t *copy = NULL;
 	if (depth > VALUE_DEPTH_MAX)
 		return json_string("...");
@@ -44,7 +47,8 @@ static json_t *param_masked(const json_t *v, int depth)
 			const json_t *value = json_object_iter_value(it);
 			bool is_hidden = param_is_secret(key) && !json_is_null(value);
 			json_object_setn_new_nocheck(copy, key.p, key.n,
-			                             is_hidden ? json_string("***") : param_masked(value, depth + 1));
+						     is_hidden ? json_string("***")
+							       : param_masked(value, depth + 1));
 		}
 		return copy;
 	}
@@ -67,7 +71,8 @@ static void param_wrap(const json_t *table)
 	bool is_cut = json.n > PARAM_SHOWN_BYTES;
 	if (is_cut)
 		buf_truncate(&json, PARAM_SHOWN_BYTES);
-	err_set(ERR_INVALID, "deserialize error: %s, while processing %s%s", why.text, json.p, is_cut ? "..." : "");
+	err_set(ERR_INVALID, "deserialize error: %s, while processing %s%s", why.text, json.p,
+		is_cut ? "..." : "");
 	json_decref(masked);
 	err_fini(&why);
 	buf_fini(&json);
@@ -123,7 +128,8 @@ static void param_unknown(const struct param_schema *s, str_t name)
 void param_err_variant(const char *given, const char *const *words)
 {
 	struct buf b = BUF_INIT;
-	buf_printf(&b, "unknown variant `%.128s`, expected %s", given, words[0] != NULL && words[1] != NULL ? "one of " : "");
+	buf_printf(&b, "unknown variant `%.128s`, expected %s", given,
+		   words[0] != NULL && words[1] != NULL ? "one of " : "");
 	for (size_t i = 0; words[i] != NULL; i++)
 		buf_printf(&b, "%s`%s`", i != 0 ? ", " : "", words[i]);
 	err_set(ERR_INVALID, "%s", b.p);
@@ -143,7 +149,10 @@ static const struct param *param_find(const struct param_schema *s, str_t name)
 /* The first name in byte order is the one reported, so that the same mistake gives the same text. */
 static int param_check_names(const struct param_schema *s, const json_t *table)
 {
-	union { const json_t *c; json_t *m; } t = {.c = table};
+	union {
+		const json_t *c;
+		json_t *m;
+	} t = {.c = table};
 	str_t unknown = STR_NULL;
 	for (void *it = json_object_iter(t.m); it != NULL; it = json_object_iter_next(t.m, it)) {
 		str_t name = str_mk(json_object_iter_key(it), json_object_iter_key_len(it));
@@ -198,8 +207,9 @@ int param_parse_json(const struct param_schema *s, const json_t *table, void *ou
 {
 	memset(out, 0, s->size);
 	if (!json_is_object(table) && !(json_is_array(table) && json_array_size(table) == 0)) {
-		static const char *const names[] = {"map", "sequence", "string", "integer", "floating point", "boolean", "boolean",
-		                                    "null"};
+		static const char *const names[] = {
+			"map",	   "sequence", "string", "integer", "floating point",
+			"boolean", "boolean",  "null"};
 		err_set(ERR_INVALID, "invalid type: %s, expected table", names[json_typeof(table)]);
 	} else if (param_check_names(s, table) == 0 && param_parse_fields(s, table, out) == 0) {
 		return 0;
@@ -236,8 +246,9 @@ json_t *param_dump_with(const struct param_schema *s, const void *obj, const jso
 		if (p->type == PT_UNSUPPORTED)
 			continue;
 		const json_t *given = json_object_get(table, p->name);
-		json_object_set_new_nocheck(out, p->name,
-		                            param_field_dump(p, param_cfield(obj, p), json_is_null(given) ? NULL : given));
+		json_object_set_new_nocheck(
+			out, p->name,
+			param_field_dump(p, param_cfield(obj, p), json_is_null(given) ? NULL : given));
 	}
 	return out;
 }

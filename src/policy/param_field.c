@@ -1,5 +1,6 @@
-/* param_field.c - one field of a schema: from JSON, from its default's text, back to JSON, released. A default goes through
- * the same parser as what a policy gives: its text is first put into the JSON form that a policy would have written. */
+/* param_field.c - one field of a schema: from JSON, from its default's text, back to JSON, released. A
+ * default goes through the same parser as what a policy gives: its text is first put into the JSON form that
+ * a policy would have written. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "policy/param_impl.h"
@@ -66,10 +67,11 @@ static int param_parse_int(const struct param *p, const json_t *v, int64_t *fiel
 		return param_fail(p, v, "type", "an integer");
 	if ((p->min != 0 || p->max != 0) && (i < p->min || i > p->max)) {
 		if (p->max == INT64_MAX)
-			snprintf(expected, sizeof(expected), "an integer of at least %lld", (long long)p->min);
+			snprintf(expected, sizeof(expected), "an integer of at least %lld",
+				 (long long)p->min);
 		else
-			snprintf(expected, sizeof(expected), "an integer between %lld and %lld", (long long)p->min,
-			         (long long)p->max);
+			snprintf(expected, sizeof(expected), "an integer between %lld and %lld",
+				 (long long)p->min, (long long)p->max);
 		return param_fail(p, v, "value", expected);
 	}
 	*field = i;
@@ -133,7 +135,7 @@ static int param_parse_cidrs(const struct param *p, const json_t *v, struct cidr
 	for (size_t i = 0; i < json_array_size(v); i++) {
 		const json_t *item = json_array_get(v, i);
 		if (!json_is_string(item) ? param_fail(p, item, "type", "a network such as 10.0.0.0/8") != 0
-		                          : cidr_set_add(&set, param_text(item)) != 0) {
+					  : cidr_set_add(&set, param_text(item)) != 0) {
 			cidr_set_fini(&set);
 			return -1;
 		}
@@ -174,7 +176,9 @@ static int param_parse_strs(const struct param *p, const json_t *v, struct param
 static int param_parse_addr(const struct param *p, const json_t *v, struct net_addr *field)
 {
 	if (!json_is_string(v))
-		return param_fail(p, v, "type", p->type == PT_IP ? "an IP address" : "an address and port such as 127.0.0.1:25");
+		return param_fail(p, v, "type",
+				  p->type == PT_IP ? "an IP address"
+						   : "an address and port such as 127.0.0.1:25");
 	if (p->type == PT_IP)
 		return net_addr_parse_ip(param_text(v), 0, field);
 	return net_addr_parse(param_text(v), field);
@@ -206,7 +210,8 @@ int param_field_parse(const struct param *p, const json_t *v, void *field)
 	case PT_IP:
 		return param_parse_addr(p, v, field);
 	case PT_JSON:
-		*(json_t **)field = json_deep_copy(v); /* refcounts of jansson values are not to be shared by threads */
+		*(json_t **)field =
+			json_deep_copy(v); /* refcounts of jansson values are not to be shared by threads */
 		return 0;
 	case PT_CUSTOM:
 		return p->parse(v, field);
@@ -329,7 +334,7 @@ json_t *param_field_dump(const struct param *p, const void *field, const json_t 
 	case PT_INT:
 		return json_integer(*(const int64_t *)field);
 	case PT_BYTES:
-		return json_integer((json_int_t)*(const uint64_t *)field);
+		return json_integer((json_int_t) * (const uint64_t *)field);
 	case PT_DUR:
 		return param_dump_dur(*(const dur_t *)field);
 	case PT_ENUM:

@@ -5,7 +5,8 @@
 
 /** True for fields whose value errors must not show: the name ends in password, key, token or secret. */
 bool param_is_secret(str_t name);
-/** Fills the field from a JSON value; null never comes here. -1 ERR_INVALID with the WHY text; nothing to release then. */
+/** Fills the field from a JSON value; null never comes here. -1 ERR_INVALID with the WHY text; nothing to
+ * release then. */
 MUST_CHECK int param_field_parse(const struct param *p, const json_t *value, void *field);
 /** The JSON form of a default's text; NULL with the error set. */
 MUST_CHECK json_t *param_field_default(const struct param *p);

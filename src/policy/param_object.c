@@ -1,6 +1,7 @@
-/* param_object.c - parsed parameter tables as values of a policy: userdata that can be indexed, iterated and measured like
- * the table they came from, with every default filled in. The C side shares the same object by reference count, from any
- * thread; it never changes after it was made, and its snapshot's own reference counts are not touched after that. */
+/* param_object.c - parsed parameter tables as values of a policy: userdata that can be indexed, iterated and
+ * measured like the table they came from, with every default filled in. The C side shares the same object by
+ * reference count, from any thread; it never changes after it was made, and its snapshot's own reference
+ * counts are not touched after that. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "policy/param_impl.h"
@@ -31,7 +32,8 @@ struct param_object *param_object_from_lua(const struct param_schema *s, lua_Sta
 	json_t *table = value_from_lua(L, idx);
 	if (table == NULL) {
 		struct err e = err_take();
-		err_set(ERR_INVALID, "deserialize error: %s, while processing a %s", e.text, luaL_typename(L, idx));
+		err_set(ERR_INVALID, "deserialize error: %s, while processing a %s", e.text,
+			luaL_typename(L, idx));
 		err_fini(&e);
 		return NULL;
 	}

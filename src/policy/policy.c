@@ -1,8 +1,9 @@
 /* policy.c - the policy of the process: its file, its epoch, its settings.
  *
- * The epoch is a counter that moves when configuration may have changed. A bump compiles the file again, drops the cached
- * modules and then moves the counter, all under the lock, so that a state's epoch and its code always belong together.
- * Bumps are serialised by a lock of their own, as they read files. Subscribers are called without any lock. */
+ * The epoch is a counter that moves when configuration may have changed. A bump compiles the file again,
+ * drops the cached modules and then moves the counter, all under the lock, so that a state's epoch and its
+ * code always belong together. Bumps are serialised by a lock of their own, as they read files. Subscribers
+ * are called without any lock. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"
@@ -35,20 +36,24 @@ static void policy_declare_metrics(void)
 {
 	static const char *const event_label[] = {"event", NULL};
 	struct policy_metrics *m = &policy_metric_set;
-	m->states = metric_get(metric_declare(METRIC_GAUGE, "lua_count", "the number of lua contexts currently alive", NULL,
-	                                      NULL, 0), NULL);
-	m->loads = metric_get(metric_declare(METRIC_COUNTER, "lua_load_count",
-	                                     "how many times the policy lua script has been loaded into a new context", NULL,
-	                                     NULL, 0), NULL);
+	m->states = metric_get(metric_declare(METRIC_GAUGE, "lua_count",
+					      "the number of lua contexts currently alive", NULL, NULL, 0),
+			       NULL);
+	m->loads = metric_get(
+		metric_declare(METRIC_COUNTER, "lua_load_count",
+			       "how many times the policy lua script has been loaded into a new context",
+			       NULL, NULL, 0),
+		NULL);
 	m->spares = metric_get(metric_declare(METRIC_GAUGE, "lua_spare_count",
-	                                      "the number of lua contexts available for reuse in the pool", NULL, NULL, 0),
-	                       NULL);
+					      "the number of lua contexts available for reuse in the pool",
+					      NULL, NULL, 0),
+			       NULL);
 	m->started = metric_declare(METRIC_COUNTER, "lua_event_started",
-	                            "Incremented each time we start to call a lua event callback. Use "
-	                            "lua_event_latency_count to track completed events",
-	                            event_label, NULL, 0);
-	m->latency = metric_declare(METRIC_HISTOGRAM, "lua_event_latency", "how long a given lua event callback took",
-	                            event_label, NULL, 0);
+				    "Incremented each time we start to call a lua event callback. Use "
+				    "lua_event_latency_count to track completed events",
+				    event_label, NULL, 0);
+	m->latency = metric_declare(METRIC_HISTOGRAM, "lua_event_latency",
+				    "how long a given lua event callback took", event_label, NULL, 0);
 }
 
 const struct policy_metrics *policy_metrics(void)

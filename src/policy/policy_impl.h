@@ -1,5 +1,6 @@
-/* policy_impl.h - what the files of the Lua runtime share. Who touches what: a state belongs to the fiber that took it from its
- * pool, a pool to its worker; struct policy is guarded by its lock, but for the atomics. */
+/* policy_impl.h - what the files of the Lua runtime share. Who touches what: a state belongs to the fiber
+ * that took it from its pool, a pool to its worker; struct policy is guarded by its lock, but for the
+ * atomics. */
 #pragma once
 
 #include "base/list.h"
@@ -13,13 +14,14 @@
 /* --- chunk.c: compiled source --- */
 struct chunk {
 	_Atomic uint32_t refs;
-	char *key;             /* of the module cache; NULL for the policy file */
+	char *key; /* of the module cache; NULL for the policy file */
 	size_t key_bytes;
 	char *path;
 	size_t n_bytes;
-	char *code;            /* of lua_dump */
+	char *code; /* of lua_dump */
 };
-/** Reads and compiles a file; a reference. NULL: ERR_IO, or ERR_LUA "syntax error: FILE:LINE: ...". Blocks on the disk. */
+/** Reads and compiles a file; a reference. NULL: ERR_IO, or ERR_LUA "syntax error: FILE:LINE: ...". Blocks on
+ * the disk. */
 MUST_CHECK struct chunk *chunk_new(const char *path);
 void chunk_unref(struct chunk *c);
 /** Pushes the chunk's function. */
@@ -34,19 +36,21 @@ void chunk_cache_clear_locked(void);
 struct policy_state {
 	lua_State *L;
 	struct policy_state *next; /* in the pool */
-	const char *event;         /* being handled; NULL: the file itself is run, or nothing */
+	const char *event;	   /* being handled; NULL: the file itself is run, or nothing */
 	mono_t born;
-	mono_t deadline;           /* of the call in hand */
+	mono_t deadline; /* of the call in hand */
 	uint64_t epoch;
 	uint32_t n_uses;
-	bool is_overrun;           /* its deadline passed while Lua ran: not to be used again */
-	size_t n_bytes;            /* held by Lua */
-	struct list messages;      /* struct message_box of the call in hand */
+	bool is_overrun;      /* its deadline passed while Lua ran: not to be used again */
+	size_t n_bytes;	      /* held by Lua */
+	struct list messages; /* struct message_box of the call in hand */
 };
-/** Runs the whole policy file in a new state. NULL: ERR_LUA, ERR_TIMEOUT, ERR_CANCELLED. Yields when the file does. */
+/** Runs the whole policy file in a new state. NULL: ERR_LUA, ERR_TIMEOUT, ERR_CANCELLED. Yields when the file
+ * does. */
 MUST_CHECK struct policy_state *vm_new(mono_t deadline);
 void vm_free(struct policy_state *st);
-/** The message handler of every pcall: adds "runtime error: " and a traceback, leaves kumo.reject's object alone. */
+/** The message handler of every pcall: adds "runtime error: " and a traceback, leaves kumo.reject's object
+ * alone. */
 int vm_on_error(lua_State *L);
 /** Turns the error value on the stack into the error slot, and pops it. */
 void vm_take_error(struct policy_state *st, enum policy_reject_mode *mode);
@@ -64,7 +68,7 @@ struct handler_metrics {
 	struct metric_series *started, *latency;
 };
 struct handler_set {
-	struct handler_set *older;     /* kept until policy_stop: somebody may be reading them */
+	struct handler_set *older; /* kept until policy_stop: somebody may be reading them */
 	size_t n;
 	struct handler_metrics item[]; /* sorted by event */
 };
@@ -75,8 +79,8 @@ void handlers_open(lua_State *L); /* makes the tables of registrations */
 
 /* --- message_object.c --- */
 struct message_box {
-	struct list link;      /* of policy_state.messages */
-	struct message *msg;   /* NULL once the call is over */
+	struct list link;    /* of policy_state.messages */
+	struct message *msg; /* NULL once the call is over */
 };
 void message_boxes_release(struct policy_state *st);
 
@@ -85,9 +89,9 @@ void message_boxes_release(struct policy_state *st);
 struct policy {
 	pthread_mutex_t lock;
 	bool is_started, is_validating;
-	char *file, *dir, *version;   /* fixed while started */
-	struct chunk *main;           /* of this epoch */
-	struct map modules;           /* key -> struct chunk */
+	char *file, *dir, *version; /* fixed while started */
+	struct chunk *main;	    /* of this epoch */
+	struct map modules;	    /* key -> struct chunk */
 	policy_open_fn *library[POLICY_LIBRARIES_MAX];
 	size_t n_libraries;
 	_Atomic uint64_t epoch;

@@ -1,9 +1,10 @@
-/* pool.c - each worker's spare Lua states, last in first out, so that the warm ones are used and the rest age.
+/* pool.c - each worker's spare Lua states, last in first out, so that the warm ones are used and the rest
+ * age.
  *
- * A pool is touched by its worker's fibers only: no locks. Rules (contracts B2): a state goes back only after a call that
- * succeeded; it retires by age, by uses, when the epoch has moved, when it has grown large, and when the pool holds its
- * share of the maximum. Every SWEEP_S seconds a fiber on each worker frees what is too old and all that was not needed
- * since the sweep before, keeping one. */
+ * A pool is touched by its worker's fibers only: no locks. Rules (contracts B2): a state goes back only after
+ * a call that succeeded or was refused by kumo.reject; it retires by age, by uses, when the epoch has moved,
+ * when it has grown large, and when the pool holds its share of the maximum. Every SWEEP_S seconds a fiber on
+ * each worker frees what is too old and all that was not needed since the sweep before, keeping one. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"
@@ -21,9 +22,9 @@
 struct policy_pool {
 	_Alignas(64) struct policy_state *top;
 	size_t n;
-	size_t n_low;          /* the fewest spares since the last sweep */
-	bool is_closed;        /* nothing is kept any more */
-	bool is_swept;         /* the sweeper has ended */
+	size_t n_low;	       /* the fewest spares since the last sweep */
+	bool is_closed;	       /* nothing is kept any more */
+	bool is_swept;	       /* the sweeper has ended */
 	struct fiber *sweeper; /* NULL before it runs and after */
 	struct event *done;    /* fired when the sweeper has ended; of pool_stop */
 };
@@ -41,8 +42,10 @@ static struct policy_pool *pool_mine(void)
 
 static bool pool_is_fit(const struct policy_state *st, mono_t now)
 {
-	return st->epoch == policy_epoch() && st->n_uses < atomic_load_explicit(&policy_self.max_uses, memory_order_relaxed) &&
-	       mono_sub(now, st->born).ns < atomic_load_explicit(&policy_self.max_age_ns, memory_order_relaxed);
+	return st->epoch == policy_epoch() &&
+	       st->n_uses < atomic_load_explicit(&policy_self.max_uses, memory_order_relaxed) &&
+	       mono_sub(now, st->born).ns <
+		       atomic_load_explicit(&policy_self.max_age_ns, memory_order_relaxed);
 }
 
 static struct policy_state *pool_pop(struct policy_pool *p)
@@ -82,8 +85,8 @@ void pool_put(struct policy_state *st, bool is_reusable)
 {
 	struct policy_pool *p = pool_mine();
 	st->n_uses++;
-	if (!is_reusable || st->is_overrun || p->is_closed || p->n >= pool_share() || st->n_bytes > SPARE_BYTES_MAX ||
-	    !pool_is_fit(st, mono_now())) {
+	if (!is_reusable || st->is_overrun || p->is_closed || p->n >= pool_share() ||
+	    st->n_bytes > SPARE_BYTES_MAX || !pool_is_fit(st, mono_now())) {
 		vm_free(st);
 		return;
 	}

@@ -1,4 +1,5 @@
-/* toml_impl.h - the scalar half of the TOML reader (toml_scalar.c), used by its structural half (toml_parse.c). */
+/* toml_impl.h - the scalar half of the TOML reader (toml_scalar.c), used by its structural half
+ * (toml_parse.c). */
 #pragma once
 
 #include "base/arena.h"
@@ -7,12 +8,12 @@
 
 struct toml {
 	str_t text;
-	size_t at;            /* offset of the next byte */
+	size_t at;	      /* offset of the next byte */
 	struct arena arena;   /* decoded strings and marks, until the end of the parse */
 	struct map marks;     /* json_t * -> struct toml_mark: how a container came to be */
 	json_t *root, *table; /* table: the one that key/value lines go to, borrowed from root */
 	size_t table_depth;
-	str_t *part;          /* a stack of key parts; those of outer keys stay below while values are read */
+	str_t *part; /* a stack of key parts; those of outer keys stay below while values are read */
 	size_t n_parts, cap_parts;
 };
 

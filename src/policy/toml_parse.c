@@ -1,11 +1,12 @@
 /* toml_parse.c - the structure of a TOML 1.0 document: lines, keys, tables, arrays.
  *
- * The result is built in place as JSON. TOML forbids to reopen what is closed, and what is closed depends on how it was
- * written, so each container has a mark: made by a header on the way to a deeper one (implicit), by a header of its own
- * (explicit), by a dotted key, as an inline value, or as an array of tables.
+ * The result is built in place as JSON. TOML forbids to reopen what is closed, and what is closed depends on
+ * how it was written, so each container has a mark: made by a header on the way to a deeper one (implicit),
+ * by a header of its own (explicit), by a dotted key, as an inline value, or as an array of tables.
  *
- * Hostile input: the text is checked to be UTF-8 first; nesting, headers and dotted keys together are bounded by
- * VALUE_DEPTH_MAX; recursion happens for nested values only; all memory is linear in the length of the text. */
+ * Hostile input: the text is checked to be UTF-8 first; nesting, headers and dotted keys together are bounded
+ * by VALUE_DEPTH_MAX; recursion happens for nested values only; all memory is linear in the length of the
+ * text. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "policy/toml_impl.h"
@@ -17,8 +18,8 @@ enum toml_origin {
 	TOML_IMPLICIT = 1,
 	TOML_EXPLICIT,
 	TOML_DOTTED,
-	TOML_INLINE,      /* a table or an array written as a value */
-	TOML_TABLES,      /* an array made by [[headers]] */
+	TOML_INLINE, /* a table or an array written as a value */
+	TOML_TABLES, /* an array made by [[headers]] */
 };
 
 struct toml_mark {
@@ -117,7 +118,8 @@ static int toml_end_line(struct toml *t)
 
 static bool toml_is_bare(int c)
 {
-	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+	       c == '-';
 }
 
 /* Pushes the parts of a dotted key; they are part[*first .. *first + *n). */
@@ -132,7 +134,8 @@ static int toml_read_key(struct toml *t, size_t *first, size_t *n)
 			size_t start = t->at;
 			if (toml_read_string(t, false, &part) != 0)
 				return -1;
-			if (memchr(part.p, 0, part.n) != NULL) /* jansson's copies and comparisons would cut it there */
+			if (memchr(part.p, 0, part.n) !=
+			    NULL) /* jansson's copies and comparisons would cut it there */
 				return toml_fail(t, start, "a key with a NUL in it");
 		} else {
 			size_t from = t->at;
@@ -232,7 +235,8 @@ static json_t *toml_read_array(struct toml *t, size_t depth)
 			t->at++;
 		} else if (toml_peek(t, 0) != ']') {
 			(void)toml_fail(t, toml_peek(t, 0) < 0 ? start : t->at,
-			                toml_peek(t, 0) < 0 ? "an array that does not end" : "`,` or `]` was expected");
+					toml_peek(t, 0) < 0 ? "an array that does not end"
+							    : "`,` or `]` was expected");
 			goto fail;
 		}
 	}
@@ -272,8 +276,8 @@ static json_t *toml_read_inline(struct toml *t, size_t depth)
 	return NULL;
 }
 
-/* Containers made here get no mark, which counts as inline. (Marks are by address, and no container is freed while the parse
- * goes on, so no address comes back.) */
+/* Containers made here get no mark, which counts as inline. (Marks are by address, and no container is freed
+ * while the parse goes on, so no address comes back.) */
 static json_t *toml_read_value(struct toml *t, size_t depth)
 {
 	str_t s;
@@ -299,7 +303,8 @@ static json_t *toml_read_value(struct toml *t, size_t depth)
 
 /* --- headers --- */
 
-/* The table that a header's last part is in: made where it is missing, the newest element where it is an array. */
+/* The table that a header's last part is in: made where it is missing, the newest element where it is an
+ * array. */
 static json_t *toml_walk(struct toml *t, size_t start, size_t first, size_t n)
 {
 	json_t *table = t->root;
@@ -311,7 +316,8 @@ static json_t *toml_walk(struct toml *t, size_t start, size_t first, size_t n)
 		} else if (json_is_array(child) && toml_origin(t, child) == TOML_TABLES) {
 			child = json_array_get(child, json_array_size(child) - 1);
 		} else if (!json_is_object(child) || toml_origin(t, child) == TOML_INLINE) {
-			(void)toml_fail_key(t, start, key, "is defined already, and not as a table that can grow");
+			(void)toml_fail_key(t, start, key,
+					    "is defined already, and not as a table that can grow");
 			return NULL;
 		}
 		table = child;
@@ -367,7 +373,8 @@ static int toml_read_header(struct toml *t)
 	if (t->table_depth > VALUE_DEPTH_MAX)
 		return toml_fail(t, start, "nested deeper than 128 levels");
 	str_t key = t->part[first + n - 1];
-	if ((is_element ? toml_open_element(t, start, parent, key) : toml_open_table(t, start, parent, key)) != 0)
+	if ((is_element ? toml_open_element(t, start, parent, key)
+			: toml_open_table(t, start, parent, key)) != 0)
 		return -1;
 	t->n_parts = first;
 	return 0;

@@ -1,6 +1,6 @@
-/* toml_scalar.c - strings, numbers, dates of TOML 1.0. The text is known to be UTF-8 before anything here runs, so only
- * control characters and escapes need checks. A string without escapes is a slice of the text; one with them is
- * decoded into the arena, never longer than its source. */
+/* toml_scalar.c - strings, numbers, dates of TOML 1.0. The text is known to be UTF-8 before anything here
+ * runs, so only control characters and escapes need checks. A string without escapes is a slice of the text;
+ * one with them is decoded into the arena, never longer than its source. */
 #include "base/err.h"
 #include "policy/toml_impl.h"
 
@@ -49,7 +49,8 @@ static int toml_unicode(struct toml *t, char **w)
 		else if ((d >= 'a' && d <= 'f') || (d >= 'A' && d <= 'F'))
 			v = (uint32_t)((d | 0x20) - 'a' + 10);
 		else
-			return toml_fail(t, t->at - 1, "a \\%c escape needs %zu hex digits", t->text.p[t->at], n);
+			return toml_fail(t, t->at - 1, "a \\%c escape needs %zu hex digits", t->text.p[t->at],
+					 n);
 		c = c << 4 | v;
 	}
 	if (c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff))
@@ -131,7 +132,8 @@ int toml_read_string(struct toml *t, bool has_lines, str_t *out)
 			if (copy == NULL) {
 				/* No escape is longer decoded than written. */
 				size_t span = t->at - from, end = t->at;
-				while (end < t->text.n && !str_starts(str_skip(t->text, end), is_long ? STR("\"\"\"") : STR("\"")))
+				while (end < t->text.n && !str_starts(str_skip(t->text, end),
+								      is_long ? STR("\"\"\"") : STR("\"")))
 					end += t->text.p[end] == '\\' ? 2 : 1;
 				copy = w = arena_alloc(&t->arena, end - from + 8);
 				memcpy(w, t->text.p + from, span);
@@ -176,8 +178,8 @@ static bool toml_is_date(str_t s)
 {
 	static const uint8_t days[] = {31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
 	unsigned y, m, d;
-	if (s.n < 10 || !toml_digits(s, 0, 4, &y) || s.p[4] != '-' || !toml_digits(s, 5, 2, &m) || s.p[7] != '-' ||
-	    !toml_digits(s, 8, 2, &d) || m < 1 || m > 12 || d < 1 || d > days[m - 1])
+	if (s.n < 10 || !toml_digits(s, 0, 4, &y) || s.p[4] != '-' || !toml_digits(s, 5, 2, &m) ||
+	    s.p[7] != '-' || !toml_digits(s, 8, 2, &d) || m < 1 || m > 12 || d < 1 || d > days[m - 1])
 		return false;
 	bool is_leap = (y % 4 == 0 && y % 100 != 0) || y % 400 == 0;
 	return m != 2 || d < 29 || is_leap;
@@ -187,8 +189,8 @@ static bool toml_is_date(str_t s)
 static bool toml_is_time(str_t s, size_t *n)
 {
 	unsigned h, m, sec;
-	if (s.n < 8 || !toml_digits(s, 0, 2, &h) || s.p[2] != ':' || !toml_digits(s, 3, 2, &m) || s.p[5] != ':' ||
-	    !toml_digits(s, 6, 2, &sec) || h > 23 || m > 59 || sec > 60)
+	if (s.n < 8 || !toml_digits(s, 0, 2, &h) || s.p[2] != ':' || !toml_digits(s, 3, 2, &m) ||
+	    s.p[5] != ':' || !toml_digits(s, 6, 2, &sec) || h > 23 || m > 59 || sec > 60)
 		return false;
 	*n = 8;
 	if (s.n > 8 && s.p[8] == '.') {
@@ -225,13 +227,15 @@ static bool toml_is_datetime(str_t s)
 
 /* --- numbers --- */
 
-/* Copies digits without the underscores between them; returns where it stopped, or -1 on a misplaced underscore. */
+/* Copies digits without the underscores between them; returns where it stopped, or -1 on a misplaced
+ * underscore. */
 static ptrdiff_t toml_take_digits(str_t s, size_t at, const char *set, char **w)
 {
 	size_t from = at;
 	while (at < s.n && s.p[at] != 0) {
 		if (s.p[at] == '_') {
-			if (at == from || s.p[at - 1] == '_' || at + 1 >= s.n || s.p[at + 1] == 0 || strchr(set, s.p[at + 1]) == NULL)
+			if (at == from || s.p[at - 1] == '_' || at + 1 >= s.n || s.p[at + 1] == 0 ||
+			    strchr(set, s.p[at + 1]) == NULL)
 				return -1;
 		} else if (strchr(set, s.p[at]) != NULL) {
 			*(*w)++ = s.p[at];
@@ -328,8 +332,8 @@ json_t *toml_read_plain(struct toml *t)
 		t->at++;
 	str_t s = str_mk(t->text.p + start, t->at - start);
 	/* A date may be parted from its time by one blank. */
-	if (s.n == 10 && s.p[4] == '-' && toml_peek(t, 0) == ' ' && toml_peek(t, 1) >= '0' && toml_peek(t, 1) <= '9' &&
-	    toml_peek(t, 3) == ':') {
+	if (s.n == 10 && s.p[4] == '-' && toml_peek(t, 0) == ' ' && toml_peek(t, 1) >= '0' &&
+	    toml_peek(t, 1) <= '9' && toml_peek(t, 3) == ':') {
 		t->at++;
 		for (int c; (c = toml_peek(t, 0)) > 0 && strchr(set, c) != NULL;)
 			t->at++;

@@ -1,6 +1,6 @@
-/* toml_write.c - JSON values as TOML. A table's plain values come before its subtables, because a header would swallow
- * what follows it; arrays whose every element is a table become [[headers]], other arrays and what is in them are
- * inline. A table that holds nothing but tables needs no header of its own. */
+/* toml_write.c - JSON values as TOML. A table's plain values come before its subtables, because a header
+ * would swallow what follows it; arrays whose every element is a table become [[headers]], other arrays and
+ * what is in them are inline. A table that holds nothing but tables needs no header of its own. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/text.h"
@@ -40,8 +40,8 @@ static void toml_write_key(struct toml_writer *w, str_t key)
 	bool is_bare = key.n != 0;
 	for (size_t i = 0; i < key.n; i++) {
 		char c = key.p[i];
-		is_bare = is_bare && ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-		                      c == '_' || c == '-');
+		is_bare = is_bare && ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+				      (c >= '0' && c <= '9') || c == '_' || c == '-');
 	}
 	if (is_bare)
 		buf_add_str(w->out, key);
@@ -154,7 +154,8 @@ static int toml_write_table(struct toml_writer *w, const json_t *obj, const char
 		n_plain += !toml_is_section(w, e[i].value);
 	size_t half = strlen(brackets) / 2;
 	if (half == 2 || (half == 1 && (n_plain != 0 || n == 0))) {
-		buf_printf(w->out, "%s%.*s%s%s\n", w->out->n != 0 ? "\n" : "", (int)half, brackets, w->path.p, brackets + half);
+		buf_printf(w->out, "%s%.*s%s%s\n", w->out->n != 0 ? "\n" : "", (int)half, brackets, w->path.p,
+			   brackets + half);
 	}
 	for (size_t i = 0; i < n; i++) {
 		if (toml_is_section(w, e[i].value))
@@ -162,8 +163,8 @@ static int toml_write_table(struct toml_writer *w, const json_t *obj, const char
 		toml_write_key(w, e[i].key);
 		buf_add_z(w->out, " = ");
 		if (toml_write_inline(w, e[i].value, 0) != 0) {
-			err_wrap("at `%s%s" STR_FMT "`", w->path.n != 0 ? w->path.p : "", w->path.n != 0 ? "." : "",
-			         STR_ARG(str_head(e[i].key, 80)));
+			err_wrap("at `%s%s" STR_FMT "`", w->path.n != 0 ? w->path.p : "",
+				 w->path.n != 0 ? "." : "", STR_ARG(str_head(e[i].key, 80)));
 			goto out;
 		}
 		buf_add_c(w->out, '\n');

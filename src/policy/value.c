@@ -1,11 +1,13 @@
 /* value.c - Lua values to JSON and back.
  *
- * Reading a Lua value must not raise: callers hold things. So only API functions that cannot fail are used: raw access, no
- * metamethods, strings taken only from values that are strings already, stack space asked for with lua_checkstack.
- * What is being read is remembered as a chain of segments on the C stack, so that an error can name the path. Cycles
- * end at the depth limit; shared subtables, which could multiply without bound, at the count limit.
+ * Reading a Lua value must not raise: callers hold things. So only API functions that cannot fail are used:
+ * raw access, no metamethods, strings taken only from values that are strings already, stack space asked for
+ * with lua_checkstack. What is being read is remembered as a chain of segments on the C stack, so that an
+ * error can name the path. Cycles end at the depth limit; shared subtables, which could multiply without
+ * bound, at the count limit.
  *
- * Arrays that come from JSON carry an empty metatable of ours as a mark, so that [] is [] again on its way back. */
+ * Arrays that come from JSON carry an empty metatable of ours as a mark, so that [] is [] again on its way
+ * back. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "policy/value_impl.h"
@@ -17,7 +19,7 @@
 
 struct value_seg {
 	const struct value_seg *up;
-	str_t key;         /* p NULL: an index */
+	str_t key; /* p NULL: an index */
 	lua_Integer index;
 };
 
@@ -101,7 +103,8 @@ static bool value_is_marked_array(lua_State *L, int idx)
 	return is_marked;
 }
 
-static enum value_shape value_table_shape(struct value_reader *r, int idx, const struct value_seg *at, lua_Integer *n)
+static enum value_shape value_table_shape(struct value_reader *r, int idx, const struct value_seg *at,
+					  lua_Integer *n)
 {
 	lua_State *L = r->L;
 	lua_Integer n_int = 0, max = 0;
@@ -120,13 +123,15 @@ static enum value_shape value_table_shape(struct value_reader *r, int idx, const
 			name.key.p = lua_tolstring(L, -1, &name.key.n);
 		} else {
 			char what[80];
-			snprintf(what, sizeof(what), "a table with a %s as key cannot be represented", luaL_typename(L, -1));
+			snprintf(what, sizeof(what), "a table with a %s as key cannot be represented",
+				 luaL_typename(L, -1));
 			lua_pop(L, 1);
 			value_fail(at, what);
 			return SHAPE_BAD;
 		}
 		if (has_string && n_int != 0) {
-			value_fail(&name, "a table with both array items and named keys cannot be represented");
+			value_fail(&name,
+				   "a table with both array items and named keys cannot be represented");
 			lua_pop(L, 1);
 			return SHAPE_BAD;
 		}
@@ -137,7 +142,8 @@ static enum value_shape value_table_shape(struct value_reader *r, int idx, const
 	return !has_string && value_is_marked_array(L, idx) ? SHAPE_ARRAY : SHAPE_OBJECT;
 }
 
-static json_t *value_read_array(struct value_reader *r, int idx, lua_Integer n, const struct value_seg *at, int depth)
+static json_t *value_read_array(struct value_reader *r, int idx, lua_Integer n, const struct value_seg *at,
+				int depth)
 {
 	json_t *arr = value_must(json_array());
 	for (lua_Integer i = 1; i <= n; i++) {
@@ -163,15 +169,20 @@ static json_t *value_read_object(struct value_reader *r, int idx, const struct v
 		char digits[24];
 		struct value_seg seg = {.up = at};
 		if (lua_isinteger(L, -2)) {
-			seg.key.n = (size_t)snprintf(digits, sizeof(digits), "%lld", (long long)lua_tointeger(L, -2));
+			seg.key.n = (size_t)snprintf(digits, sizeof(digits), "%lld",
+						     (long long)lua_tointeger(L, -2));
 			seg.key.p = digits;
 		} else {
 			seg.key.p = lua_tolstring(L, -2, &seg.key.n);
 		}
 		/* NUL: jansson's copies and comparisons would cut the key there. */
-		bool is_text = str_is_utf8(seg.key) && (seg.key.n == 0 || memchr(seg.key.p, 0, seg.key.n) == NULL);
-		json_t *v = is_text ? value_read(r, lua_gettop(L), &seg, depth)
-		                    : value_fail(at, "a key that is not UTF-8 or has a NUL in it cannot be represented");
+		bool is_text =
+			str_is_utf8(seg.key) && (seg.key.n == 0 || memchr(seg.key.p, 0, seg.key.n) == NULL);
+		json_t *v =
+			is_text ? value_read(r, lua_gettop(L), &seg, depth)
+				: value_fail(
+					  at,
+					  "a key that is not UTF-8 or has a NUL in it cannot be represented");
 		if (v == NULL) {
 			lua_pop(L, 2);
 			json_decref(obj);
@@ -230,7 +241,8 @@ static json_t *value_read(struct value_reader *r, int idx, const struct value_se
 		return value_read_userdata(r, idx, at);
 	case LUA_TTABLE:
 		if (depth >= VALUE_DEPTH_MAX)
-			return value_fail(NULL, "nested deeper than 128 levels (a table that contains itself?)");
+			return value_fail(NULL,
+					  "nested deeper than 128 levels (a table that contains itself?)");
 		if (!lua_checkstack(L, 6))
 			return value_fail(at, "no Lua stack is left");
 		switch (value_table_shape(r, idx, at, &n)) {
@@ -285,7 +297,10 @@ static void value_push(lua_State *L, const json_t *v, int depth)
 	luaL_checkstack(L, 4, "value");
 	switch (json_typeof(v)) {
 	case JSON_OBJECT: {
-		union { const json_t *c; json_t *m; } obj = {.c = v}; /* jansson iterates through non-const only */
+		union {
+			const json_t *c;
+			json_t *m;
+		} obj = {.c = v}; /* jansson iterates through non-const only */
 		lua_createtable(L, 0, (int)(json_object_size(v) & 0xffffff));
 		for (void *it = json_object_iter(obj.m); it != NULL; it = json_object_iter_next(obj.m, it)) {
 			lua_pushlstring(L, json_object_iter_key(it), json_object_iter_key_len(it));
@@ -336,7 +351,10 @@ static int value_entry_cmp(const void *a, const void *b)
 
 struct value_entry *value_sorted(const json_t *obj, size_t *n)
 {
-	union { const json_t *c; json_t *m; } o = {.c = obj};
+	union {
+		const json_t *c;
+		json_t *m;
+	} o = {.c = obj};
 	size_t i = 0;
 	*n = json_object_size(obj);
 	if (*n == 0)
@@ -356,7 +374,8 @@ void value_locate(str_t text, size_t at, size_t *line, size_t *column)
 	for (size_t i = 0; i < at && i < text.n; i++) {
 		if (text.p[i] == '\n')
 			(*line)++, *column = 1;
-		else if (((unsigned char)text.p[i] & 0xc0) != 0x80) /* a character, not its continuation bytes */
+		else if (((unsigned char)text.p[i] & 0xc0) !=
+			 0x80) /* a character, not its continuation bytes */
 			(*column)++;
 	}
 }

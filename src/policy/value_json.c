@@ -1,8 +1,8 @@
 /* value_json.c - JSON text.
  *
- * Reading is jansson's, behind one linear pass of ours: it bounds the nesting, because jansson recurses up to 2048 levels
- * and a fiber's stack does not last that long, and it blanks comments for policies. Writing is ours: keys sorted and
- * floats that stay floats, which jansson does not offer together. */
+ * Reading is jansson's, behind one linear pass of ours: it bounds the nesting, because jansson recurses up to
+ * 2048 levels and a fiber's stack does not last that long, and it blanks comments for policies. Writing is
+ * ours: keys sorted and floats that stay floats, which jansson does not offer together. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/json.h"
@@ -77,7 +77,8 @@ static json_t *value_json_parse(str_t text, bool is_relaxed)
 		goto out;
 	if (copy.n != 0)
 		text = buf_str(&copy);
-	v = json_loadb(text.n != 0 ? text.p : "", text.n, JSON_DECODE_ANY | (is_relaxed ? JSON_ALLOW_NUL : 0), &e);
+	v = json_loadb(text.n != 0 ? text.p : "", text.n, JSON_DECODE_ANY | (is_relaxed ? JSON_ALLOW_NUL : 0),
+		       &e);
 	if (v == NULL)
 		err_set(ERR_INVALID, "%s at line %d column %d", e.text, e.line, e.column);
 out:
@@ -175,7 +176,8 @@ void value_describe(const json_t *v, bool is_secret, struct buf *out)
 		return;
 	case JSON_STRING:
 		buf_add_z(out, "string ");
-		json_escape(out, is_secret ? STR("***") : str_mk(json_string_value(v), json_string_length(v)));
+		json_escape(out,
+			    is_secret ? STR("***") : str_mk(json_string_value(v), json_string_length(v)));
 		return;
 	case JSON_INTEGER:
 		buf_add_z(out, "integer `");

@@ -1,9 +1,10 @@
 /* value_yaml.c - YAML through libyaml's events.
  *
- * Events rather than its document tree, because the tree forgets whether a plain scalar was tagged. Aliases share the
- * JSON value of their anchor; since whoever expands the result pays for every mention, each mention counts with its
- * whole size against the limit on values. An alias inside its own anchor is unknown at that point, so there are no
- * cycles. libyaml neither recurses nor calls back while we read; our own recursion is depth-limited. */
+ * Events rather than its document tree, because the tree forgets whether a plain scalar was tagged. Aliases
+ * share the JSON value of their anchor; since whoever expands the result pays for every mention, each mention
+ * counts with its whole size against the limit on values. An alias inside its own anchor is unknown at that
+ * point, so there are no cycles. libyaml neither recurses nor calls back while we read; our own recursion is
+ * depth-limited. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "policy/value_impl.h"
@@ -69,7 +70,8 @@ static json_t *yaml_plain(str_t s)
 	}
 	if (text[0] == '0' && (text[1] == 'x' || text[1] == 'o') && text[2] != 0) {
 		const char *set = text[1] == 'x' ? "0123456789abcdefABCDEF" : "01234567";
-		if (strspn(text + 2, set) != strlen(text + 2) || strlen(text + 2) > (text[1] == 'x' ? 15 : 20))
+		if (strspn(text + 2, set) != strlen(text + 2) ||
+		    strlen(text + 2) > (text[1] == 'x' ? 15 : 20))
 			return NULL;
 		return value_must(json_integer((int64_t)strtoull(text + 2, NULL, text[1] == 'x' ? 16 : 8)));
 	}
@@ -87,7 +89,8 @@ static json_t *yaml_scalar(const yaml_event_t *e)
 	bool is_plain = e->data.scalar.style == YAML_PLAIN_SCALAR_STYLE && tag == NULL;
 	bool wants_core = false;
 	if (tag != NULL && strcmp(tag, "!") != 0 && strcmp(tag, YAML_STR_TAG) != 0) {
-		static const char *const core[] = {YAML_NULL_TAG, YAML_BOOL_TAG, YAML_INT_TAG, YAML_FLOAT_TAG};
+		static const char *const core[] = {YAML_NULL_TAG, YAML_BOOL_TAG, YAML_INT_TAG,
+						   YAML_FLOAT_TAG};
 		for (size_t i = 0; i < ARRAY_SIZE(core); i++)
 			wants_core = wants_core || strcmp(tag, core[i]) == 0;
 		if (!wants_core) {
@@ -109,7 +112,9 @@ static json_t *yaml_scalar(const yaml_event_t *e)
 				return NULL;
 			}
 	}
-	return v != NULL ? v : value_must(json_stringn_nocheck(s.n != 0 ? s.p : "", s.n)); /* libyaml checked UTF-8 */
+	return v != NULL ? v
+			 : value_must(json_stringn_nocheck(s.n != 0 ? s.p : "",
+							   s.n)); /* libyaml checked UTF-8 */
 }
 
 static void yaml_remember(struct yaml_reader *y, const yaml_char_t *name, json_t *v, size_t n_nodes)
@@ -117,8 +122,8 @@ static void yaml_remember(struct yaml_reader *y, const yaml_char_t *name, json_t
 	if (name == NULL)
 		return;
 	y->anchor = xreallocarray(y->anchor, y->n_anchors + 1, sizeof(*y->anchor));
-	y->anchor[y->n_anchors++] =
-		(struct yaml_anchor){.name = xstrdup((const char *)name), .value = json_incref(v), .n_nodes = n_nodes};
+	y->anchor[y->n_anchors++] = (struct yaml_anchor){
+		.name = xstrdup((const char *)name), .value = json_incref(v), .n_nodes = n_nodes};
 }
 
 static json_t *yaml_alias(struct yaml_reader *y, const yaml_event_t *e)
@@ -166,15 +171,18 @@ static json_t *yaml_mapping(struct yaml_reader *y, unsigned depth)
 		if (key.type != YAML_SCALAR_EVENT) {
 			yaml_fail_at(&key.start_mark, "a key that is no scalar");
 		} else if (memchr(key.data.scalar.value, 0, key.data.scalar.length) != NULL) {
-			yaml_fail_at(&key.start_mark, "a key with a NUL in it"); /* jansson's copies would cut it there */
-		} else if (json_object_getn(obj, (const char *)key.data.scalar.value, key.data.scalar.length) != NULL) {
+			yaml_fail_at(&key.start_mark,
+				     "a key with a NUL in it"); /* jansson's copies would cut it there */
+		} else if (json_object_getn(obj, (const char *)key.data.scalar.value,
+					    key.data.scalar.length) != NULL) {
 			yaml_fail_at(&key.start_mark, "a key that was given before");
 		} else if (yaml_next(y, &e) == 0) {
 			v = yaml_value(y, &e, depth);
 			yaml_event_delete(&e);
 		}
 		if (v != NULL)
-			value_obj_set(obj, str_mk((const char *)key.data.scalar.value, key.data.scalar.length), v);
+			value_obj_set(obj,
+				      str_mk((const char *)key.data.scalar.value, key.data.scalar.length), v);
 		yaml_event_delete(&key);
 		if (v == NULL)
 			break;
@@ -248,7 +256,7 @@ json_t *value_parse_yaml(str_t text)
 			yaml_fail_at(&e.start_mark, "a second document");
 			is_failed = true;
 		} else if (e.type == YAML_SCALAR_EVENT || e.type == YAML_ALIAS_EVENT ||
-		           e.type == YAML_SEQUENCE_START_EVENT || e.type == YAML_MAPPING_START_EVENT) {
+			   e.type == YAML_SEQUENCE_START_EVENT || e.type == YAML_MAPPING_START_EVENT) {
 			v = yaml_value(&y, &e, 1);
 			is_failed = v == NULL;
 		}
@@ -291,7 +299,8 @@ static int yaml_emit_text(yaml_emitter_t *em, str_t s, bool is_string)
 	bool is_plain = true;
 	if (is_string) { /* a string that would read back as something else is quoted */
 		json_t *v = yaml_plain(s);
-		static const char *const careful[] = {"yes", "no", "on", "off", "y", "n", "<<", ".inf", "-.inf", "+.inf", ".nan"};
+		static const char *const careful[] = {"yes", "no",   "on",    "off",   "y",   "n",
+						      "<<",  ".inf", "-.inf", "+.inf", ".nan"};
 		is_plain = v == NULL;
 		json_decref(v);
 		for (size_t i = 0; i < ARRAY_SIZE(careful); i++)
@@ -303,7 +312,8 @@ static int yaml_emit_text(yaml_emitter_t *em, str_t s, bool is_string)
 		style = YAML_SINGLE_QUOTED_SCALAR_STYLE;
 	else if (is_string && memchr(p, '\n', s.n) != NULL)
 		style = YAML_LITERAL_SCALAR_STYLE;
-	if (!yaml_scalar_event_initialize(&e, NULL, NULL, (const yaml_char_t *)p, (int)s.n, is_plain, 1, style)) {
+	if (!yaml_scalar_event_initialize(&e, NULL, NULL, (const yaml_char_t *)p, (int)s.n, is_plain, 1,
+					  style)) {
 		err_set(ERR_INVALID, "YAML: a text cannot be written");
 		return -1;
 	}
@@ -321,19 +331,21 @@ static int yaml_write(yaml_emitter_t *em, const json_t *v, unsigned depth)
 	switch (json_typeof(v)) {
 	case JSON_OBJECT:
 		entry = value_sorted(v, &n);
-		yaml_mapping_start_event_initialize(&e, NULL, NULL, 1, n == 0 ? YAML_FLOW_MAPPING_STYLE : YAML_BLOCK_MAPPING_STYLE);
+		yaml_mapping_start_event_initialize(
+			&e, NULL, NULL, 1, n == 0 ? YAML_FLOW_MAPPING_STYLE : YAML_BLOCK_MAPPING_STYLE);
 		if (yaml_emit(em, &e) != 0)
 			goto out;
 		for (size_t i = 0; i < n; i++)
-			if (yaml_emit_text(em, entry[i].key, true) != 0 || yaml_write(em, entry[i].value, depth + 1) != 0)
+			if (yaml_emit_text(em, entry[i].key, true) != 0 ||
+			    yaml_write(em, entry[i].value, depth + 1) != 0)
 				goto out;
 		yaml_mapping_end_event_initialize(&e);
 		rc = yaml_emit(em, &e);
 		break;
 	case JSON_ARRAY:
 		n = json_array_size(v);
-		yaml_sequence_start_event_initialize(&e, NULL, NULL, 1,
-		                                     n == 0 ? YAML_FLOW_SEQUENCE_STYLE : YAML_BLOCK_SEQUENCE_STYLE);
+		yaml_sequence_start_event_initialize(
+			&e, NULL, NULL, 1, n == 0 ? YAML_FLOW_SEQUENCE_STYLE : YAML_BLOCK_SEQUENCE_STYLE);
 		if (yaml_emit(em, &e) != 0)
 			goto out;
 		for (size_t i = 0; i < n; i++)

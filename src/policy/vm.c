@@ -1,14 +1,16 @@
 /* vm.c - one Lua state: made, guarded, its errors, and what bindings ask of it.
  *
- * A state is found from any lua_State of it (coroutines too) through Lua's extra space. Its memory is counted and capped, so
- * that a policy that fills a table for ever gets "not enough memory" and not the whole process.
+ * A state is found from any lua_State of it (coroutines too) through Lua's extra space. Its memory is counted
+ * and capped, so that a policy that fills a table for ever gets "not enough memory" and not the whole
+ * process.
  *
- * A count hook fires every HOOK_INSTRUCTIONS: past the deadline it raises, and from then on at every instruction, so that
- * a pcall around the endless loop does not save it; otherwise it lets the loop turn, since that many instructions are about
- * a millisecond. Yielding in a hook is safe because fibers have stacks of their own and a state has one fiber.
+ * A count hook fires every HOOK_INSTRUCTIONS: past the deadline it raises, and from then on at every
+ * instruction, so that a pcall around the endless loop does not save it; otherwise it lets the loop turn,
+ * since that many instructions are about a millisecond. Yielding in a hook is safe because fibers have stacks
+ * of their own and a state has one fiber.
  *
- * Errors: text gets "runtime error: " and a traceback; the object of kumo.reject passes through pcall and error() as it is
- * and is recognised by its metatable when it arrives. */
+ * Errors: text gets "runtime error: " and a traceback; the object of kumo.reject passes through pcall and
+ * error() as it is and is recognised by its metatable when it arrives. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"
@@ -88,8 +90,8 @@ static void vm_on_count(lua_State *L, lua_Debug *ar UNUSED)
 	if (!st->is_overrun && !fiber_is_cancelled() && !mono_is_past(st->deadline)) {
 		if (clock_is_virtual())
 			fiber_yield();
-		else if (fiber_sleep(dur_ns(1), MONO_NEVER) != 0) /* a yield alone would not let I/O be polled */
-			err_clear();
+		else if (fiber_sleep(dur_ns(1), MONO_NEVER) != 0)
+			err_clear(); /* (slept, since a yield alone would not let I/O be polled) */
 	}
 	if (fiber_is_cancelled())
 		vm_stop(L, st, "the handler was cancelled");
@@ -106,7 +108,8 @@ void policy_push_where(lua_State *L)
 		lua_getinfo(L, "Sl", &ar);
 		if (ar.currentline <= 0)
 			continue;
-		lua_pushfstring(L, "%s:%d: ", ar.source[0] == '@' ? ar.source + 1 : ar.short_src, ar.currentline);
+		lua_pushfstring(L, "%s:%d: ", ar.source[0] == '@' ? ar.source + 1 : ar.short_src,
+				ar.currentline);
 		return;
 	}
 	lua_pushliteral(L, "");
@@ -118,7 +121,8 @@ int policy_raise(lua_State *L)
 		void **box = policy_box(L, free);
 		struct err e = err_take();
 		*box = e.text;
-		(void)policy_raise_reject(L, e.code, str_of(e.text), NULL); /* copies the text; without a mode it always raises */
+		/* Copies the text; without a mode it always raises. */
+		(void)policy_raise_reject(L, e.code, str_of(e.text), NULL);
 	}
 	policy_push_where(L);
 	lua_pushstring(L, err_text());
@@ -157,15 +161,19 @@ static const struct vm_reject *vm_reject_at(lua_State *L, int idx)
 
 int policy_raise_reject(lua_State *L, int code, str_t text, const char *mode)
 {
-	static const char *const words[] = {[POLICY_REJECT] = "", [POLICY_DISCONNECT_IF_421] = "If421",
-	                                    [POLICY_DISCONNECT_FOLLOW_421] = "FollowWith421",
-	                                    [POLICY_DISCONNECT_FORCE] = "ForceDisconnect"};
+	static const char *const words[] = {[POLICY_REJECT] = "",
+					    [POLICY_DISCONNECT_IF_421] = "If421",
+					    [POLICY_DISCONNECT_FOLLOW_421] = "FollowWith421",
+					    [POLICY_DISCONNECT_FORCE] = "ForceDisconnect"};
 	size_t m = POLICY_REJECT;
 	if (mode != NULL) {
 		for (m = POLICY_DISCONNECT_IF_421; m < ARRAY_SIZE(words) && strcmp(words[m], mode) != 0; m++)
 			;
 		if (m == ARRAY_SIZE(words)) {
-			err_set(ERR_INVALID, "unknown variant `%.64s`, expected one of `If421`, `FollowWith421`, `ForceDisconnect`", mode);
+			err_set(ERR_INVALID,
+				"unknown variant `%.64s`, expected one of `If421`, `FollowWith421`, "
+				"`ForceDisconnect`",
+				mode);
 			return -1;
 		}
 	}
@@ -203,7 +211,8 @@ void vm_take_error(struct policy_state *st, enum policy_reject_mode *mode)
 			kind = ERR_CANCELLED;
 		else if (mono_is_past(st->deadline))
 			kind = ERR_TIMEOUT;
-		const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "an error without text";
+		const char *text =
+			lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "an error without text";
 		err_set(kind, "%s", text);
 	}
 	lua_pop(L, 1);
@@ -270,9 +279,12 @@ void policy_require_init(lua_State *L, const char *function)
 		return;
 	policy_push_where(L);
 	if (event == NULL)
-		lua_pushfstring(L, "%s must be called from the `init` event (called from the policy file itself)", function);
+		lua_pushfstring(
+			L, "%s must be called from the `init` event (called from the policy file itself)",
+			function);
 	else
-		lua_pushfstring(L, "%s must be called from the `init` event (called from `%s`)", function, event);
+		lua_pushfstring(L, "%s must be called from the `init` event (called from `%s`)", function,
+				event);
 	lua_concat(L, 2);
 	lua_error(L);
 }
@@ -324,7 +336,8 @@ static int vm_search(lua_State *L)
 			return 1; /* the text that says where it was looked for */
 		c = chunk_new(lua_tostring(L, -2));
 		if (c == NULL) {
-			lua_pushfstring(L, "error loading module '%s':\n\t%s", lua_tostring(L, 1), err_text());
+			lua_pushfstring(L, "error loading module '%s':\n\t%s", lua_tostring(L, 1),
+					err_text());
 			err_clear();
 			return lua_error(L);
 		}
@@ -344,7 +357,7 @@ static void vm_open_package(lua_State *L)
 	luaL_Buffer b;
 	luaL_buffinit(L, &b);
 	luaL_addstring(&b, "/opt/kumomta/share/?.lua;/opt/kumomta/share/?/init.lua;"
-	                   "/opt/kumomta/etc/policy/?.lua;/opt/kumomta/etc/policy/?/init.lua;");
+			   "/opt/kumomta/etc/policy/?.lua;/opt/kumomta/etc/policy/?/init.lua;");
 	if (policy_self.dir != NULL) {
 		luaL_addstring(&b, policy_self.dir);
 		luaL_addstring(&b, "/?.lua;");

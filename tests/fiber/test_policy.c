@@ -1,4 +1,5 @@
-/* The policy: events and their chains, states and their pools, epochs, errors, waiting and runaway handlers. */
+/* The policy: events and their chains, states and their pools, epochs, errors, waiting and runaway handlers.
+ */
 #include "base/alloc.h"
 #include "bind/bind.h"
 #include "fiber/offload.h"
@@ -55,7 +56,8 @@ static int group_setup(void **state)
 
 static int group_teardown(void **state)
 {
-	static const char *const names[] = {"policy.lua", "helper.lua", "data.json", "data.toml", "data.yaml"};
+	static const char *const names[] = {"policy.lua", "helper.lua", "data.json", "data.toml",
+					    "data.yaml"};
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		char *path = xasprintf("%s/%s", dir, names[i]);
 		unlink(path);
@@ -74,7 +76,8 @@ static mono_t soon(void)
 static void check_error(int rc, enum err_kind kind, const char *text)
 {
 	if (rc != -1 || !err_is(kind) || strstr(err_text(), text) == NULL) {
-		fprintf(stderr, "returned %d, %s: %s\nexpected %s\n", rc, err_kind_name(err_kind()), err_text(), text);
+		fprintf(stderr, "returned %d, %s: %s\nexpected %s\n", rc, err_kind_name(err_kind()),
+			err_text(), text);
 		abort();
 	}
 	err_clear();
@@ -97,7 +100,11 @@ static int call(const char *event, const char *arg, char out[200], mono_t deadli
 	return rc;
 }
 
-#define RUN(fn) static void test_##fn(void **state) { worker_run(fn, NULL); }
+#define RUN(fn)                             \
+	static void test_##fn(void **state) \
+	{                                   \
+		worker_run(fn, NULL);       \
+	}
 
 /* --- registering and chains --- */
 
@@ -105,14 +112,15 @@ static void chains(void *arg)
 {
 	char out[200];
 	CHECK(start("local kumo = require 'kumo'\n"
-	            "assert(_KUMO_CURRENT_EVENT == nil and _VALIDATING_CONFIG == nil)\n"
-	            "assert(kumo.version == '1.2.3-test')\n"
-	            "kumo.on('get_queue_config', function(a) if a == 'one' then return 'first' end end)\n"
-	            "kumo.on('get_queue_config', function(a) if a == 'nil' then return nil end end)\n"
-	            "kumo.on('get_queue_config', function(a) if a == 'two' then return 'third', 5 end end)\n"
-	            "kumo.on('custom.event', function(a) return _KUMO_CURRENT_EVENT .. a end)\n"
-	            "kumo.on('quiet', function() end)\n") == 0);
-	CHECK(policy_has_handler("get_queue_config") && policy_has_handler("quiet") && !policy_has_handler("init"));
+		    "assert(_KUMO_CURRENT_EVENT == nil and _VALIDATING_CONFIG == nil)\n"
+		    "assert(kumo.version == '1.2.3-test')\n"
+		    "kumo.on('get_queue_config', function(a) if a == 'one' then return 'first' end end)\n"
+		    "kumo.on('get_queue_config', function(a) if a == 'nil' then return nil end end)\n"
+		    "kumo.on('get_queue_config', function(a) if a == 'two' then return 'third', 5 end end)\n"
+		    "kumo.on('custom.event', function(a) return _KUMO_CURRENT_EVENT .. a end)\n"
+		    "kumo.on('quiet', function() end)\n") == 0);
+	CHECK(policy_has_handler("get_queue_config") && policy_has_handler("quiet") &&
+	      !policy_has_handler("init"));
 	CHECK(call("get_queue_config", "one", out, soon()) == 1 && strcmp(out, "first") == 0);
 	CHECK(call("get_queue_config", "two", out, soon()) == 1 && strcmp(out, "third") == 0);
 	CHECK(call("get_queue_config", "nil", out, soon()) == 1 && strcmp(out, "nil") == 0);
@@ -129,21 +137,22 @@ RUN(chains)
 static void registration(void *arg)
 {
 	check_error(start("local kumo = require 'kumo'\n"
-	                  "kumo.on('init', function() end)\n"
-	                  "\n"
-	                  "kumo.on('init', function() end)\n"),
-	            ERR_LUA, "policy.lua:4: init event already has a handler defined at ");
+			  "kumo.on('init', function() end)\n"
+			  "\n"
+			  "kumo.on('init', function() end)\n"),
+		    ERR_LUA, "policy.lua:4: init event already has a handler defined at ");
 	CHECK(start("local kumo = require 'kumo'\n"
-	            "kumo.on('init', function() kumo.on('x', print) end)\n"
-	            "kumo.on('main', function() kumo.on('x', print) end)\n"
-	            "local function via() kumo.on('get_queue_config', print) end\n"
-	            "via()\n"
-	            "local r = kumo.get_event_registrars('get_queue_config')\n"
-	            "assert(#r == 1 and #r[1] == 2, #r[1])\n"
-	            "assert(r[1][1]:match('policy.lua:4$') and r[1][2]:match('policy.lua:5$'))\n"
-	            "assert(kumo.get_event_registrars('nobody') == nil)\n") == 0);
+		    "kumo.on('init', function() kumo.on('x', print) end)\n"
+		    "kumo.on('main', function() kumo.on('x', print) end)\n"
+		    "local function via() kumo.on('get_queue_config', print) end\n"
+		    "via()\n"
+		    "local r = kumo.get_event_registrars('get_queue_config')\n"
+		    "assert(#r == 1 and #r[1] == 2, #r[1])\n"
+		    "assert(r[1][1]:match('policy.lua:4$') and r[1][2]:match('policy.lua:5$'))\n"
+		    "assert(kumo.get_event_registrars('nobody') == nil)\n") == 0);
 	check_error(policy_fire("init", soon()), ERR_LUA,
-	            "policy.lua:2: kumo.on(`x`) must not be called while an event is being handled (called from `init`)");
+		    "policy.lua:2: kumo.on(`x`) must not be called while an event is being handled (called "
+		    "from `init`)");
 	CHECK(policy_fire("main", soon()) == 0);
 	policy_stop();
 }
@@ -155,37 +164,45 @@ static void errors(void *arg)
 {
 	check_error(start("local x = "), ERR_LUA, "policy.lua:1: unexpected symbol near <eof>");
 	check_error(start("x = 1\nerror('boom')"), ERR_LUA, "policy.lua:2: boom\nstack traceback:\n");
-	check_error(start("#!/usr/bin/env cirrusd\nx()"), ERR_LUA, "policy.lua:2: attempt to call a nil value (global 'x')");
+	check_error(start("#!/usr/bin/env cirrusd\nx()"), ERR_LUA,
+		    "policy.lua:2: attempt to call a nil value (global 'x')");
 	unlink(policy_path);
 	struct policy_params p = {.file = policy_path};
 	check_error(policy_start(&p), ERR_IO, policy_path);
 	CHECK(start("local kumo = require 'kumo'\n"
-	            "kumo.on('a', function()\n"
-	            "  local t = nil\n"
-	            "  return t.x\n"
-	            "end)\n"
-	            "kumo.on('t', function() error({}) end)\n"
-	            "kumo.on('n', function() error() end)\n"
-	            "kumo.on('m', function() error(setmetatable({}, {__tostring = function() error('twice') end})) end)\n"
-	            "kumo.on('d', function() kumo.time.parse_duration('x') end)\n") == 0);
+		    "kumo.on('a', function()\n"
+		    "  local t = nil\n"
+		    "  return t.x\n"
+		    "end)\n"
+		    "kumo.on('t', function() error({}) end)\n"
+		    "kumo.on('n', function() error() end)\n"
+		    "kumo.on('m', function() error(setmetatable({}, {__tostring = function() error('twice') "
+		    "end})) end)\n"
+		    "kumo.on('d', function() kumo.time.parse_duration('x') end)\n") == 0);
 	struct policy_call c;
 	CHECK(policy_call_begin(&c, "a", soon()) == 1);
 	CHECK(policy_call_run(&c, 0, 0, soon()) == -1 && c.is_failed);
 	CHECK(strncmp(err_text(), "runtime error: ", 15) == 0);
-	check_error(-1, ERR_LUA, "policy.lua:4: attempt to index a nil value (local 't')\nstack traceback:\n\t");
+	check_error(-1, ERR_LUA,
+		    "policy.lua:4: attempt to index a nil value (local 't')\nstack traceback:\n\t");
 	policy_call_end(&c);
 	check_error(policy_fire("t", soon()), ERR_LUA, "table: 0x");
 	check_error(policy_fire("n", soon()), ERR_LUA, "nil");
 	CHECK(policy_fire("m", soon()) == -1 && err_is(ERR_LUA));
 	err_clear();
-	check_error(policy_fire("d", soon()), ERR_LUA, "policy.lua:9: invalid value: string \"x\", expected a duration");
+	check_error(policy_fire("d", soon()), ERR_LUA,
+		    "policy.lua:9: invalid value: string \"x\", expected a duration");
 	policy_stop();
 }
 RUN(errors)
 
 static void rejects(void *arg)
 {
-	static const struct { const char *how, *text; int code; enum policy_reject_mode mode; } c[] = {
+	static const struct {
+		const char *how, *text;
+		int code;
+		enum policy_reject_mode mode;
+	} c[] = {
 		{"plain", "5.7.1 no", 550, POLICY_REJECT},
 		{"pcall", "5.7.1 no", 550, POLICY_REJECT},
 		{"coroutine", "5.7.1 no", 550, POLICY_REJECT},
@@ -195,19 +212,20 @@ static void rejects(void *arg)
 	};
 	char out[200];
 	CHECK(start("local kumo = require 'kumo'\n"
-	            "kumo.on('e', function(how)\n"
-	            "  if how == 'plain' then kumo.reject(550, '5.7.1 no') end\n"
-	            "  if how == 'disconnect' then kumo.disconnect(421, 'bye') end\n"
-	            "  if how == 'follow' then kumo.disconnect(451, 'bye', 'FollowWith421') end\n"
-	            "  if how == 'if' then kumo.disconnect(451, 'bye', 'If421') end\n"
-	            "  if how == 'bad' then kumo.disconnect(451, 'bye', 'Maybe') end\n"
-	            "  if how == 'code' then kumo.reject(42, 'bye') end\n"
-	            "  if how == 'coroutine' then coroutine.wrap(function() kumo.reject(550, '5.7.1 no') end)() end\n"
-	            "  local ok, err = pcall(kumo.reject, 550, '5.7.1 no')\n"
-	            "  assert(not ok and tostring(err) == '550 5.7.1 no' and err .. '!' == '550 5.7.1 no!')\n"
-	            "  if how == 'pcall' then error(err) end\n"
-	            "  return tostring(err)\n"
-	            "end)\n") == 0);
+		    "kumo.on('e', function(how)\n"
+		    "  if how == 'plain' then kumo.reject(550, '5.7.1 no') end\n"
+		    "  if how == 'disconnect' then kumo.disconnect(421, 'bye') end\n"
+		    "  if how == 'follow' then kumo.disconnect(451, 'bye', 'FollowWith421') end\n"
+		    "  if how == 'if' then kumo.disconnect(451, 'bye', 'If421') end\n"
+		    "  if how == 'bad' then kumo.disconnect(451, 'bye', 'Maybe') end\n"
+		    "  if how == 'code' then kumo.reject(42, 'bye') end\n"
+		    "  if how == 'coroutine' then coroutine.wrap(function() kumo.reject(550, '5.7.1 no') "
+		    "end)() end\n"
+		    "  local ok, err = pcall(kumo.reject, 550, '5.7.1 no')\n"
+		    "  assert(not ok and tostring(err) == '550 5.7.1 no' and err .. '!' == '550 5.7.1 no!')\n"
+		    "  if how == 'pcall' then error(err) end\n"
+		    "  return tostring(err)\n"
+		    "end)\n") == 0);
 	for (size_t i = 0; i < ARRAY_SIZE(c); i++) {
 		struct policy_call pc;
 		CHECK(policy_call_begin(&pc, "e", soon()) == 1);
@@ -220,7 +238,8 @@ static void rejects(void *arg)
 		policy_call_end(&pc);
 	}
 	CHECK(call("e", "swallowed", out, soon()) == 1 && strcmp(out, "550 5.7.1 no") == 0);
-	check_error(call("e", "bad", out, soon()), ERR_LUA, "policy.lua:7: unknown variant `Maybe`, expected one of `If421`");
+	check_error(call("e", "bad", out, soon()), ERR_LUA,
+		    "policy.lua:7: unknown variant `Maybe`, expected one of `If421`");
 	check_error(call("e", "code", out, soon()), ERR_LUA, "a reply code is between 200 and 599");
 	policy_stop();
 }
@@ -249,12 +268,12 @@ static void waits(void *arg)
 {
 	struct fiber_group g;
 	CHECK(start("local kumo = require 'kumo'\n"
-	            "local used = false\n"
-	            "kumo.on('nap', function(s)\n"
-	            "  assert(not used, 'two handlers in one state')\n"
-	            "  used = true kumo.sleep(tonumber(s)) used = false\n"
-	            "  return s\n"
-	            "end)\n") == 0);
+		    "local used = false\n"
+		    "kumo.on('nap', function(s)\n"
+		    "  assert(not used, 'two handlers in one state')\n"
+		    "  used = true kumo.sleep(tonumber(s)) used = false\n"
+		    "  return s\n"
+		    "end)\n") == 0);
 	fiber_group_init(&g);
 	fiber_start(&g, "bystander", bystander, NULL);
 	for (int i = 0; i < 100; i++)
@@ -278,16 +297,20 @@ static void deadlines(void *arg)
 	struct fiber_group g;
 	char out[200];
 	CHECK(start("local kumo = require 'kumo'\n"
-	            "kumo.on('nap', function(s) kumo.sleep(tonumber(s)) end)\n"
-	            "kumo.on('spin', function() while true do end end)\n"
-	            "kumo.on('stubborn', function() while true do pcall(function() while true do end end) end end)\n"
-	            "kumo.on('threads', function()\n"
-	            "  while true do coroutine.resume(coroutine.create(function() while true do end end)) end\n"
-	            "end)\n"
-	            "kumo.on('greedy', function() local t = {} while true do t[#t + 1] = ('x'):rep(1000000) .. #t end end)\n"
-	            "kumo.on('fine', function() return 'fine' end)\n") == 0);
+		    "kumo.on('nap', function(s) kumo.sleep(tonumber(s)) end)\n"
+		    "kumo.on('spin', function() while true do end end)\n"
+		    "kumo.on('stubborn', function() while true do pcall(function() while true do end end) "
+		    "end end)\n"
+		    "kumo.on('threads', function()\n"
+		    "  while true do coroutine.resume(coroutine.create(function() while true do end end)) "
+		    "end\n"
+		    "end)\n"
+		    "kumo.on('greedy', function() local t = {} while true do t[#t + 1] = ('x'):rep(1000000) "
+		    ".. #t end end)\n"
+		    "kumo.on('fine', function() return 'fine' end)\n") == 0);
 	check_error(call("nap", "600", out, mono_after(dur_ms(20))), ERR_TIMEOUT, "policy.lua:2: ");
-	check_error(call("spin", "", out, mono_after(dur_ms(50))), ERR_TIMEOUT, "policy.lua:3: the handler ran past its deadline");
+	check_error(call("spin", "", out, mono_after(dur_ms(50))), ERR_TIMEOUT,
+		    "policy.lua:3: the handler ran past its deadline");
 	check_error(call("stubborn", "", out, mono_after(dur_ms(50))), ERR_TIMEOUT, "ran past its deadline");
 	check_error(call("threads", "", out, mono_after(dur_ms(50))), ERR_TIMEOUT, "ran past its deadline");
 	if (!CHECK_IS_SANITIZED)
@@ -314,7 +337,8 @@ static void slices(void *arg)
 {
 	struct fiber_group g;
 	CHECK(start("local kumo = require 'kumo'\n"
-	            "kumo.on('spin', function() local x = 0 for i = 1, 20000000 do x = x + i end end)\n") == 0);
+		    "kumo.on('spin', function() local x = 0 for i = 1, 20000000 do x = x + i end end)\n") ==
+	      0);
 	fiber_group_init(&g);
 	atomic_store(&n_done, 0);
 	atomic_store(&n_other, 0);
@@ -339,9 +363,9 @@ static void pools(void *arg)
 {
 	struct policy_call a, b;
 	const char *const text = "local kumo = require 'kumo'\n"
-		"local n = 0\n"
-		"kumo.on('count', function() n = n + 1 return n end)\n"
-		"kumo.on('fail', function() error('x') end)\n";
+				 "local n = 0\n"
+				 "kumo.on('count', function() n = n + 1 return n end)\n"
+				 "kumo.on('fail', function() error('x') end)\n";
 	CHECK(start(text) == 0);
 	CHECK(count("count") == 1 && count("count") == 2); /* the same state again */
 	CHECK(policy_call_begin(&a, "count", soon()) == 1 && policy_call_begin(&b, "count", soon()) == 1);
@@ -385,15 +409,15 @@ static void epochs(void *arg)
 	char out[200];
 	write_file("helper.lua", "return {word = 'old'}");
 	CHECK(start("local kumo, h = require 'kumo', require 'helper'\n"
-	            "kumo.on('word', function() return 'one ' .. h.word end)\n"
-	            "kumo.on('bump', function() kumo.bump_config_epoch() end)\n") == 0);
+		    "kumo.on('word', function() return 'one ' .. h.word end)\n"
+		    "kumo.on('bump', function() kumo.bump_config_epoch() end)\n") == 0);
 	policy_on_epoch(on_epoch, NULL);
 	CHECK(call("word", "", out, soon()) == 1 && strcmp(out, "one old") == 0);
 	/* An edit is not seen before the bump, in no state. */
 	write_file("helper.lua", "return {word = 'new'}");
 	write_file("policy.lua", "local kumo, h = require 'kumo', require 'helper'\n"
-	                         "kumo.on('word', function() return 'two ' .. h.word end)\n"
-	                         "kumo.on('added', function() return 'added' end)\n");
+				 "kumo.on('word', function() return 'two ' .. h.word end)\n"
+				 "kumo.on('added', function() return 'added' end)\n");
 	policy_set_max_age(DUR_ZERO);
 	CHECK(call("word", "", out, soon()) == 1 && strcmp(out, "one old") == 0);
 	policy_set_max_age(dur_s(300));
@@ -417,13 +441,15 @@ RUN(epochs)
 
 static void modules(void *arg)
 {
-	write_file("helper.lua", "local name, path = ...\nreturn {name = name, path = path, kumo = require 'kumo'}");
+	write_file("helper.lua",
+		   "local name, path = ...\nreturn {name = name, path = path, kumo = require 'kumo'}");
 	CHECK(start("local h = require 'helper'\n"
-	            "assert(h.name == 'helper' and h.path:match('/helper.lua$') and h.kumo == require 'kumo')\n"
-	            "assert(package.loaded.kumo == h.kumo)\n"
-	            "local ok, err = pcall(require, 'no.such')\n"
-	            "assert(not ok and err:find(\"module 'no.such' not found\", 1, true), err)\n"
-	            "assert(err:find('/opt/kumomta/share/no/such.lua', 1, true), err)\n") == 0);
+		    "assert(h.name == 'helper' and h.path:match('/helper.lua$') and h.kumo == require "
+		    "'kumo')\n"
+		    "assert(package.loaded.kumo == h.kumo)\n"
+		    "local ok, err = pcall(require, 'no.such')\n"
+		    "assert(not ok and err:find(\"module 'no.such' not found\", 1, true), err)\n"
+		    "assert(err:find('/opt/kumomta/share/no/such.lua', 1, true), err)\n") == 0);
 	policy_stop();
 	write_file("helper.lua", "\n\nreturn 1 +");
 	check_error(start("require 'helper'"), ERR_LUA, "helper.lua:3: unexpected symbol near <eof>");
@@ -453,7 +479,7 @@ static void caller(void *arg)
 static void crowds(void *arg)
 {
 	CHECK(start("local kumo = require 'kumo'\n"
-	            "kumo.on('work', function(x) kumo.sleep(0.001) return x .. x end)\n") == 0);
+		    "kumo.on('work', function(x) kumo.sleep(0.001) return x .. x end)\n") == 0);
 	all_done = event_new();
 	atomic_store(&n_left, 20);
 	for (unsigned i = 0; i < 20; i++)
@@ -482,14 +508,15 @@ static void init_only(void *arg)
 {
 	policy_add_library(open_probe);
 	check_error(start("require('kumo').probe()"), ERR_LUA,
-	            "policy.lua:1: kumo.probe must be called from the `init` event (called from the policy file itself)");
+		    "policy.lua:1: kumo.probe must be called from the `init` event (called from the policy "
+		    "file itself)");
 	CHECK(start("local kumo = require 'kumo'\n"
-	            "kumo.on('pre_init', function() kumo.probe() end)\n"
-	            "kumo.on('init', function() kumo.probe() end)\n"
-	            "kumo.on('other', function() kumo.probe() end)\n") == 0);
+		    "kumo.on('pre_init', function() kumo.probe() end)\n"
+		    "kumo.on('init', function() kumo.probe() end)\n"
+		    "kumo.on('other', function() kumo.probe() end)\n") == 0);
 	CHECK(policy_fire("pre_init", soon()) == 0 && policy_fire("init", soon()) == 0);
 	check_error(policy_fire("other", soon()), ERR_LUA,
-	            "policy.lua:4: kumo.probe must be called from the `init` event (called from `other`)");
+		    "policy.lua:4: kumo.probe must be called from the `init` event (called from `other`)");
 	policy_stop();
 }
 RUN(init_only)
@@ -515,37 +542,42 @@ static void messages(void *arg)
 	struct message *m2 = message_new(STR(""), rcpt, 2, NULL);
 	str_t json;
 	CHECK(start("local kumo = require 'kumo'\n"
-	            "local kept\n"
-	            "kumo.on('one', function(m)\n"
-	            "  assert(#m:id() == 32 and m:num_attempts() == 0)\n"
-	            "  local s, r = m:sender(), m:recipient()\n"
-	            "  assert(s.user == 'me' and s.domain == 'example.net' and s.email == 'me@example.net')\n"
-	            "  assert(tostring(s) == 'me@example.net' and s == m:sender() and s ~= r and s.nope == nil)\n"
-	            "  assert(r.user == 'qu\"oted' and r.domain == 'Example.com', r.user)\n"
-	            "  assert('<' .. s .. '>' == '<me@example.net>')\n"
-	            "  assert(kumo.json_encode { s } == '[\"me@example.net\"]')\n"
-	            "  assert(#m:recipient_list() == 1)\n"
-	            "  assert(m:get_data() == 'X-A: b\\r\\nSubject: x\\r\\n\\r\\nhi\\r\\n')\n"
-	            "  assert(m:get_meta('nope') == nil)\n"
-	            "  m:set_meta('tenant', 'acme') m:set_meta('t', {1, {x = true}}) m:set_meta('gone', nil)\n"
-	            "  assert(m:get_meta('tenant') == 'acme' and m:get_meta('t')[2].x and m:get_meta('gone') == nil)\n"
-	            "  assert(m:queue_name() == 'acme@example.com', m:queue_name())\n"
-	            "  assert(not pcall(m.set_meta, m, 'f', print))\n"
-	            "  assert(tostring(m):match('^Message: '))\n"
-	            "  local ok, err = pcall(function() m:no_such_method() end)\n"
-	            "  assert(err:find(\"attempt to call a nil value (method 'no_such_method')\", 1, true), err)\n"
-	            "  ok, err = pcall(m.id, io.stdout)\n"
-	            "  assert(err:find('Message expected', 1, true), err)\n"
-	            "  kept = m\n"
-	            "end)\n"
-	            "kumo.on('two', function(m)\n"
-	            "  local ok, err = pcall(kept.id, kept)\n"
-	            "  assert(err:find('belonged to an event that is over', 1, true), err)\n"
-	            "  assert(tostring(m:sender()) == '' and m:sender().domain == '' and #m:recipient() == 2)\n"
-	            "  assert(m:recipient()[2].email == 'two@example.org')\n"
-	            "  ok, err = pcall(m.get_data, m)\n"
-	            "  assert(err:find('no spool is open', 1, true), err)\n"
-	            "end)\n") == 0);
+		    "local kept\n"
+		    "kumo.on('one', function(m)\n"
+		    "  assert(#m:id() == 32 and m:num_attempts() == 0)\n"
+		    "  local s, r = m:sender(), m:recipient()\n"
+		    "  assert(s.user == 'me' and s.domain == 'example.net' and s.email == 'me@example.net')\n"
+		    "  assert(tostring(s) == 'me@example.net' and s == m:sender() and s ~= r and s.nope == "
+		    "nil)\n"
+		    "  assert(r.user == 'qu\"oted' and r.domain == 'Example.com', r.user)\n"
+		    "  assert('<' .. s .. '>' == '<me@example.net>')\n"
+		    "  assert(kumo.json_encode { s } == '[\"me@example.net\"]')\n"
+		    "  assert(#m:recipient_list() == 1)\n"
+		    "  assert(m:get_data() == 'X-A: b\\r\\nSubject: x\\r\\n\\r\\nhi\\r\\n')\n"
+		    "  assert(m:get_meta('nope') == nil)\n"
+		    "  m:set_meta('tenant', 'acme') m:set_meta('t', {1, {x = true}}) m:set_meta('gone', "
+		    "nil)\n"
+		    "  assert(m:get_meta('tenant') == 'acme' and m:get_meta('t')[2].x and m:get_meta('gone') "
+		    "== nil)\n"
+		    "  assert(m:queue_name() == 'acme@example.com', m:queue_name())\n"
+		    "  assert(not pcall(m.set_meta, m, 'f', print))\n"
+		    "  assert(tostring(m):match('^Message: '))\n"
+		    "  local ok, err = pcall(function() m:no_such_method() end)\n"
+		    "  assert(err:find(\"attempt to call a nil value (method 'no_such_method')\", 1, true), "
+		    "err)\n"
+		    "  ok, err = pcall(m.id, io.stdout)\n"
+		    "  assert(err:find('Message expected', 1, true), err)\n"
+		    "  kept = m\n"
+		    "end)\n"
+		    "kumo.on('two', function(m)\n"
+		    "  local ok, err = pcall(kept.id, kept)\n"
+		    "  assert(err:find('belonged to an event that is over', 1, true), err)\n"
+		    "  assert(tostring(m:sender()) == '' and m:sender().domain == '' and #m:recipient() == "
+		    "2)\n"
+		    "  assert(m:recipient()[2].email == 'two@example.org')\n"
+		    "  ok, err = pcall(m.get_data, m)\n"
+		    "  assert(err:find('no spool is open', 1, true), err)\n"
+		    "end)\n") == 0);
 	message_set_prefix(m, STR("X-A: b\r\n"));
 	CHECK(call_with_message("one", m) == 0);
 	CHECK(meta_get_json(&m->meta, STR("t"), &json) && str_eq(json, STR("[1,{\"x\":true}]")));
@@ -568,34 +600,39 @@ static void serde(void *arg)
 	write_file("data.toml", "[t]\nk = 'v'\n");
 	write_file("data.yaml", "k: [1, two]\n");
 	CHECK(start("local kumo = require 'kumo'\n"
-	            "local here = debug.getinfo(1, 'S').source:match('^@(.*)/')\n"
-	            "local s = kumo.serde\n"
-	            "for _, n in ipairs { 'json_parse', 'json_load', 'json_encode', 'json_encode_pretty', 'toml_parse',\n"
-	            "    'toml_load', 'toml_encode', 'toml_encode_pretty' } do assert(kumo[n] == s[n], n) end\n"
-	            "local v = s.json_load(here .. '/data.json')\n"
-	            "assert(v.a[1] == 1 and math.type(v.a[1]) == 'integer' and v.a[2] == 2.5 and v.a[4] == 'x')\n"
-	            "assert(type(v.a[3]) == 'userdata')\n"
-	            "assert(s.json_encode(v) == '{\"a\":[1,2.5,null,\"x\"]}')\n"
-	            "assert(s.json_encode_pretty({x = {}}) == '{\\n  \"x\": {}\\n}')\n"
-	            "assert(s.toml_load(here .. '/data.toml').t.k == 'v')\n"
-	            "assert(s.toml_encode { a = 1, b = { c = 'x' } } == 'a = 1\\n\\n[b]\\nc = \"x\"\\n')\n"
-	            "assert(s.toml_encode_pretty { l = { 1, 2 } } == 'l = [\\n    1,\\n    2,\\n]\\n')\n"
-	            "assert(s.toml_encode_pretty_compact { l = {} } == 'l = {}\\n')\n"
-	            "assert(s.yaml_load(here .. '/data.yaml').k[2] == 'two')\n"
-	            "assert(s.yaml_encode { k = { 1, 'true' } } == \"k:\\n- 1\\n- 'true'\\n\", s.yaml_encode { k = { 1, 'true' } })\n"
-	            "local function fails(text, f, ...)\n"
-	            "  local ok, err = pcall(f, ...)\n"
-	            "  assert(not ok and tostring(err):find(text, 1, true), tostring(err))\n"
-	            "  assert(tostring(err):match('policy.lua:%d+: '), tostring(err))\n"
-	            "end\n"
-	            "fails('line 2 column', s.json_parse, '[1,\\n x]')\n"
-	            "fails('TOML: `=` was expected at line 1', s.toml_parse, 'x')\n"
-	            "fails('YAML: ', s.yaml_parse, '[')\n"
-	            "fails('/data.nope: No such file', s.json_load, here .. '/data.nope')\n"
-	            "fails('data.toml: ', s.json_load, here .. '/data.toml')\n"
-	            "fails('only a table', s.toml_encode, 5)\n"
-	            "fails('a function cannot be represented, at `a.b`', s.json_encode, { a = { b = print } })\n"
-	            "fails('nested deeper', s.json_parse, ('['):rep(1000))\n") == 0);
+		    "local here = debug.getinfo(1, 'S').source:match('^@(.*)/')\n"
+		    "local s = kumo.serde\n"
+		    "for _, n in ipairs { 'json_parse', 'json_load', 'json_encode', 'json_encode_pretty', "
+		    "'toml_parse',\n"
+		    "    'toml_load', 'toml_encode', 'toml_encode_pretty' } do assert(kumo[n] == s[n], n) "
+		    "end\n"
+		    "local v = s.json_load(here .. '/data.json')\n"
+		    "assert(v.a[1] == 1 and math.type(v.a[1]) == 'integer' and v.a[2] == 2.5 and v.a[4] == "
+		    "'x')\n"
+		    "assert(type(v.a[3]) == 'userdata')\n"
+		    "assert(s.json_encode(v) == '{\"a\":[1,2.5,null,\"x\"]}')\n"
+		    "assert(s.json_encode_pretty({x = {}}) == '{\\n  \"x\": {}\\n}')\n"
+		    "assert(s.toml_load(here .. '/data.toml').t.k == 'v')\n"
+		    "assert(s.toml_encode { a = 1, b = { c = 'x' } } == 'a = 1\\n\\n[b]\\nc = \"x\"\\n')\n"
+		    "assert(s.toml_encode_pretty { l = { 1, 2 } } == 'l = [\\n    1,\\n    2,\\n]\\n')\n"
+		    "assert(s.toml_encode_pretty_compact { l = {} } == 'l = {}\\n')\n"
+		    "assert(s.yaml_load(here .. '/data.yaml').k[2] == 'two')\n"
+		    "assert(s.yaml_encode { k = { 1, 'true' } } == \"k:\\n- 1\\n- 'true'\\n\", s.yaml_encode "
+		    "{ k = { 1, 'true' } })\n"
+		    "local function fails(text, f, ...)\n"
+		    "  local ok, err = pcall(f, ...)\n"
+		    "  assert(not ok and tostring(err):find(text, 1, true), tostring(err))\n"
+		    "  assert(tostring(err):match('policy.lua:%d+: '), tostring(err))\n"
+		    "end\n"
+		    "fails('line 2 column', s.json_parse, '[1,\\n x]')\n"
+		    "fails('TOML: `=` was expected at line 1', s.toml_parse, 'x')\n"
+		    "fails('YAML: ', s.yaml_parse, '[')\n"
+		    "fails('/data.nope: No such file', s.json_load, here .. '/data.nope')\n"
+		    "fails('data.toml: ', s.json_load, here .. '/data.toml')\n"
+		    "fails('only a table', s.toml_encode, 5)\n"
+		    "fails('a function cannot be represented, at `a.b`', s.json_encode, { a = { b = print } "
+		    "})\n"
+		    "fails('nested deeper', s.json_parse, ('['):rep(1000))\n") == 0);
 	policy_stop();
 }
 RUN(serde)
@@ -603,46 +640,51 @@ RUN(serde)
 static void dns(void *arg)
 {
 	CHECK(start("local kumo = require 'kumo'\n"
-	            "local zone = [[\n"
-	            "$ORIGIN example.com.\n"
-	            "@ 600 IN SOA ns.example.com. root.example.com. 1 2 3 4 5\n"
-	            "@ 600 IN MX 10 b.mx.example.com.\n"
-	            "@ 600 IN MX 10 a.mx.example.com.\n"
-	            "@ 600 IN MX 1 mx.example.com.\n"
-	            "mx 600 IN A 10.0.0.1\n"
-	            "mx 600 IN AAAA ::1\n"
-	            "@ 600 IN TXT \"one\" \"two\"\n"
-	            "]]\n"
-	            "local rev = '$ORIGIN 0.0.10.in-addr.arpa.\\n1 600 IN PTR mx.example.com.\\n'\n"
-	            "kumo.dns.configure_test_resolver { zone, rev }\n"
-	            "local mx = kumo.dns.lookup_mx 'example.com'\n"
-	            "assert(mx.domain_name == 'example.com.' and mx.is_mx and not mx.is_domain_literal and not mx.is_secure)\n"
-	            "assert(table.concat(mx.hosts, ' ') == 'mx.example.com. a.mx.example.com. b.mx.example.com.',\n"
-	            "  table.concat(mx.hosts, ' '))\n"
-	            "assert(mx.site_name == '(a|b)?.mx.example.com', mx.site_name)\n"
-	            "assert(mx.by_pref[1][1] == 'mx.example.com.' and #mx.by_pref[10] == 2 and mx.mta_sts == 'None')\n"
-	            "assert(kumo.json_encode(mx.by_pref):find('\"10\":[\"a.mx.example.com.\"', 1, true))\n"
-	            "assert(table.concat(kumo.dns.lookup_addr 'mx.example.com', ' ') == '10.0.0.1 ::1')\n"
-	            "assert(table.concat(kumo.dns.lookup_addr('mx.example.com', nil, 'Ipv6Only'), ' ') == '::1')\n"
-	            "assert(table.concat(kumo.dns.lookup_txt 'example.com', ' ') == 'onetwo')\n"
-	            "assert(table.concat(kumo.dns.lookup_ptr '10.0.0.1', ' ') == 'mx.example.com.')\n"
-	            "local function fails(text, f, ...)\n"
-	            "  local ok, err = pcall(f, ...)\n"
-	            "  assert(not ok and tostring(err):find(text, 1, true), tostring(err))\n"
-	            "end\n"
-	            "fails('NXDOMAIN', kumo.dns.lookup_mx, 'nope.invalid')\n"
-	            "fails('NXDOMAIN', kumo.dns.lookup_addr, 'nope.example.com')\n"
-	            "fails('NXDOMAIN', kumo.dns.lookup_txt, 'nope.example.com')\n"
-	            "fails('resolver `other` has not been defined', kumo.dns.lookup_mx, 'example.com', 'other')\n"
-	            "fails('unknown variant `Ipv5`', kumo.dns.lookup_addr, 'mx.example.com', nil, 'Ipv5')\n"
-	            "fails('nonsense', kumo.dns.lookup_ptr, 'nonsense')\n"
-	            "kumo.dns.configure_test_resolver { zones = { { zone = zone, secure = true } },\n"
-	            "  servfail = { 'broken.example.com' } }\n"
-	            "assert(kumo.dns.lookup_mx('example.com').is_secure)\n"
-	            "fails('failed', kumo.dns.lookup_addr, 'broken.example.com')\n"
-	            "fails('unknown field `zone`', kumo.dns.configure_test_resolver, { zone = {} })\n"
-	            "fails('missing field `zone`', kumo.dns.configure_test_resolver, { {} })\n"
-	            "fails('zone', kumo.dns.configure_test_resolver, { 'complete nonsense here' })\n") == 0);
+		    "local zone = [[\n"
+		    "$ORIGIN example.com.\n"
+		    "@ 600 IN SOA ns.example.com. root.example.com. 1 2 3 4 5\n"
+		    "@ 600 IN MX 10 b.mx.example.com.\n"
+		    "@ 600 IN MX 10 a.mx.example.com.\n"
+		    "@ 600 IN MX 1 mx.example.com.\n"
+		    "mx 600 IN A 10.0.0.1\n"
+		    "mx 600 IN AAAA ::1\n"
+		    "@ 600 IN TXT \"one\" \"two\"\n"
+		    "]]\n"
+		    "local rev = '$ORIGIN 0.0.10.in-addr.arpa.\\n1 600 IN PTR mx.example.com.\\n'\n"
+		    "kumo.dns.configure_test_resolver { zone, rev }\n"
+		    "local mx = kumo.dns.lookup_mx 'example.com'\n"
+		    "assert(mx.domain_name == 'example.com.' and mx.is_mx and not mx.is_domain_literal and "
+		    "not mx.is_secure)\n"
+		    "assert(table.concat(mx.hosts, ' ') == 'mx.example.com. a.mx.example.com. "
+		    "b.mx.example.com.',\n"
+		    "  table.concat(mx.hosts, ' '))\n"
+		    "assert(mx.site_name == '(a|b)?.mx.example.com', mx.site_name)\n"
+		    "assert(mx.by_pref[1][1] == 'mx.example.com.' and #mx.by_pref[10] == 2 and mx.mta_sts == "
+		    "'None')\n"
+		    "assert(kumo.json_encode(mx.by_pref):find('\"10\":[\"a.mx.example.com.\"', 1, true))\n"
+		    "assert(table.concat(kumo.dns.lookup_addr 'mx.example.com', ' ') == '10.0.0.1 ::1')\n"
+		    "assert(table.concat(kumo.dns.lookup_addr('mx.example.com', nil, 'Ipv6Only'), ' ') == "
+		    "'::1')\n"
+		    "assert(table.concat(kumo.dns.lookup_txt 'example.com', ' ') == 'onetwo')\n"
+		    "assert(table.concat(kumo.dns.lookup_ptr '10.0.0.1', ' ') == 'mx.example.com.')\n"
+		    "local function fails(text, f, ...)\n"
+		    "  local ok, err = pcall(f, ...)\n"
+		    "  assert(not ok and tostring(err):find(text, 1, true), tostring(err))\n"
+		    "end\n"
+		    "fails('NXDOMAIN', kumo.dns.lookup_mx, 'nope.invalid')\n"
+		    "fails('NXDOMAIN', kumo.dns.lookup_addr, 'nope.example.com')\n"
+		    "fails('NXDOMAIN', kumo.dns.lookup_txt, 'nope.example.com')\n"
+		    "fails('resolver `other` has not been defined', kumo.dns.lookup_mx, 'example.com', "
+		    "'other')\n"
+		    "fails('unknown variant `Ipv5`', kumo.dns.lookup_addr, 'mx.example.com', nil, 'Ipv5')\n"
+		    "fails('nonsense', kumo.dns.lookup_ptr, 'nonsense')\n"
+		    "kumo.dns.configure_test_resolver { zones = { { zone = zone, secure = true } },\n"
+		    "  servfail = { 'broken.example.com' } }\n"
+		    "assert(kumo.dns.lookup_mx('example.com').is_secure)\n"
+		    "fails('failed', kumo.dns.lookup_addr, 'broken.example.com')\n"
+		    "fails('unknown field `zone`', kumo.dns.configure_test_resolver, { zone = {} })\n"
+		    "fails('missing field `zone`', kumo.dns.configure_test_resolver, { {} })\n"
+		    "fails('zone', kumo.dns.configure_test_resolver, { 'complete nonsense here' })\n") == 0);
 	policy_stop();
 }
 RUN(dns)
@@ -651,25 +693,29 @@ static void odds_and_ends(void *arg)
 {
 	setenv("KUMO_AVAILABLE_PARALLELISM", "7", 1);
 	CHECK(start("local kumo = require 'kumo'\n"
-	            "assert(kumo.available_parallelism() == 7)\n"
-	            "local d = kumo.time.parse_duration '1m 30s'\n"
-	            "assert(d.seconds == 90 and d.milliseconds == 90000 and d.human == '1m 30s' and tostring(d) == '1m 30s')\n"
-	            "assert((d + kumo.time.parse_duration(10)).seconds == 100 and (d - d).nanoseconds == 0 and d == d + (d - d))\n"
-	            "assert(kumo.time.sleep == kumo.sleep)\n"
-	            "assert(not pcall(kumo.sleep, -1) and not pcall(kumo.sleep, 0 / 0))\n"
-	            "kumo.sleep(0)\n"
-	            "local function f() return kumo.traceback(1) end\n"
-	            "local t = f()\n"
-	            "assert(t[1].curr_line == 9 or t[1].curr_line == 10, t[1].curr_line)\n"
-	            "assert(t[1].what == 'Lua' or t[1].what == 'main')\n"
-	            "kumo.log_info('x', 1, nil, {}, '\\xff')\n"
-	            "kumo.log_debug(setmetatable({}, { __tostring = function() error('not to be called') end }))\n"
-	            "local ok, err = pcall(kumo.set_diagnostic_log_filter, 'kumod=nonsense')\n"
-	            "assert(not ok and err:find(\"parsing log filter 'kumod=nonsense'\", 1, true), err)\n"
-	            "assert(not pcall(kumo.set_lua_gc_on_put, 256) and not pcall(kumo.set_max_spare_lua_contexts, -1))\n"
-	            "setmetatable(_G, { __newindex = function(_, k) error('no new globals: ' .. k) end })\n"
-	            "kumo.on('strict', function() return _KUMO_CURRENT_EVENT end)\n"
-	            "kumo.on('fails', function() kumo.validation_failed() end)\n") == 0);
+		    "assert(kumo.available_parallelism() == 7)\n"
+		    "local d = kumo.time.parse_duration '1m 30s'\n"
+		    "assert(d.seconds == 90 and d.milliseconds == 90000 and d.human == '1m 30s' and "
+		    "tostring(d) == '1m 30s')\n"
+		    "assert((d + kumo.time.parse_duration(10)).seconds == 100 and (d - d).nanoseconds == 0 "
+		    "and d == d + (d - d))\n"
+		    "assert(kumo.time.sleep == kumo.sleep)\n"
+		    "assert(not pcall(kumo.sleep, -1) and not pcall(kumo.sleep, 0 / 0))\n"
+		    "kumo.sleep(0)\n"
+		    "local function f() return kumo.traceback(1) end\n"
+		    "local t = f()\n"
+		    "assert(t[1].curr_line == 9 or t[1].curr_line == 10, t[1].curr_line)\n"
+		    "assert(t[1].what == 'Lua' or t[1].what == 'main')\n"
+		    "kumo.log_info('x', 1, nil, {}, '\\xff\\0z')\n"
+		    "kumo.log_debug(setmetatable({}, { __tostring = function() error('not to be called') end "
+		    "}))\n"
+		    "local ok, err = pcall(kumo.set_diagnostic_log_filter, 'kumod=nonsense')\n"
+		    "assert(not ok and err:find(\"parsing log filter 'kumod=nonsense'\", 1, true), err)\n"
+		    "assert(not pcall(kumo.set_lua_gc_on_put, 256) and not "
+		    "pcall(kumo.set_max_spare_lua_contexts, -1))\n"
+		    "setmetatable(_G, { __newindex = function(_, k) error('no new globals: ' .. k) end })\n"
+		    "kumo.on('strict', function() return _KUMO_CURRENT_EVENT end)\n"
+		    "kumo.on('fails', function() kumo.validation_failed() end)\n") == 0);
 	unsetenv("KUMO_AVAILABLE_PARALLELISM");
 	CHECK(bind_available_parallelism() >= 1);
 	char out[200];
@@ -684,8 +730,9 @@ int main(void)
 {
 #define T(fn) cmocka_unit_test_setup_teardown(test_##fn, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(chains), T(registration), T(errors), T(rejects), T(waits), T(deadlines), T(slices), T(pools), T(epochs),
-		T(modules), T(crowds), T(init_only), T(messages), T(serde), T(dns), T(odds_and_ends),
+		T(chains),   T(registration), T(errors), T(rejects),	   T(waits),  T(deadlines),
+		T(slices),   T(pools),	      T(epochs), T(modules),	   T(crowds), T(init_only),
+		T(messages), T(serde),	      T(dns),	 T(odds_and_ends),
 	};
 	return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }

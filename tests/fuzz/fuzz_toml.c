@@ -17,7 +17,8 @@ static void write_and_read(const json_t *v, int mode)
 			abort();
 		json_decref(back);
 	} else {
-		/* [[headers]] take two levels each, so a form with them may be too deep where the inline one was not. */
+		/* [[headers]] take two levels each, so a form with them may be too deep where the inline one
+		 * was not. */
 		if (strstr(err_text(), "nested deeper") == NULL)
 			abort();
 		err_clear();

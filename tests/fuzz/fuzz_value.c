@@ -1,5 +1,5 @@
-/* JSON and YAML text (the first byte chooses): nothing breaks, an error says why, and what was read survives the way through
- * our writers and through Lua. */
+/* JSON and YAML text (the first byte chooses): nothing breaks, an error says why, and what was read survives
+ * the way through our writers and through Lua. */
 #include "base/err.h"
 #include "policy/value.h"
 
@@ -48,7 +48,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size == 0)
 		return 0;
 	str_t text = str_mk((const char *)data + 1, size - 1);
-	json_t *v = data[0] == 'y' ? value_parse_yaml(text) : data[0] == 'r' ? value_parse_json_relaxed(text) : value_parse_json(text);
+	json_t *v = data[0] == 'y'   ? value_parse_yaml(text)
+		    : data[0] == 'r' ? value_parse_json_relaxed(text)
+				     : value_parse_json(text);
 	if (v == NULL) {
 		if (!err_is(ERR_INVALID))
 			abort();

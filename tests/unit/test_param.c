@@ -1,4 +1,5 @@
-/* Parameter schemas: the exact shape of every error, defaults, ownership, and objects as a policy sees them. */
+/* Parameter schemas: the exact shape of every error, defaults, ownership, and objects as a policy sees them.
+ */
 #include "ut.h"
 
 #include "base/err.h"
@@ -43,28 +44,28 @@ static int sample_check(void *obj)
 	return -1;
 }
 
-static const struct param sample_params[] = {
-	PARAM_STR(sample, name, .is_required = true),
-	PARAM_STR(sample, smtp_password),
-	PARAM_BOOL(sample, use_tls, .def = "false"),
-	PARAM_INT(sample, port, .def = "25", .min = 1, .max = 65535),
-	PARAM_BYTES(sample, limit, .def = "2097152"),
-	PARAM_DUR(sample, timeout, .def = "1m"),
-	PARAM_DUR(sample, pause),
-	PARAM_ENUM(sample, mode, modes, .def = "Required"),
-	PARAM_CIDRS(sample, hosts, .def = "127.0.0.1, ::1"),
-	PARAM_STRS(sample, list, .def = "a,b"),
-	PARAM_ADDR(sample, listen, .def = "127.0.0.1:8000"),
-	PARAM_IP(sample, source),
-	PARAM_JSON(sample, extra),
-	PARAM_CUSTOM(sample, custom, .parse = custom_parse, .def = "4"),
-	PARAM_UNSUPPORTED(max_message_rate),
-	{0}};
+static const struct param sample_params[] = {PARAM_STR(sample, name, .is_required = true),
+					     PARAM_STR(sample, smtp_password),
+					     PARAM_BOOL(sample, use_tls, .def = "false"),
+					     PARAM_INT(sample, port, .def = "25", .min = 1, .max = 65535),
+					     PARAM_BYTES(sample, limit, .def = "2097152"),
+					     PARAM_DUR(sample, timeout, .def = "1m"),
+					     PARAM_DUR(sample, pause),
+					     PARAM_ENUM(sample, mode, modes, .def = "Required"),
+					     PARAM_CIDRS(sample, hosts, .def = "127.0.0.1, ::1"),
+					     PARAM_STRS(sample, list, .def = "a,b"),
+					     PARAM_ADDR(sample, listen, .def = "127.0.0.1:8000"),
+					     PARAM_IP(sample, source),
+					     PARAM_JSON(sample, extra),
+					     PARAM_CUSTOM(sample, custom, .parse = custom_parse, .def = "4"),
+					     PARAM_UNSUPPORTED(max_message_rate),
+					     {0}};
 static const struct param_schema schema = {"Sample", sample_params, sizeof(struct sample), sample_check};
 static const struct param_schema other_schema = {"Other", sample_params, sizeof(struct sample), NULL};
 
-#define FIELDS \
-	"`name`, `smtp_password`, `use_tls`, `port`, `limit`, `timeout`, `pause`, `mode`, `hosts`, `list`, `listen`, `source`, " \
+#define FIELDS                                                                                               \
+	"`name`, `smtp_password`, `use_tls`, `port`, `limit`, `timeout`, `pause`, `mode`, `hosts`, `list`, " \
+	"`listen`, `source`, "                                                                               \
 	"`extra`, `custom`"
 
 static int parse(const char *json, struct sample *out)
@@ -105,9 +106,13 @@ static void test_defaults(void **state)
 static void test_given(void **state)
 {
 	struct sample s;
-	assert_int_equal(parse("{\"name\":\"x\",\"smtp_password\":null,\"use_tls\":true,\"port\":587.0,\"limit\":0,\"timeout\":1.5,"
-	                       "\"pause\":\"1h 30m\",\"mode\":\"Disabled\",\"hosts\":[],\"list\":{},\"source\":\"::1\","
-	                       "\"extra\":{\"a\":1},\"custom\":8}", &s), 0);
+	assert_int_equal(parse("{\"name\":\"x\",\"smtp_password\":null,\"use_tls\":true,\"port\":587.0,"
+			       "\"limit\":0,\"timeout\":1.5,"
+			       "\"pause\":\"1h "
+			       "30m\",\"mode\":\"Disabled\",\"hosts\":[],\"list\":{},\"source\":\"::1\","
+			       "\"extra\":{\"a\":1},\"custom\":8}",
+			       &s),
+			 0);
 	assert_null(s.smtp_password);
 	assert_true(s.use_tls);
 	assert_int_equal(s.port, 587);
@@ -125,25 +130,33 @@ static void test_given(void **state)
 
 static void test_errors(void **state)
 {
-	static const struct { const char *json, *why; } c[] = {
-		{"{\"name\":\"x\",\"usetls\":true}", "unknown field `usetls`, expected one of " FIELDS " (did you mean `use_tls`?)"},
-		{"{\"zzzzzzzzzzzz\":1,\"name\":\"x\"}", "unknown field `zzzzzzzzzzzz`, expected one of " FIELDS},
+	static const struct {
+		const char *json, *why;
+	} c[] = {
+		{"{\"name\":\"x\",\"usetls\":true}",
+		 "unknown field `usetls`, expected one of " FIELDS " (did you mean `use_tls`?)"},
+		{"{\"zzzzzzzzzzzz\":1,\"name\":\"x\"}",
+		 "unknown field `zzzzzzzzzzzz`, expected one of " FIELDS},
 		{"{}", "missing field `name`"},
 		{"{\"name\":null}", "missing field `name`"},
 		{"{\"name\":5}", "invalid type: integer `5`, expected a string"},
-		{"{\"name\":\"a\\u0007b\",\"use_tls\":\"maybe\"}", "invalid type: string \"maybe\", expected a boolean"},
+		{"{\"name\":\"a\\u0007b\",\"use_tls\":\"maybe\"}",
+		 "invalid type: string \"maybe\", expected a boolean"},
 		{"{\"name\":\"x\",\"port\":\"25\"}", "invalid type: string \"25\", expected an integer"},
 		{"{\"name\":\"x\",\"port\":2.5}", "invalid type: floating point `2.5`, expected an integer"},
-		{"{\"name\":\"x\",\"port\":70000}", "invalid value: integer `70000`, expected an integer between 1 and 65535"},
+		{"{\"name\":\"x\",\"port\":70000}",
+		 "invalid value: integer `70000`, expected an integer between 1 and 65535"},
 		{"{\"name\":\"x\",\"port\":[1]}", "invalid type: sequence, expected an integer"},
 		{"{\"name\":\"x\",\"port\":true}", "invalid type: boolean `true`, expected an integer"},
-		{"{\"name\":\"x\",\"limit\":-1}", "invalid value: integer `-1`, expected a number of bytes, 0 or more"},
+		{"{\"name\":\"x\",\"limit\":-1}",
+		 "invalid value: integer `-1`, expected a number of bytes, 0 or more"},
 		{"{\"name\":\"x\",\"timeout\":\"x\"}", "invalid value: string \"x\", expected a duration"},
 		{"{\"name\":\"x\",\"timeout\":-5}", "invalid value: integer `-5`, expected a duration"},
 		{"{\"name\":\"x\",\"timeout\":{}}", "invalid type: map, expected a duration"},
 		{"{\"name\":\"x\",\"mode\":\"Sometimes\"}",
 		 "unknown variant `Sometimes`, expected one of `Opportunistic`, `Required`, `Disabled`"},
-		{"{\"name\":\"x\",\"list\":\"a\"}", "invalid type: string \"a\", expected a sequence of strings"},
+		{"{\"name\":\"x\",\"list\":\"a\"}",
+		 "invalid type: string \"a\", expected a sequence of strings"},
 		{"{\"name\":\"x\",\"list\":[\"a\",1]}", "invalid type: integer `1`, expected a string"},
 		{"{\"name\":\"x\",\"custom\":3}", "custom: not even"},
 		{"{\"name\":\"x\",\"port\":666}", "port and soul do not go together"},
@@ -170,7 +183,8 @@ static void test_bad_networks(void **state)
 	struct sample s;
 	assert_int_equal(parse("{\"name\":\"x\",\"hosts\":[\"10.0.0.0/8\",\"300.1.1.1\"]}", &s), -1);
 	assert_non_null(strstr(err_text(), "deserialize error: 300.1.1.1: 300.1.1.1 is not a valid CIDR"));
-	assert_non_null(strstr(err_text(), ", while processing {\"hosts\":[\"10.0.0.0/8\",\"300.1.1.1\"],\"name\":\"x\"}"));
+	assert_non_null(strstr(
+		err_text(), ", while processing {\"hosts\":[\"10.0.0.0/8\",\"300.1.1.1\"],\"name\":\"x\"}"));
 	err_clear();
 	assert_int_equal(parse("{\"name\":\"x\",\"listen\":\"nonsense\"}", &s), -1);
 	assert_non_null(strstr(err_text(), "nonsense"));
@@ -184,7 +198,8 @@ static void test_secrets(void **state)
 		"{\"name\":\"x\",\"smtp_password\":\"hunter2\",\"use_tls\":1}",
 		"{\"name\":\"x\",\"smtp_password\":[\"hunter2\"]}",
 		"{\"name\":\"x\",\"smtp_password\":{\"value\":\"hunter2\"}}",
-		"{\"name\":\"x\",\"extra\":{\"api_Token\":\"hunter2\",\"k\":[{\"private_key\":\"hunter2\"}]},\"port\":0}",
+		"{\"name\":\"x\",\"extra\":{\"api_Token\":\"hunter2\",\"k\":[{\"private_key\":\"hunter2\"}]},"
+		"\"port\":0}",
 		"{\"name\":\"x\",\"secret\":\"hunter2\"}",
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(c); i++) {
@@ -199,10 +214,14 @@ static void test_not_a_table(void **state)
 {
 	struct sample s;
 	assert_int_equal(parse("\"x\"", &s), -1);
-	assert_string_equal(err_text(), "deserialize error: invalid type: string, expected table, while processing \"x\"");
+	assert_string_equal(
+		err_text(),
+		"deserialize error: invalid type: string, expected table, while processing \"x\"");
 	err_clear();
 	assert_int_equal(parse("[1]", &s), -1);
-	assert_string_equal(err_text(), "deserialize error: invalid type: sequence, expected table, while processing [1]");
+	assert_string_equal(
+		err_text(),
+		"deserialize error: invalid type: sequence, expected table, while processing [1]");
 	err_clear();
 }
 
@@ -241,7 +260,8 @@ static void test_object(void **state)
 	lua_setglobal(L, "o");
 	run("assert(tostring(o):match('^Sample: '), tostring(o))\n"
 	    "assert(o.name == 'x' and o.port == 25 and o.timeout == '1m' and o.pause == '1m 30s')\n"
-	    "assert(o.hosts[1] == '10.0.0.0/8' and o.mode == 'Required' and o.custom == 6 and o.extra[2] == 2)\n"
+	    "assert(o.hosts[1] == '10.0.0.0/8' and o.mode == 'Required' and o.custom == 6 and o.extra[2] == "
+	    "2)\n"
 	    "assert(o.source == nil and o.nope == nil and o[1] == nil)\n"
 	    "local n = 0 for k, v in pairs(o) do assert(v ~= nil) n = n + 1 end\n"
 	    "assert(n == 14 and #o == 14, n)\n"
@@ -271,11 +291,13 @@ static void test_from_lua(void **state)
 	struct sample s;
 	run("return {name='x', extra={f=print}}");
 	assert_int_equal(param_parse_lua(&schema, L, -1, &s), -1);
-	assert_string_equal(err_text(), "deserialize error: a function cannot be represented, at `extra.f`, while processing a table");
+	assert_string_equal(err_text(), "deserialize error: a function cannot be represented, at `extra.f`, "
+					"while processing a table");
 	err_clear();
 	run("return nil");
 	assert_int_equal(param_parse_lua(&schema, L, -1, &s), -1);
-	assert_string_equal(err_text(), "deserialize error: invalid type: null, expected table, while processing null");
+	assert_string_equal(err_text(),
+			    "deserialize error: invalid type: null, expected table, while processing null");
 	err_clear();
 	run("return {name='\\0'}");
 	assert_int_equal(param_parse_lua(&schema, L, -1, &s), -1);

@@ -32,25 +32,32 @@ static void test_values(void **state)
 {
 	assert_reads("", "{}");
 	assert_reads("\xef\xbb\xbf# only a comment", "{}");
-	assert_reads("a = 1\nb = -17\r\nc = +99 # c\nd=1_000\ne = 0", "{\"a\":1,\"b\":-17,\"c\":99,\"d\":1000,\"e\":0}");
+	assert_reads("a = 1\nb = -17\r\nc = +99 # c\nd=1_000\ne = 0",
+		     "{\"a\":1,\"b\":-17,\"c\":99,\"d\":1000,\"e\":0}");
 	assert_reads("a = 0xdead_beef\nb = 0o755\nc = 0b1101", "{\"a\":3735928559,\"b\":493,\"c\":13}");
-	assert_reads("a = 1.5\nb = -0.01\nc = 5e+2\nd = 6.626e-3\ne = 224_617.445_991", "{\"a\":1.5,\"b\":-0.01,\"c\":500.0,"
-	             "\"d\":0.006626,\"e\":224617.445991}");
+	assert_reads("a = 1.5\nb = -0.01\nc = 5e+2\nd = 6.626e-3\ne = 224_617.445_991",
+		     "{\"a\":1.5,\"b\":-0.01,\"c\":500.0,"
+		     "\"d\":0.006626,\"e\":224617.445991}");
 	assert_reads("a = 5.2e-6", "{\"a\":5.2e-6}");
 	assert_reads("a = true\nb = false", "{\"a\":true,\"b\":false}");
 	assert_reads("a = 9223372036854775807\nb = -9223372036854775808",
-	             "{\"a\":9223372036854775807,\"b\":-9223372036854775808}");
-	assert_reads("a = 1979-05-27T07:32:00Z\nb = 1979-05-27 07:32:00.999999-07:00\nc = 1979-05-27\nd = 07:32:00",
-	             "{\"a\":\"1979-05-27T07:32:00Z\",\"b\":\"1979-05-27 07:32:00.999999-07:00\",\"c\":\"1979-05-27\","
-	             "\"d\":\"07:32:00\"}");
-	assert_reads("a = [1, 2,\n # c\n 3,\n]\nb = []\nc = [[1], ['x', 1.0]]", "{\"a\":[1,2,3],\"b\":[],\"c\":[[1],[\"x\",1.0]]}");
-	assert_reads("a = { x = 1, y.z = 2, y.w = 3 }\nb = {}", "{\"a\":{\"x\":1,\"y\":{\"w\":3,\"z\":2}},\"b\":{}}");
+		     "{\"a\":9223372036854775807,\"b\":-9223372036854775808}");
+	assert_reads("a = 1979-05-27T07:32:00Z\nb = 1979-05-27 07:32:00.999999-07:00\nc = 1979-05-27\nd = "
+		     "07:32:00",
+		     "{\"a\":\"1979-05-27T07:32:00Z\",\"b\":\"1979-05-27 "
+		     "07:32:00.999999-07:00\",\"c\":\"1979-05-27\","
+		     "\"d\":\"07:32:00\"}");
+	assert_reads("a = [1, 2,\n # c\n 3,\n]\nb = []\nc = [[1], ['x', 1.0]]",
+		     "{\"a\":[1,2,3],\"b\":[],\"c\":[[1],[\"x\",1.0]]}");
+	assert_reads("a = { x = 1, y.z = 2, y.w = 3 }\nb = {}",
+		     "{\"a\":{\"x\":1,\"y\":{\"w\":3,\"z\":2}},\"b\":{}}");
 }
 
 static void test_strings(void **state)
 {
-	assert_reads("a = \"\"\nb = ''\nc = \"x\\ty\\\"\\\\\\u00e9\\U0001F600\"\nd = 'C:\\n'",
-	             "{\"a\":\"\",\"b\":\"\",\"c\":\"x\\ty\\\"\\\\\xc3\xa9\xf0\x9f\x98\x80\",\"d\":\"C:\\\\n\"}");
+	assert_reads(
+		"a = \"\"\nb = ''\nc = \"x\\ty\\\"\\\\\\u00e9\\U0001F600\"\nd = 'C:\\n'",
+		"{\"a\":\"\",\"b\":\"\",\"c\":\"x\\ty\\\"\\\\\xc3\xa9\xf0\x9f\x98\x80\",\"d\":\"C:\\\\n\"}");
 	assert_reads("a = \"\"\"\none\ntwo\"\"\"", "{\"a\":\"one\\ntwo\"}");
 	assert_reads("a = \"\"\"one \\\n\n   two \\  \n  three\"\"\"", "{\"a\":\"one two three\"}");
 	assert_reads("a = '''\nraw \\n 'q' '''", "{\"a\":\"raw \\\\n 'q' \"}");
@@ -64,18 +71,21 @@ static void test_strings(void **state)
 static void test_keys_and_tables(void **state)
 {
 	assert_reads("a.b.c = 1\na.b.d = 2\n\"x y\" = 3\n'' = 4\na.'q.r' = 5\n1-2 = 6",
-	             "{\"\":4,\"1-2\":6,\"a\":{\"b\":{\"c\":1,\"d\":2},\"q.r\":5},\"x y\":3}");
-	assert_reads("[a]\nx=1\n[a.b]\ny=2\n[c . d]\nz=3", "{\"a\":{\"b\":{\"y\":2},\"x\":1},\"c\":{\"d\":{\"z\":3}}}");
+		     "{\"\":4,\"1-2\":6,\"a\":{\"b\":{\"c\":1,\"d\":2},\"q.r\":5},\"x y\":3}");
+	assert_reads("[a]\nx=1\n[a.b]\ny=2\n[c . d]\nz=3",
+		     "{\"a\":{\"b\":{\"y\":2},\"x\":1},\"c\":{\"d\":{\"z\":3}}}");
 	assert_reads("[a.b]\nx=1\n[a]\ny=2", "{\"a\":{\"b\":{\"x\":1},\"y\":2}}");
 	assert_reads("[[p]]\nn=1\n[[p]]\n[[p]]\nn=3\n[p.q]\nr=1\n[[p.s]]\n[[p.s]]\nt=1",
-	             "{\"p\":[{\"n\":1},{},{\"n\":3,\"q\":{\"r\":1},\"s\":[{},{\"t\":1}]}]}");
+		     "{\"p\":[{\"n\":1},{},{\"n\":3,\"q\":{\"r\":1},\"s\":[{},{\"t\":1}]}]}");
 	assert_reads("[fruit]\napple.color = 1\n[fruit.apple.texture]\nsmooth = true",
-	             "{\"fruit\":{\"apple\":{\"color\":1,\"texture\":{\"smooth\":true}}}}");
+		     "{\"fruit\":{\"apple\":{\"color\":1,\"texture\":{\"smooth\":true}}}}");
 }
 
 static void test_refusals(void **state)
 {
-	static const struct { const char *toml, *at; } c[] = {
+	static const struct {
+		const char *toml, *at;
+	} c[] = {
 		{"a", "`=` was expected at line 1 column 2"},
 		{"= 1", "a key was expected at line 1 column 1"},
 		{"a = ", "a value is missing at line 1 column 5"},
@@ -196,17 +206,22 @@ static void assert_writes(const char *json, int mode, const char *toml)
 
 static void test_writing(void **state)
 {
-	static const char doc[] = "{\"n\":1,\"f\":2.0,\"s\":\"a\\n\\\"b\",\"l\":[1,2],\"one\":[1],\"t\":{\"x\":true,\"e\":{}},"
-				  "\"deep\":{\"er\":{\"k\":1}},\"a\":[{\"i\":1},{\"i\":2,\"j\":{\"k\":3}}],\"m\":[{\"z\":1},5],"
-				  "\"we ird\":\"\"}";
+	static const char doc[] =
+		"{\"n\":1,\"f\":2.0,\"s\":\"a\\n\\\"b\",\"l\":[1,2],\"one\":[1],\"t\":{\"x\":true,\"e\":{}},"
+		"\"deep\":{\"er\":{\"k\":1}},\"a\":[{\"i\":1},{\"i\":2,\"j\":{\"k\":3}}],\"m\":[{\"z\":1},5],"
+		"\"we ird\":\"\"}";
 	assert_writes("{}", 0, "");
 	assert_writes(doc, 0,
-	              "f = 2.0\nl = [1, 2]\nm = [{ z = 1 }, 5]\nn = 1\none = [1]\ns = \"a\\n\\\"b\"\n\"we ird\" = \"\"\n"
-	              "\n[[a]]\ni = 1\n\n[[a]]\ni = 2\n\n[a.j]\nk = 3\n\n[deep.er]\nk = 1\n\n[t]\nx = true\n\n[t.e]\n");
-	assert_writes(doc, 1,
-	              "f = 2.0\nl = [\n    1,\n    2,\n]\nm = [\n    { z = 1 },\n    5,\n]\nn = 1\none = [1]\n"
-	              "s = \"\"\"\na\n\\\"b\"\"\"\n\"we ird\" = \"\"\n"
-	              "\n[[a]]\ni = 1\n\n[[a]]\ni = 2\n\n[a.j]\nk = 3\n\n[deep.er]\nk = 1\n\n[t]\nx = true\n\n[t.e]\n");
+		      "f = 2.0\nl = [1, 2]\nm = [{ z = 1 }, 5]\nn = 1\none = [1]\ns = \"a\\n\\\"b\"\n\"we "
+		      "ird\" = \"\"\n"
+		      "\n[[a]]\ni = 1\n\n[[a]]\ni = 2\n\n[a.j]\nk = 3\n\n[deep.er]\nk = 1\n\n[t]\nx = "
+		      "true\n\n[t.e]\n");
+	assert_writes(
+		doc, 1,
+		"f = 2.0\nl = [\n    1,\n    2,\n]\nm = [\n    { z = 1 },\n    5,\n]\nn = 1\none = [1]\n"
+		"s = \"\"\"\na\n\\\"b\"\"\"\n\"we ird\" = \"\"\n"
+		"\n[[a]]\ni = 1\n\n[[a]]\ni = 2\n\n[a.j]\nk = 3\n\n[deep.er]\nk = 1\n\n[t]\nx = "
+		"true\n\n[t.e]\n");
 	assert_writes("{\"t\":{\"x\":true,\"e\":{}}}", 2, "[t]\ne = {}\nx = true\n");
 	static const char *const bad[] = {"[1]", "5", "{\"a\":null}", "{\"a\":{\"b\":[1,null]}}"};
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -224,7 +239,8 @@ static void test_writing(void **state)
 static void test_round_trip(void **state)
 {
 	static const char *const docs[] = {
-		"{\"a\":{\"b\":[{\"c\":[{\"d\":1},{\"d\":[[],[{}]]}]},{}]},\"k\\\"ey\":\"\\u0001\\u007f\\t\\r\\n\",\"\":{\"\":1}}",
+		"{\"a\":{\"b\":[{\"c\":[{\"d\":1},{\"d\":[[],[{}]]}]},{}]},\"k\\\"ey\":"
+		"\"\\u0001\\u007f\\t\\r\\n\",\"\":{\"\":1}}",
 		"{\"x\":[{}],\"y\":[[{\"a\":1}]],\"z\":{\"z\":{\"z\":{}}}}",
 		"{\"text\":\"line\\n\\\"\\\"\\\" quotes\\\\ end\\\"\\n\"}",
 	};
@@ -233,7 +249,9 @@ static void test_round_trip(void **state)
 			struct buf b = BUF_INIT;
 			json_t *v = value_parse_json(str_of(docs[i]));
 			assert_non_null(v);
-			assert_int_equal(mode == 2 ? value_write_toml_compact(v, &b) : value_write_toml(v, mode == 1, &b), 0);
+			assert_int_equal(mode == 2 ? value_write_toml_compact(v, &b)
+						   : value_write_toml(v, mode == 1, &b),
+					 0);
 			json_t *back = value_parse_toml(buf_str(&b));
 			if (back == NULL || !json_equal(v, back))
 				fail_msg("%s became:\n%s\n%s", docs[i], b.p, err_text());
@@ -247,9 +265,10 @@ static void test_round_trip(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_values),       cmocka_unit_test(test_strings),      cmocka_unit_test(test_keys_and_tables),
-		cmocka_unit_test(test_refusals),     cmocka_unit_test(test_depth),        cmocka_unit_test(test_many_escapes),
-		cmocka_unit_test(test_writing),      cmocka_unit_test(test_round_trip),
+		cmocka_unit_test(test_values),		cmocka_unit_test(test_strings),
+		cmocka_unit_test(test_keys_and_tables), cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_depth),		cmocka_unit_test(test_many_escapes),
+		cmocka_unit_test(test_writing),		cmocka_unit_test(test_round_trip),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

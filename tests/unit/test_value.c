@@ -48,7 +48,9 @@ static void assert_error(const char *expected)
 
 static void test_from_lua(void **state)
 {
-	static const struct { const char *lua, *json; } c[] = {
+	static const struct {
+		const char *lua, *json;
+	} c[] = {
 		{"nil", "null"},
 		{"true", "true"},
 		{"5", "5"},
@@ -79,17 +81,21 @@ static void test_from_lua(void **state)
 
 static void test_from_lua_errors(void **state)
 {
-	static const struct { const char *lua, *error; } c[] = {
+	static const struct {
+		const char *lua, *error;
+	} c[] = {
 		{"print", "a function cannot be represented"},
 		{"{a = {1, 2, print}}", "a function cannot be represented, at `a[3]`"},
 		{"{a = {b = coroutine.create(print)}}", "a thread cannot be represented, at `a.b`"},
-		{"{x = {1, foo = 2}}", "a table with both array items and named keys cannot be represented, at `x.foo`"},
+		{"{x = {1, foo = 2}}",
+		 "a table with both array items and named keys cannot be represented, at `x.foo`"},
 		{"{x = {[true] = 2}}", "a table with a boolean as key cannot be represented, at `x`"},
 		{"{x = {[1.5] = 2}}", "a table with a number as key cannot be represented, at `x`"},
 		{"{x = 0/0}", "a number that is not finite cannot be represented, at `x`"},
 		{"{x = 1/0}", "a number that is not finite cannot be represented, at `x`"},
 		{"{x = '\\xff'}", "a string that is not UTF-8 cannot be represented, at `x`"},
-		{"{x = {['a\\0b'] = 1}}", "a key that is not UTF-8 or has a NUL in it cannot be represented, at `x`"},
+		{"{x = {['a\\0b'] = 1}}",
+		 "a key that is not UTF-8 or has a NUL in it cannot be represented, at `x`"},
 		{"{x = io.stdout}", "a userdata cannot be represented, at `x`"},
 		{"(function() local t = {} t.t = t return t end)()",
 		 "nested deeper than 128 levels (a table that contains itself?)"},
@@ -107,8 +113,15 @@ static void test_from_lua_errors(void **state)
 /* JSON to Lua and back is the same text: null, [] and {}, integers and floats survive. */
 static void test_round_trip(void **state)
 {
-	static const char *const c[] = {"null", "[]", "{}", "[[],{}]", "{\"a\":null,\"b\":[1,2.0,\"x\"]}", "[null]",
-	                                "[1,2,[null,{\"x\":[]}]]", "\"\"", "1.0e-10"};
+	static const char *const c[] = {"null",
+					"[]",
+					"{}",
+					"[[],{}]",
+					"{\"a\":null,\"b\":[1,2.0,\"x\"]}",
+					"[null]",
+					"[1,2,[null,{\"x\":[]}]]",
+					"\"\"",
+					"1.0e-10"};
 	for (size_t i = 0; i < ARRAY_SIZE(c); i++) {
 		json_t *v = value_parse_json(str_of(c[i]));
 		assert_non_null(v);
@@ -164,7 +177,8 @@ static void test_parse_json(void **state)
 
 static void test_parse_json_relaxed(void **state)
 {
-	json_t *v = value_parse_json_relaxed(STR("{ // one\n  \"a#/*\": 1, /* two\n lines */ # three\n \"b\": [\"\\u0000\"] } # end"));
+	json_t *v = value_parse_json_relaxed(
+		STR("{ // one\n  \"a#/*\": 1, /* two\n lines */ # three\n \"b\": [\"\\u0000\"] } # end"));
 	assert_non_null(v);
 	assert_json(v, "{\"a#/*\":1,\"b\":[\"\\u0000\"]}");
 	json_decref(v);
@@ -182,14 +196,17 @@ static void test_write_pretty(void **state)
 	struct buf b = BUF_INIT;
 	json_t *v = value_parse_json(STR("{\"b\":[1,{}],\"a\":{\"x\":[]},\"c\":null}"));
 	value_write_json(v, true, &b);
-	assert_buf_is(&b, "{\n  \"a\": {\n    \"x\": []\n  },\n  \"b\": [\n    1,\n    {}\n  ],\n  \"c\": null\n}");
+	assert_buf_is(
+		&b, "{\n  \"a\": {\n    \"x\": []\n  },\n  \"b\": [\n    1,\n    {}\n  ],\n  \"c\": null\n}");
 	json_decref(v);
 	buf_fini(&b);
 }
 
 static void test_yaml(void **state)
 {
-	static const struct { const char *yaml, *json; } c[] = {
+	static const struct {
+		const char *yaml, *json;
+	} c[] = {
 		{"", "null"},
 		{"a: 1\nb: [x, 'y', \"z\\n\"]\n", "{\"a\":1,\"b\":[\"x\",\"y\",\"z\\n\"]}"},
 		{"- yes\n- true\n- ~\n- 0x1f\n- 0o17\n- 1.5\n- '1'\n- 1e3\n- 2026-01-01\n-\n",
@@ -212,8 +229,10 @@ static void test_yaml(void **state)
 
 static void test_yaml_errors(void **state)
 {
-	static const char *const c[] = {"a: [1,", "a: 1\na: 2\n", "a: *nope", "[a]: 1\n? {b: 1}\n: 2\n", "a: !foo 1", "a: .inf",
-	                                "--- 1\n--- 2\n", "&a [*a]", "a: \xff", "\"a\\0b\": 1"};
+	static const char *const c[] = {
+		"a: [1,",    "a: 1\na: 2\n", "a: *nope",       "[a]: 1\n? {b: 1}\n: 2\n",
+		"a: !foo 1", "a: .inf",	     "--- 1\n--- 2\n", "&a [*a]",
+		"a: \xff",   "\"a\\0b\": 1"};
 	for (size_t i = 0; i < ARRAY_SIZE(c); i++) {
 		json_t *v = value_parse_yaml(str_of(c[i]));
 		if (v != NULL)
@@ -247,10 +266,28 @@ static void test_yaml_bomb(void **state)
 
 static void test_yaml_round_trip(void **state)
 {
-	static const char *const c[] = {
-		"null", "1", "1.5", "\"\"", "\"yes\"", "\"1\"", "\"null\"", "\"- x\"", "\"a: b\"", "\"# c\"", "\"line\\nline\\n\"",
-		"\" lead\"", "\"tab\\there\"", "\"\\u00e9\"", "[]", "{}", "{\"a\":[],\"b\":{\"c\":[1,[2,{\"d\":null}]]}}",
-		"{\"0x1f\":\"0x1f\",\"true\":false}", "[\".inf\",\"~\",\"1e3\",\"<<\"]", "\"\\n\"", "\"a\\n\\n b\"", "\"bell\\u0007\""};
+	static const char *const c[] = {"null",
+					"1",
+					"1.5",
+					"\"\"",
+					"\"yes\"",
+					"\"1\"",
+					"\"null\"",
+					"\"- x\"",
+					"\"a: b\"",
+					"\"# c\"",
+					"\"line\\nline\\n\"",
+					"\" lead\"",
+					"\"tab\\there\"",
+					"\"\\u00e9\"",
+					"[]",
+					"{}",
+					"{\"a\":[],\"b\":{\"c\":[1,[2,{\"d\":null}]]}}",
+					"{\"0x1f\":\"0x1f\",\"true\":false}",
+					"[\".inf\",\"~\",\"1e3\",\"<<\"]",
+					"\"\\n\"",
+					"\"a\\n\\n b\"",
+					"\"bell\\u0007\""};
 	for (size_t i = 0; i < ARRAY_SIZE(c); i++) {
 		struct buf b = BUF_INIT;
 		json_t *v = value_parse_json(str_of(c[i]));
