@@ -1,5 +1,7 @@
-/* template.h - the Jinja dialect of the policy language (minijinja's documented subset). A template is compiled once and may be
- * rendered by any thread at the same time. Budgets bound steps, output and depth. */
+/* template.h - the Jinja dialect of the policy language (minijinja's, as documented). A template is compiled once
+ * and may be rendered by any thread at the same time. Budgets bound steps, output, memory and depth (template_impl.h has them).
+ * Nothing here yields; a zone named in a date filter is read once from the system's database. Errors read
+ * "syntax error: unexpected end of input, expected ... (in template 'NAME' line N: 'THE LINE')". */
 #pragma once
 
 #include "base/buf.h"
@@ -7,10 +9,23 @@
 #include <jansson.h>
 
 struct template;
-/** -1/NULL ERR_INVALID: text, line and column of a syntax error, naming `name`. is_html: autoescape. */
+enum template_escape { TEMPLATE_ESCAPE_NONE, TEMPLATE_ESCAPE_HTML, TEMPLATE_ESCAPE_JSON };
+
+/** NULL with ERR_INVALID, or ERR_LIMIT for a source over 64 MiB. is_html: what {{ }} prints is escaped for HTML. */
 MUST_CHECK struct template *template_compile(const char *name, str_t source, bool is_html);
+MUST_CHECK struct template *template_compile_escaped(const char *name, str_t source, enum template_escape escape);
+/** What a file of that name would ask for: HTML for .html, .htm, .xml; JSON for .json, .json5, .js, .yaml, .yml; else
+ * none. A last .j2 is not looked at. */
+enum template_escape template_escape_of_name(const char *name);
 void template_free(struct template *t);
 /** context: a JSON object. Appends to out. -1 ERR_INVALID (with line) or ERR_LIMIT. */
 MUST_CHECK int template_render(const struct template *t, const json_t *context, struct buf *out);
+/** As template_render; a name is looked up in contexts[0], then in [1] and so on: a recipient's substitutions over
+ * global ones. An element that is NULL or no object has no names. */
+MUST_CHECK int template_render_layered(const struct template *t, const json_t *const *contexts, size_t n,
+				       struct buf *out);
+/** An SMTP response without what varies by user and transaction: addresses, ids, time stamps become {email}, {ipaddr},
+ * {uuid}, {hash}, {timestamp}, {base64}; `a=b` is looked at on its right side. Appends to out. */
+void template_normalize_smtp_response(str_t text, struct buf *out);
 /** False when the source has no {{, {% or {#: it renders to itself. */
 bool template_has_markup(str_t source);
