@@ -274,7 +274,7 @@ static int fn_map(struct trender *r, struct targs *a, const char *what, struct t
 
 static int fn_dict(struct trender *r, struct targs *a, struct tval *out)
 {
-	struct tmap *m;
+	struct tmap *m = NULL;
 	if (fn_map(r, a, NULL, &m) != 0)
 		return -1;
 	*out = tval_map(m);
@@ -283,7 +283,7 @@ static int fn_dict(struct trender *r, struct targs *a, struct tval *out)
 
 static int fn_namespace(struct trender *r, struct targs *a, struct tval *out)
 {
-	struct tmap *m;
+	struct tmap *m = NULL;
 	if (fn_map(r, a, "namespace", &m) != 0)
 		return -1;
 	m->is_namespace = true;
