@@ -284,7 +284,7 @@ static int fn_dict(struct trender *r, struct targs *a, struct tval *out)
 static int fn_namespace(struct trender *r, struct targs *a, struct tval *out)
 {
 	struct tmap *m = NULL;
-	if (fn_map(r, a, "namespace", &m) != 0)
+	if (fn_map(r, a, "namespace", &m) != 0 || m == NULL) /* never NULL; GCC's -Wnull-dereference cannot see that */
 		return -1;
 	m->is_namespace = true;
 	*out = tval_map(m);
