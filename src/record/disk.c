@@ -1,7 +1,8 @@
-/* disk.c - see disk.h. The thread is started by the first path and sleeps on a condition between looks, so that it can be
- * stopped at once. statvfs(2) may hang on a dead network mount: that is why it has a thread of its own and why nothing here
- * is called under somebody else's lock. The paths' list is under the mutex, held during a look: only adding waits for it;
- * record_disk_health reads one atomic. A path whose statvfs fails keeps its last verdict and is logged once. */
+/* disk.c - see disk.h. The thread is started by the first path and sleeps on a condition between looks, so
+ * that it can be stopped at once. statvfs(2) may hang on a dead network mount: that is why it has a thread of
+ * its own and why nothing here is called under somebody else's lock. The paths' list is under the mutex, held
+ * during a look: only adding waits for it; record_disk_health reads one atomic. A path whose statvfs fails
+ * keeps its last verdict and is logged once. */
 #include "record/disk.h"
 
 #include "base/alloc.h"
@@ -41,7 +42,9 @@ static struct {
 	bool is_running, is_stopping;
 	pthread_t thread;
 	atomic_bool is_low;
-} disk = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER, .paths = {&disk.paths, &disk.paths}};
+} disk = {.lock = PTHREAD_MUTEX_INITIALIZER,
+	  .wake = PTHREAD_COND_INITIALIZER,
+	  .paths = {&disk.paths, &disk.paths}};
 
 /* --- limits --- */
 
@@ -50,8 +53,10 @@ static int disk_limit_parse(str_t text, struct disk_limit *out)
 	struct disk_limit l = {.is_pct = str_ends(text, STR("%"))};
 	str_t digits = l.is_pct ? str_head(text, text.n - 1) : text;
 	if (!str_to_u64(digits, &l.value) || (l.is_pct && l.value > 100)) {
-		err_set(ERR_INVALID, "invalid value: string \"" STR_FMT "\", expected a percentage like \"10%%\" or a count",
-		        STR_ARG(text));
+		err_set(ERR_INVALID,
+			"invalid value: string \"" STR_FMT
+			"\", expected a percentage like \"10%%\" or a count",
+			STR_ARG(text));
 		return -1;
 	}
 	*out = l;
@@ -108,7 +113,8 @@ static void disk_path_look(struct disk_path *p)
 	p->is_failing = false;
 	uint64_t n_bytes = (uint64_t)st.f_bavail * st.f_frsize;
 	uint64_t pct = st.f_blocks > 0 ? (uint64_t)((unsigned __int128)st.f_bavail * 100 / st.f_blocks) : 100;
-	uint64_t inodes_pct = st.f_files > 0 ? (uint64_t)((unsigned __int128)st.f_favail * 100 / st.f_files) : 100;
+	uint64_t inodes_pct =
+		st.f_files > 0 ? (uint64_t)((unsigned __int128)st.f_favail * 100 / st.f_files) : 100;
 	metric_set(p->bytes, (int64_t)n_bytes);
 	metric_set(p->pct, (int64_t)pct);
 	metric_set(p->n_inodes, (int64_t)st.f_favail);
@@ -116,11 +122,12 @@ static void disk_path_look(struct disk_path *p)
 
 	/* A file system without a fixed number of inodes reports none at all. */
 	bool is_low = disk_limit_is_broken(&p->space, n_bytes, pct) ||
-	              (st.f_files > 0 && disk_limit_is_broken(&p->inodes, st.f_favail, inodes_pct));
+		      (st.f_files > 0 && disk_limit_is_broken(&p->inodes, st.f_favail, inodes_pct));
 	if (is_low && !p->is_low)
-		log_error("kumod::record", "%s (%s) has too little room: %llu bytes (%llu%%), %llu inodes (%llu%%) are free",
-		          p->name, p->path, (unsigned long long)n_bytes, (unsigned long long)pct,
-		          (unsigned long long)st.f_favail, (unsigned long long)inodes_pct);
+		log_error("kumod::record",
+			  "%s (%s) has too little room: %llu bytes (%llu%%), %llu inodes (%llu%%) are free",
+			  p->name, p->path, (unsigned long long)n_bytes, (unsigned long long)pct,
+			  (unsigned long long)st.f_favail, (unsigned long long)inodes_pct);
 	else if (!is_low && p->is_low)
 		log_info("kumod::record", "%s (%s) has room again", p->name, p->path);
 	p->is_low = is_low;
@@ -129,7 +136,7 @@ static void disk_path_look(struct disk_path *p)
 static void disk_look_locked(void)
 {
 	bool is_low = false;
-	list_for_each(it, &disk.paths) {
+	list_for_each (it, &disk.paths) {
 		struct disk_path *p = list_entry(it, struct disk_path, link);
 		disk_path_look(p);
 		is_low |= p->is_low;
@@ -210,12 +217,15 @@ void disk_monitor_add(const char *name, const char *path, str_t min_free_space, 
 	p->name = xstrdup(name);
 	p->path = xstrdup(path);
 	p->bytes = disk_series("disk_free_bytes", "number of available bytes in a monitored location", name);
-	p->pct = disk_series("disk_free_percent", "percentage of available bytes in a monitored location", name);
-	p->n_inodes = disk_series("disk_free_inodes", "number of available inodes in a monitored location", name);
-	p->inodes_pct = disk_series("disk_free_inodes_percent", "percentage of available inodes in a monitored location", name);
+	p->pct = disk_series("disk_free_percent", "percentage of available bytes in a monitored location",
+			     name);
+	p->n_inodes =
+		disk_series("disk_free_inodes", "number of available inodes in a monitored location", name);
+	p->inodes_pct = disk_series("disk_free_inodes_percent",
+				    "percentage of available inodes in a monitored location", name);
 
 	pthread_mutex_lock(&disk.lock);
-	list_for_each_safe(it, &disk.paths) {
+	list_for_each_safe (it, &disk.paths) {
 		struct disk_path *old = list_entry(it, struct disk_path, link);
 		if (strcmp(old->name, name) == 0) {
 			list_remove(it);

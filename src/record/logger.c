@@ -1,17 +1,18 @@
-/* logger.c - one per kumo.configure_local_logs: a buffer that all threads append rendered lines to, and a thread that
- * compresses and writes them.
+/* logger.c - one per kumo.configure_local_logs: a buffer that all threads append rendered lines to, and a
+ * thread that compresses and writes them.
  *
- * Two batches take turns: producers fill one under a short mutex, the thread owns the other until it is written. The
- * order of lines is the order of appending. A batch remembers each line's length and type, because types may go to
- * different files (a stream per directory and suffix) and a segment ends between lines.
+ * Two batches take turns: producers fill one under a short mutex, the thread owns the other until it is
+ * written. The order of lines is the order of appending. A batch remembers each line's length and type,
+ * because types may go to different files (a stream per directory and suffix) and a segment ends between
+ * lines.
  *
- * Waking a thread costs more than rendering a record, so the thread is woken by the first line after a pause and then
- * lingers for LINGER, or until WAKE_BYTES have come. A second after its arrival at the latest a line is readable in
- * the file (segment.c).
+ * Waking a thread costs more than rendering a record, so the thread is woken by the first line after a pause
+ * and then lingers for LINGER, until WAKE_BYTES have come, or until somebody waits for room. A second after
+ * its arrival at the latest a line is readable in the file (segment.c).
  *
- * A write error loses nothing: the batch stays, the thread tries again every RETRY, and records pile up to back_pressure
- * (or PENDING_BYTES_MAX, whichever comes first); from then on producers wait until their deadlines. The diagnostic log
- * has a line when errors begin and one when they end. */
+ * A write error loses nothing: the batch stays, the thread tries again every RETRY, and records pile up to
+ * back_pressure (or PENDING_BYTES_MAX, whichever comes first); from then on producers wait until their
+ * deadlines. The diagnostic log has a line when errors begin and one when they end. */
 #include "record/record_impl.h"
 
 #include "base/alloc.h"
@@ -30,7 +31,7 @@
 #define RETRY dur_s(1)
 #define STOP_PATIENCE dur_s(2)
 #define WAKE_BYTES ((size_t)256 * 1024)
-#define IDLE_BYTES ((size_t)64 * 1024)     /* what an empty batch keeps while there is nothing to do */
+#define IDLE_BYTES ((size_t)64 * 1024) /* what an empty batch keeps while there is nothing to do */
 #define PENDING_BYTES_MAX ((size_t)64 * 1024 * 1024)
 #define LINE_BYTES_MAX ((size_t)16 * 1024 * 1024)
 #define RUN_BYTES_MAX ((size_t)256 * 1024) /* what the compressor is given at once */
@@ -45,7 +46,7 @@ struct batch {
 	struct buf bytes;
 	struct line_mark *mark;
 	size_t n, cap;
-	size_t n_done, n_bytes_done;     /* of the thread: written so far */
+	size_t n_done, n_bytes_done; /* of the thread: written so far */
 };
 
 struct stream {
@@ -59,12 +60,12 @@ struct route {
 };
 
 struct logger_waiter {
-	struct list link;                /* in logger.waiters while not woken */
-	struct event *event;             /* NULL: a plain thread, which waits for has_room */
+	struct list link;    /* in logger.waiters while not woken */
+	struct event *event; /* NULL: a plain thread, which waits for has_room */
 };
 
 struct logger {
-	struct param_object *params;     /* owned */
+	struct param_object *params; /* owned */
 	const struct local_logs_params *p;
 	struct route route[RECORD_TYPE_COUNT];
 	struct metric_series *submit_full, *submit_latency;
@@ -72,11 +73,11 @@ struct logger {
 
 	/* Under lock. */
 	pthread_mutex_t lock;
-	pthread_cond_t work, has_room;   /* on CLOCK_MONOTONIC */
+	pthread_cond_t work, has_room; /* on CLOCK_MONOTONIC */
 	struct batch *fill;
 	size_t n_pending, n_pending_bytes; /* in both batches, not written */
 	struct list waiters;
-	bool is_asleep;                  /* the thread waits for the first line */
+	bool is_asleep; /* the thread waits for the first line */
 	bool is_lingering;
 	bool is_stopping;
 
@@ -135,10 +136,20 @@ bool logger_is_enabled(const struct logger *l, enum record_type t)
 static bool logger_has_room(const struct logger *l, str_t line)
 {
 	return l->n_pending == 0 || (l->n_pending < (size_t)l->p->back_pressure &&
-	                             l->n_pending_bytes + line.n <= PENDING_BYTES_MAX);
+				     l->n_pending_bytes + line.n <= PENDING_BYTES_MAX);
 }
 
-/* Waits for at most d of real time, 1 ms to 1 hour: a virtual clock stands still, so callers look again now and then. */
+/* With the lock held: wakes the thread if it waits for lines, or for more of them. */
+static void logger_hurry(struct logger *l)
+{
+	if (!l->is_asleep && !l->is_lingering)
+		return;
+	l->is_asleep = l->is_lingering = false;
+	pthread_cond_signal(&l->work);
+}
+
+/* Waits for at most d of real time, 1 ms to 1 hour: a virtual clock stands still, so callers look again now
+ * and then. */
 static void logger_wait_for(struct logger *l, pthread_cond_t *cond, dur_t d)
 {
 	struct timespec at;
@@ -191,9 +202,12 @@ int logger_submit(struct logger *l, enum record_type t, str_t line, mono_t deadl
 		if (is_first)
 			metric_inc(l->submit_full);
 		is_first = false;
-		int waited = fiber_self() != NULL ? logger_wait_fiber(l, deadline) : logger_wait_thread(l, deadline);
+		logger_hurry(l);
+		int waited = fiber_self() != NULL ? logger_wait_fiber(l, deadline)
+						  : logger_wait_thread(l, deadline);
 		if (waited != 0 && err_is(ERR_CANCELLED)) {
-			err_clear();    /* it may be the only trace of a delivery; one record for each fiber bounds it */
+			err_clear(); /* it may be the only trace of a delivery; one record for each fiber
+					bounds it */
 			break;
 		}
 		if (waited != 0)
@@ -202,10 +216,8 @@ int logger_submit(struct logger *l, enum record_type t, str_t line, mono_t deadl
 	batch_add(l->fill, t, line);
 	l->n_pending++;
 	l->n_pending_bytes += line.n;
-	if (l->is_asleep || (l->is_lingering && l->n_pending_bytes >= WAKE_BYTES)) {
-		l->is_asleep = l->is_lingering = false;
-		pthread_cond_signal(&l->work);
-	}
+	if (l->is_asleep || l->n_pending_bytes >= WAKE_BYTES)
+		logger_hurry(l);
 	rc = 0;
 out:
 	pthread_mutex_unlock(&l->lock);
@@ -241,7 +253,7 @@ static str_t batch_run(const struct logger *l, const struct batch *b, size_t *n_
 	do {
 		n_bytes += b->mark[b->n_done + n++].n_bytes;
 	} while (b->n_done + n < b->n && n_bytes < room && n_bytes < RUN_BYTES_MAX &&
-	         l->route[b->mark[b->n_done + n].type].stream == route->stream);
+		 l->route[b->mark[b->n_done + n].type].stream == route->stream);
 	*n_lines = n;
 	return str_mk(b->bytes.p + b->n_bytes_done, n_bytes);
 }
@@ -286,7 +298,8 @@ static mono_t logger_due(const struct logger *l)
 	return due;
 }
 
-/* Waits until there is something to do; then owns a batch if one is filled. False: stopping, and nothing is left. */
+/* Waits until there is something to do; then owns a batch if one is filled. False: stopping, and nothing is
+ * left. */
 static bool logger_await(struct logger *l)
 {
 	pthread_mutex_lock(&l->lock);
@@ -397,7 +410,7 @@ static void logger_route(struct logger *l)
 			continue;
 		r->header = e != NULL ? str_of(e->segment_header) : STR_NULL;
 		r->stream = logger_stream(l, e != NULL && e->log_dir != NULL ? e->log_dir : l->p->log_dir,
-		                          e != NULL && e->suffix != NULL ? e->suffix : "");
+					  e != NULL && e->suffix != NULL ? e->suffix : "");
 	}
 }
 
@@ -422,12 +435,15 @@ static void logger_init_metrics(struct logger *l)
 	static const char *const labels[] = {"logger", NULL};
 	char *name = xasprintf("dir-%s", l->p->log_dir);
 	str_t value = str_of(name);
-	l->submit_full = metric_get(metric_declare(METRIC_COUNTER, "log_submit_full",
-	                                           "how many times submission of a log event hit the back_pressure", labels, NULL, 0),
-	                            &value);
-	l->submit_latency = metric_get(metric_declare(METRIC_HISTOGRAM, "log_submit_latency",
-	                                              "latency of log event submission operations", labels, NULL, 0),
-	                               &value);
+	l->submit_full =
+		metric_get(metric_declare(METRIC_COUNTER, "log_submit_full",
+					  "how many times submission of a log event hit the back_pressure",
+					  labels, NULL, 0),
+			   &value);
+	l->submit_latency =
+		metric_get(metric_declare(METRIC_HISTOGRAM, "log_submit_latency",
+					  "latency of log event submission operations", labels, NULL, 0),
+			   &value);
 	free(name);
 }
 
@@ -472,7 +488,8 @@ void logger_stop(struct logger *l)
 
 	pthread_mutex_lock(&l->lock);
 	if (l->n_pending > 0)
-		log_error(RECORD_LOG, "%zu records for %s are lost: they could not be written", l->n_pending, l->p->log_dir);
+		log_error(RECORD_LOG, "%zu records for %s are lost: they could not be written", l->n_pending,
+			  l->p->log_dir);
 	l->n_pending = l->n_pending_bytes = 0;
 	logger_wake_waiters(l);
 	pthread_mutex_unlock(&l->lock);

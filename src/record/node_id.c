@@ -1,5 +1,5 @@
-/* node_id.c - see node_id.h. The file is written under a temporary name and linked into place, so that two processes that
- * start together agree on one id: the loser of the link reads the winner's. */
+/* node_id.c - see node_id.h. The file is written under a temporary name and linked into place, so that two
+ * processes that start together agree on one id: the loser of the link reads the winner's. */
 #include "record/node_id.h"
 
 #include "base/alloc.h"
@@ -59,7 +59,7 @@ static void node_id_make_parents(const char *path)
 	char *dir = xstrdup(path);
 	for (char *p = strchr(dir + (dir[0] == '/'), '/'); p != NULL; p = strchr(p + 1, '/')) {
 		*p = '\0';
-		(void)mkdir(dir, 0755);         /* a failure shows when the file is made */
+		(void)mkdir(dir, 0755); /* a failure shows when the file is made */
 		*p = '/';
 	}
 	free(dir);
@@ -72,7 +72,7 @@ static int node_id_create(const char *path, const struct uuid *id)
 	char *tmp = xasprintf("%s.%ld", path, (long)getpid());
 	int rc = -1;
 	node_id_make_parents(path);
-	(void)unlink(tmp);                      /* of a process with our number that died here */
+	(void)unlink(tmp); /* of a process with our number that died here */
 	int fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
 	if (fd < 0) {
 		err_set_sys(errno, "creating the node id file %s", path);
@@ -91,7 +91,8 @@ out:
 	return rc;
 }
 
-/* The same at each start on this machine, but not its machine-id itself, which is nobody's business (machine-id(5)). */
+/* The same at each start on this machine, but not its machine-id itself, which is nobody's business
+ * (machine-id(5)). */
 static void node_id_derive(struct uuid *id)
 {
 	char text[64] = "";
@@ -101,7 +102,7 @@ static void node_id_derive(struct uuid *id)
 		snprintf(text, sizeof(text), "host-%08lx", gethostid());
 	if (f != NULL)
 		fclose(f);
-	for (int pass = 0; pass < 4; pass++) {  /* FNV-1a, twice from different starts */
+	for (int pass = 0; pass < 4; pass++) { /* FNV-1a, twice from different starts */
 		for (const char *p = text; *p != '\0'; p++) {
 			for (int i = 0; i < 2; i++)
 				h[i] = (h[i] ^ (uint8_t)*p) * UINT64_C(0x100000001b3);
@@ -109,7 +110,7 @@ static void node_id_derive(struct uuid *id)
 		h[0] ^= h[1] >> 29;
 	}
 	memcpy(id->b, h, 16);
-	id->b[6] = (uint8_t)((id->b[6] & 0x0f) | 0x80);         /* version 8: custom (RFC 9562) */
+	id->b[6] = (uint8_t)((id->b[6] & 0x0f) | 0x80); /* version 8: custom (RFC 9562) */
 	id->b[8] = (uint8_t)((id->b[8] & 0x3f) | 0x80);
 }
 

@@ -1,5 +1,6 @@
-/* params.c - the parameters of kumo.configure_local_logs, with what the param layer cannot say: per_record is a map of strict
- * tables keyed by record type. Templates are compiled here, so that a mistake in one is an error of configuration. */
+/* params.c - the parameters of kumo.configure_local_logs, with what the param layer cannot say: per_record is
+ * a map of strict tables keyed by record type. Templates are compiled here, so that a mistake in one is an
+ * error of configuration. */
 #include "record/record_impl.h"
 
 #include "base/alloc.h"
@@ -8,12 +9,22 @@
 #include <stdlib.h>
 
 static const char *const record_names[] = {
-	[RECORD_RECEPTION] = "Reception", [RECORD_DELIVERY] = "Delivery", [RECORD_BOUNCE] = "Bounce",
-	[RECORD_TRANSIENT_FAILURE] = "TransientFailure", [RECORD_EXPIRATION] = "Expiration",
-	[RECORD_ADMIN_BOUNCE] = "AdminBounce", [RECORD_OOB] = "OOB", [RECORD_FEEDBACK] = "Feedback",
-	[RECORD_REJECTION] = "Rejection", [RECORD_ADMIN_REBIND] = "AdminRebind",
-	[RECORD_DEFERRED_INJECTION_REBIND] = "DeferredInjectionRebind", [RECORD_DELAYED] = "Delayed",
-	[RECORD_XFER_OUT] = "XferOut", [RECORD_XFER_IN] = "XferIn", [RECORD_TYPE_COUNT] = "Any", NULL,
+	[RECORD_RECEPTION] = "Reception",
+	[RECORD_DELIVERY] = "Delivery",
+	[RECORD_BOUNCE] = "Bounce",
+	[RECORD_TRANSIENT_FAILURE] = "TransientFailure",
+	[RECORD_EXPIRATION] = "Expiration",
+	[RECORD_ADMIN_BOUNCE] = "AdminBounce",
+	[RECORD_OOB] = "OOB",
+	[RECORD_FEEDBACK] = "Feedback",
+	[RECORD_REJECTION] = "Rejection",
+	[RECORD_ADMIN_REBIND] = "AdminRebind",
+	[RECORD_DEFERRED_INJECTION_REBIND] = "DeferredInjectionRebind",
+	[RECORD_DELAYED] = "Delayed",
+	[RECORD_XFER_OUT] = "XferOut",
+	[RECORD_XFER_IN] = "XferIn",
+	[RECORD_TYPE_COUNT] = "Any",
+	NULL,
 };
 _Static_assert(ARRAY_SIZE(record_names) == RECORD_TYPE_COUNT + 2, "a name per record type, Any and the end");
 
@@ -34,11 +45,13 @@ static int log_record_params_check(void *obj)
 }
 
 static const struct param log_record_param_list[] = {
-	PARAM_BOOL(log_record_params, enable, .def = "true", .doc = "Whether records of this type are logged."),
+	PARAM_BOOL(log_record_params, enable, .def = "true",
+		   .doc = "Whether records of this type are logged."),
 	PARAM_STR(log_record_params, suffix, .doc = "Appended to the names of the segment files."),
 	PARAM_STR(log_record_params, log_dir, .doc = "Directory for this type, instead of the logger's."),
 	PARAM_STR(log_record_params, segment_header, .doc = "Text at the start of each segment file."),
-	PARAM_STR(log_record_params, template, .doc = "Template for the log line, instead of the JSON object."),
+	PARAM_STR(log_record_params, template,
+		  .doc = "Template for the log line, instead of the JSON object."),
 	{0},
 };
 
@@ -91,7 +104,8 @@ static int per_record_parse(const json_t *value, void *field)
 	}
 	const char *key;
 	json_t *v;
-	json_object_foreach((json_t *)(uintptr_t)value, key, v) {
+	json_object_foreach((json_t *)(uintptr_t)value, key, v)
+	{
 		size_t t = 0;
 		while (t <= RECORD_TYPE_COUNT && strcmp(record_names[t], key) != 0)
 			t++;
@@ -123,21 +137,26 @@ const struct log_record_params *local_logs_entry(const struct local_logs_params 
 static const struct param local_logs_param_list[] = {
 	PARAM_STR(local_logs_params, log_dir, .is_required = true, .doc = "Directory of the segment files."),
 	PARAM_BYTES(local_logs_params, max_file_size, .def = "1000000000",
-	            .doc = "Bytes of uncompressed records after which a segment is finished."),
-	PARAM_DUR(local_logs_params, max_segment_duration, .doc = "Time after which a segment is finished; unlimited when unset."),
+		    .doc = "Bytes of uncompressed records after which a segment is finished."),
+	PARAM_DUR(local_logs_params, max_segment_duration,
+		  .doc = "Time after which a segment is finished; unlimited when unset."),
 	PARAM_INT(local_logs_params, compression_level, .def = "0", .max = 22,
-	          .doc = "zstd level from 1 (cheapest) on; 0 is zstd's own default."),
+		  .doc = "zstd level from 1 (cheapest) on; 0 is zstd's own default."),
 	PARAM_INT(local_logs_params, back_pressure, .def = "128000", .min = 1, .max = INT32_MAX,
-	          .doc = "How many records may wait to be written before those who log wait too."),
+		  .doc = "How many records may wait to be written before those who log wait too."),
 	PARAM_STRS(local_logs_params, meta, .doc = "Metadata to log: names, or prefixes that end in *."),
-	PARAM_STRS(local_logs_params, headers, .doc = "Message headers to log: names in any case, or prefixes that end in *."),
+	PARAM_STRS(local_logs_params, headers,
+		   .doc = "Message headers to log: names in any case, or prefixes that end in *."),
 	PARAM_CUSTOM(local_logs_params, per_record, .parse = per_record_parse, .fini = per_record_fini,
-	             .doc = "By record type, or Any: enable, suffix, log_dir, segment_header, template."),
-	PARAM_STR(local_logs_params, filter_event, .doc = "Event that decides, given the message, whether to log; true keeps."),
-	PARAM_CUSTOM(local_logs_params, min_free_space, .parse = disk_limit_param_parse, .fini = disk_limit_param_fini,
-	             .def = "\"10%\"", .doc = "Free space under which new mail is refused, in percent or bytes."),
-	PARAM_CUSTOM(local_logs_params, min_free_inodes, .parse = disk_limit_param_parse, .fini = disk_limit_param_fini,
-	             .def = "\"10%\"", .doc = "Free inodes under which new mail is refused, in percent or as a count."),
+		     .doc = "By record type, or Any: enable, suffix, log_dir, segment_header, template."),
+	PARAM_STR(local_logs_params, filter_event,
+		  .doc = "Event that decides, given the message, whether to log; true keeps."),
+	PARAM_CUSTOM(local_logs_params, min_free_space, .parse = disk_limit_param_parse,
+		     .fini = disk_limit_param_fini, .def = "\"10%\"",
+		     .doc = "Free space under which new mail is refused, in percent or bytes."),
+	PARAM_CUSTOM(local_logs_params, min_free_inodes, .parse = disk_limit_param_parse,
+		     .fini = disk_limit_param_fini, .def = "\"10%\"",
+		     .doc = "Free inodes under which new mail is refused, in percent or as a count."),
 	{0},
 };
 
@@ -151,7 +170,9 @@ static int local_logs_check(void *obj)
 	for (size_t i = 0; i <= RECORD_TYPE_COUNT; i++) {
 		const struct log_record_params *e = p->per_record[i];
 		if (e != NULL && e->suffix != NULL && strchr(e->suffix, '/') != NULL) {
-			err_set(ERR_INVALID, "invalid value: per_record suffix \"%s\", expected a part of a file name", e->suffix);
+			err_set(ERR_INVALID,
+				"invalid value: per_record suffix \"%s\", expected a part of a file name",
+				e->suffix);
 			return -1;
 		}
 	}

@@ -1,9 +1,9 @@
 /* record.c - from an event of a message's life to a line for each logger that wants it.
  *
- * Loggers are added while `init` runs, before there is traffic, and live until record_stop: a fixed array with an
- * atomic count, read without a lock. The caller renders (what belongs to the message is in its hands), the logger's
- * thread compresses and writes. What goes wrong here is said in the diagnostic log, at most once a second, and counted:
- * a record must not stop mail. */
+ * Loggers are added while `init` runs, before there is traffic, and live until record_stop: a fixed array
+ * with an atomic count, read without a lock. The caller renders (what belongs to the message is in its
+ * hands), the logger's thread compresses and writes. What goes wrong here is said in the diagnostic log, at
+ * most once a second, and counted: a record must not stop mail. */
 #include "record/record_impl.h"
 
 #include "base/alloc.h"
@@ -24,11 +24,12 @@
 static struct {
 	struct logger *logger[LOGGERS_MAX];
 	atomic_uint n;
-	atomic_uint wanted;              /* bit per record type */
+	atomic_uint wanted; /* bit per record type */
 	int (*load_body)(struct message *m, mono_t deadline);
 	uid_t uid;
 	gid_t gid;
-	/* Directories that loggers of this process use: their segments are live, not left by an earlier run. */
+	/* Directories that loggers of this process use: their segments are live, not left by an earlier run.
+	 */
 	struct {
 		dev_t dev;
 		ino_t ino;
@@ -73,8 +74,8 @@ static void record_complain(const struct record *r, const char *what)
 	}
 	pthread_mutex_unlock(&records.lock);
 	if (is_due)
-		log_error(RECORD_LOG, "%s record: %s: %s (%llu more such errors since the last line)", record_type_name(r->type),
-		          what, err_text(), (unsigned long long)n_silent);
+		log_error(RECORD_LOG, "%s record: %s: %s (%llu more such errors since the last line)",
+			  record_type_name(r->type), what, err_text(), (unsigned long long)n_silent);
 	err_clear();
 }
 
@@ -118,7 +119,8 @@ static bool record_load_body(const struct record *r, mono_t deadline)
 	if (r->msg == NULL || r->msg->body != NULL || records.load_body == NULL)
 		return false;
 	for (unsigned i = 0; i < n; i++)
-		is_needed |= logger_is_enabled(records.logger[i], r->type) && logger_params(records.logger[i])->headers.n > 0;
+		is_needed |= logger_is_enabled(records.logger[i], r->type) &&
+			     logger_params(records.logger[i])->headers.n > 0;
 	if (!is_needed)
 		return false;
 	if (records.load_body(record_message(r), deadline) != 0) {
@@ -155,7 +157,8 @@ void record_log(const struct record *r, mono_t deadline)
 	wall_t now = wall_now();
 	struct buf line = BUF_INIT;
 
-	/* A cancelled fiber still has to say what became of its message; the deadline bounds what is waited for. */
+	/* A cancelled fiber still has to say what became of its message; the deadline bounds what is waited
+	 * for. */
 	bool is_fiber = fiber_self() != NULL;
 	mono_t bound = mono_min(deadline, mono_after(dur_s(10)));
 	if (is_fiber)
@@ -254,8 +257,9 @@ int record_add_local_logger(struct param_object *params, bool is_validating)
 	}
 	if (records.lost == NULL)
 		records.lost = metric_get(metric_declare(METRIC_COUNTER, "log_record_lost_count",
-		                                         "records that were not logged because of an error", NULL, NULL, 0),
-		                          NULL);
+							 "records that were not logged because of an error",
+							 NULL, NULL, 0),
+					  NULL);
 	unsigned wanted = atomic_load_explicit(&records.wanted, memory_order_relaxed);
 	for (int t = 0; t < RECORD_TYPE_COUNT; t++)
 		wanted |= logger_is_enabled(l, (enum record_type)t) ? 1U << t : 0;
@@ -278,7 +282,7 @@ void record_stop(void)
 {
 	atomic_store(&records.wanted, 0);
 	if (offload_run(record_stop_all, NULL, MONO_NEVER) != 0) {
-		err_clear();                    /* cancelled before it ran, or the threads are gone: here, then */
+		err_clear(); /* cancelled before it ran, or the threads are gone: here, then */
 		(void)record_stop_all(NULL);
 	}
 	records.n_dirs = 0;

@@ -13,7 +13,7 @@
 struct log_record_params { /* one entry of per_record */
 	bool enable;
 	char *suffix, *log_dir, *segment_header;
-	char *template;            /* source text; NULL: JSON */
+	char *template;		   /* source text; NULL: JSON */
 	struct template *compiled; /* NULL: JSON */
 };
 
@@ -22,11 +22,11 @@ struct local_logs_params {
 	uint64_t max_file_size;
 	dur_t max_segment_duration; /* ns -1: unlimited */
 	int64_t compression_level;
-	int64_t back_pressure;      /* records */
+	int64_t back_pressure; /* records */
 	struct param_strs meta, headers;
 	/* By record type, RECORD_TYPE_COUNT stands for Any; NULL: no entry. */
 	struct log_record_params *per_record[RECORD_TYPE_COUNT + 1];
-	char *filter_event;         /* NULL: none */
+	char *filter_event; /* NULL: none */
 	char *min_free_space, *min_free_inodes;
 };
 /** The entry that rules a type, or NULL for the defaults. */
@@ -37,8 +37,10 @@ const struct log_record_params *local_logs_entry(const struct local_logs_params 
 struct record_selection {
 	const struct param_strs *meta, *headers;
 };
-/** Appends the JSON object, without a line end. Does not yield; a body that is not in memory has no headers. */
-void record_render_json(const struct record *r, const struct record_selection *sel, wall_t now, struct buf *out);
+/** Appends the JSON object, without a line end. Does not yield; a body that is not in memory has no headers.
+ */
+void record_render_json(const struct record *r, const struct record_selection *sel, wall_t now,
+			struct buf *out);
 /** Evaluates the template over a record in its JSON form. -1: the template failed. */
 MUST_CHECK int record_render_template(const struct template *t, str_t json, struct buf *out);
 
@@ -50,6 +52,7 @@ MUST_CHECK struct logger *logger_start(struct param_object *params);
 void logger_stop(struct logger *l);
 const struct local_logs_params *logger_params(const struct logger *l);
 bool logger_is_enabled(const struct logger *l, enum record_type t);
-/** Takes one rendered line, with its LF. Yields when back_pressure is reached (blocks, outside fibers). A cancelled fiber does not
- * wait any more: its record is taken over the limit. -1 ERR_TIMEOUT: not taken; ERR_LIMIT: too large, never will be. */
+/** Takes one rendered line, with its LF. Yields when back_pressure is reached (blocks, outside fibers). A
+ * cancelled fiber does not wait any more: its record is taken over the limit. -1 ERR_TIMEOUT: not taken;
+ * ERR_LIMIT: too large, never will be. */
 MUST_CHECK int logger_submit(struct logger *l, enum record_type t, str_t line, mono_t deadline);

@@ -1,8 +1,9 @@
-/* render.c - the JSON form of a record, in the documented order of fields (docs/reference/log_record.md, contracts B6).
+/* render.c - the JSON form of a record, in the documented order of fields (docs/reference/log_record.md,
+ * contracts B6).
  *
- * This is on the way of every message at least twice, so names and punctuation are constant text appended as it is, and
- * only values go through the escaper. Metadata values are JSON text already. Header fields are looked for only when the
- * logger asks for some; each is decoded once. */
+ * This is on the way of every message at least twice, so names and punctuation are constant text appended as
+ * it is, and only values go through the escaper. Metadata values are JSON text already. Header fields are
+ * looked for only when the logger asks for some; each is decoded once. */
 #include "record/record_impl.h"
 
 #include "base/alloc.h"
@@ -181,17 +182,17 @@ static void render_meta(struct buf *b, const struct record *r, const struct para
 }
 
 struct header_hit {
-	struct header_hit *next;         /* of the same name */
+	struct header_hit *next; /* of the same name */
 	str_t raw_value;
 };
 struct header_group {
 	struct header_group *next;
-	str_t name;                      /* as the first was written */
+	str_t name; /* as the first was written */
 	struct header_hit *first, *last;
 };
 struct header_groups {
 	struct arena arena;
-	struct map by_name;              /* lower case */
+	struct map by_name; /* lower case */
 	struct header_group *first, *last;
 };
 
@@ -359,19 +360,17 @@ void record_render_json(const struct record *r, const struct record_selection *s
 
 int record_render_template(const struct template *t, str_t json, struct buf *out)
 {
-	int rc = -1;
 	json_error_t e;
-	json_t *context = NULL;
 	json_t *record = json_loadb(json.p, json.n, JSON_ALLOW_NUL, &e);
 	if (record == NULL) {
 		err_set(ERR_INVALID, "a record is not JSON: %s", e.text);
-		goto out;
+		return -1;
 	}
-	context = json_copy(record);
-	json_object_set(context, "log_record", record);
-	rc = template_render(t, context, out);
-out:
-	json_decref(context);
+	json_t *globals = json_object();
+	json_object_set(globals, "log_record", record);
+	const json_t *contexts[] = {record, globals};
+	int rc = template_render_layered(t, contexts, ARRAY_SIZE(contexts), out);
+	json_decref(globals);
 	json_decref(record);
 	return rc;
 }

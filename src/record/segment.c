@@ -1,16 +1,17 @@
 /* segment.c - segment files (contracts B6).
  *
- * Bytes take three steps: compressor, `out`, file. What the compressor has taken cannot be taken back, so `out` keeps
- * its output until write(2) has accepted all of it; while anything is left over no further record is taken, which
- * bounds `out` to one write's worth and lets the caller wait for space without losing a byte.
+ * Bytes take three steps: compressor, `out`, file. What the compressor has taken cannot be taken back, so
+ * `out` keeps its output until write(2) has accepted all of it; while anything is left over no further record
+ * is taken, which bounds `out` to one write's worth and lets the caller wait for space without losing a byte.
  *
- * A second after its arrival a record is forced through: a flushed zstd block and a write(2). A reader of a live
- * segment, or of one that a crash cut short, can decode up to there. A segment ends with the end of the frame, fdatasync of
- * the file and fsync of the directory, and only then loses its write permission, which tells tailers that it is whole.
+ * A second after its arrival a record is forced through: a flushed zstd block and a write(2). A reader of a
+ * live segment, or of one that a crash cut short, can decode up to there. A segment ends with the end of the
+ * frame, fdatasync of the file and fsync of the directory, and only then loses its write permission, which
+ * tells tailers that it is whole.
  *
- * The name is the UTC time of opening. O_EXCL and a nanosecond more on each collision keep names unique between
- * loggers that share a directory. The compressor's window is small (64 KiB holds some 70 records; a larger one gains 4 %),
- * so that an idle logger costs about 0.7 MB, and nothing when no segment is open. */
+ * The name is the UTC time of opening. O_EXCL and a nanosecond more on each collision keep names unique
+ * between loggers that share a directory. The compressor's window is small (64 KiB holds some 70 records; a
+ * larger one gains 4 %), so that an idle logger costs about 0.7 MB, and nothing when no segment is open. */
 #include "record/segment.h"
 
 #include "base/alloc.h"
@@ -74,7 +75,7 @@ static void segment_compress(struct segment_writer *w, str_t bytes, ZSTD_EndDire
 		buf_reserve(&w->out, 16 * 1024);
 		ZSTD_outBuffer out = {w->out.p + w->out.n, w->out.cap - w->out.n - 1, 0};
 		left = ZSTD_compressStream2(w->z, &out, &in, how);
-		if (ZSTD_isError(left))         /* with a valid context only for want of memory */
+		if (ZSTD_isError(left)) /* with a valid context only for want of memory */
 			panic("zstd: %s", ZSTD_getErrorName(left));
 		w->out.n += out.pos;
 		w->out.p[w->out.n] = '\0';
@@ -113,8 +114,8 @@ static void segment_name(const struct segment_writer *w, wall_t t, struct buf *p
 	struct tm tm;
 	gmtime_r(&s, &tm);
 	buf_clear(path);
-	buf_printf(path, "%s/%04d%02d%02d-%02d%02d%02d", w->dir, tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour,
-	           tm.tm_min, tm.tm_sec);
+	buf_printf(path, "%s/%04d%02d%02d-%02d%02d%02d", w->dir, tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday,
+		   tm.tm_hour, tm.tm_min, tm.tm_sec);
 	if (ns % 1000 != 0)
 		buf_printf(path, ".%09u", ns);
 	else if (ns % 1000000 != 0)
@@ -162,7 +163,7 @@ static int segment_sync_dir(const char *dir)
 	int e = errno;
 	if (fd >= 0)
 		close(fd);
-	if (rc != 0 && e != EINVAL)             /* some file systems have no fsync of directories */
+	if (rc != 0 && e != EINVAL) /* some file systems have no fsync of directories */
 		err_set_sys(e, "syncing %s", dir);
 	return rc == 0 || e == EINVAL ? 0 : -1;
 }
@@ -221,7 +222,7 @@ int segment_write(struct segment_writer *w, str_t records, str_t header)
 		w->dirty_since = mono_now();
 	w->is_ending = w->n_bytes >= w->max_bytes;
 	if ((w->is_ending ? segment_close(w) : segment_put(w)) != 0)
-		err_clear();                    /* the records are taken; the next call meets the same error and says so */
+		err_clear(); /* the records are taken; the next call meets the same error and says so */
 	return 0;
 }
 
@@ -265,7 +266,8 @@ int segment_dir_prepare(const char *dir, uid_t uid, gid_t gid)
 				err_set_sys(errno, "giving log directory %s to its user", path);
 				goto out;
 			}
-		} else if (errno != EEXIST && (c == '\0' || (errno != EACCES && errno != EROFS && errno != EPERM))) {
+		} else if (errno != EEXIST &&
+			   (c == '\0' || (errno != EACCES && errno != EROFS && errno != EPERM))) {
 			err_set_sys(errno, "creating log directory %s", path);
 			goto out;
 		}

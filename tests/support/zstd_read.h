@@ -15,7 +15,7 @@
 static inline bool zstd_read(const char *path, struct buf *out)
 {
 	struct buf in = BUF_INIT;
-	char block[8192];
+	char block[4096];
 	FILE *f = fopen(path, "re");
 	if (f == NULL)
 		return false;
@@ -31,7 +31,8 @@ static inline bool zstd_read(const char *path, struct buf *out)
 		if (ZSTD_isError(left))
 			break;
 		buf_add(out, block, zout.pos);
-		while (!ZSTD_isError(left) && zout.pos == zout.size) { /* the rest of a block that was decoded already */
+		while (!ZSTD_isError(left) &&
+		       zout.pos == zout.size) { /* the rest of a block that was decoded already */
 			zout = (ZSTD_outBuffer){block, sizeof(block), 0};
 			left = ZSTD_decompressStream(z, &zout, &zin);
 			if (!ZSTD_isError(left))
@@ -61,15 +62,17 @@ static inline size_t dir_list(const char *dir, const char *suffix, char **path, 
 	return n;
 }
 
-/* Appends what can be decoded of every segment, in order of their names; returns how many segments are whole. */
+/* Appends what can be decoded of every segment, in order of their names; returns how many segments are whole.
+ */
 static inline size_t dir_read(const char *dir, const char *suffix, struct buf *out)
 {
-	char *path[4096];
+	char **path = xcalloc(4096, sizeof(*path));
 	size_t n = dir_list(dir, suffix, path, 4096), n_whole = 0;
 	for (size_t i = 0; i < n; i++) {
 		n_whole += zstd_read(path[i], out);
 		free(path[i]);
 	}
+	free(path);
 	return n_whole;
 }
 

@@ -27,7 +27,8 @@ static void params_take_text_and_numbers(void **state)
 	static const struct {
 		const char *json, *text;
 	} cases[] = {{"\"25%\"", "25%"}, {"\"1000\"", "1000"}, {"1000", "1000"}, {"0", "0"},
-	             {"-1", NULL}, {"1.5", NULL}, {"true", NULL}, {"\"much\"", NULL}, {"[]", NULL}, {"null", NULL}};
+		     {"-1", NULL},	 {"1.5", NULL},	       {"true", NULL},	 {"\"much\"", NULL},
+		     {"[]", NULL},	 {"null", NULL}};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		char *field = NULL;
 		json_t *v = json_loads(cases[i].json, JSON_DECODE_ANY, NULL);
@@ -49,8 +50,12 @@ static void the_verdict_follows_the_limits(void **state)
 		const char *space, *inodes;
 		bool is_low;
 	} cases[] = {
-		{"0%", "0%", false}, {"0", "0", false}, {"1", "1", false},
-		{"99999999999999999", "0", true}, {"0", "99999999999999999", true}, {"100%", "0", true},
+		{"0%", "0%", false},
+		{"0", "0", false},
+		{"1", "1", false},
+		{"99999999999999999", "0", true},
+		{"0", "99999999999999999", true},
+		{"100%", "0", true},
 	};
 	struct statvfs st;
 	assert_int_equal(statvfs("/tmp", &st), 0);
@@ -66,7 +71,7 @@ static void the_verdict_follows_the_limits(void **state)
 	}
 	disk_monitor_add("the spool", "/tmp", STR("99999999999999999"), STR("0"));
 	disk_monitor_add("another", "/", STR("0"), STR("0"));
-	assert_non_null(record_disk_health());  /* one is enough */
+	assert_non_null(record_disk_health()); /* one is enough */
 	disk_monitor_add("the spool", "/tmp", STR("0"), STR("0"));
 	assert_null(record_disk_health());
 	disk_monitor_stop();
@@ -82,7 +87,7 @@ static void figures_are_metrics(void **state)
 	disk_monitor_look();
 	metric_render_text(&out, STR("disk_free_"));
 	char *pct = xasprintf("disk_free_percent{name=\"log dir /\"} %llu\n",
-	                      (unsigned long long)st.f_bavail * 100 / (unsigned long long)st.f_blocks);
+			      (unsigned long long)st.f_bavail * 100 / (unsigned long long)st.f_blocks);
 	assert_non_null(strstr(out.p, pct));
 	assert_non_null(strstr(out.p, "# TYPE disk_free_bytes gauge\n"));
 	assert_non_null(strstr(out.p, "disk_free_bytes{name=\"log dir /\"} "));

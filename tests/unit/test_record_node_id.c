@@ -70,7 +70,8 @@ static void a_file_is_made_once(void **state)
 
 static void a_file_is_read(void **state)
 {
-	static const char *const good[] = {ID, ID "\n", " " ID " \r\n", "\"" ID "\"", "ed766af795dc4d9cb60006599740bd13"};
+	static const char *const good[] = {ID, ID "\n", " " ID " \r\n", "\"" ID "\"",
+					   "ed766af795dc4d9cb60006599740bd13"};
 	static const char *const bad[] = {"", "\n", ID "0", "xyz", ID "\n" ID};
 	for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
 		write_file(good[i]);
@@ -132,7 +133,7 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(the_environment_comes_first), T(a_file_is_made_once), T(a_file_is_read),
+		T(the_environment_comes_first),	       T(a_file_is_made_once), T(a_file_is_read),
 		T(without_a_file_it_is_the_machine_s), T(racers_agree),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
-/* test_record_segment.c - segment files: names, rotation, what a reader sees while one grows, after its end and after a
- * crash, and a file system that refuses. Time is virtual. */
+/* test_record_segment.c - segment files: names, rotation, what a reader sees while one grows, after its end
+ * and after a crash, and a file system that refuses. Time is virtual. */
 #include "ut.h"
 #include "zstd_read.h"
 
@@ -82,7 +82,7 @@ static void full_segments_end_between_records(void **state)
 	w.max_bytes = 10;
 	assert_int_equal(segment_room(&w), 10);
 	assert_int_equal(segment_write(&w, STR("abc\n"), STR("# head\n")), 0);
-	assert_int_equal(segment_room(&w), 6);  /* the header is not counted */
+	assert_int_equal(segment_room(&w), 6); /* the header is not counted */
 	assert_int_equal(segment_write(&w, STR("defgh\n"), STR("# head\n")), 0);
 	assert_int_equal(w.fd, -1);
 	assert_int_equal(segment_room(&w), 10);
@@ -112,7 +112,7 @@ static void old_segments_end_while_idle(void **state)
 	assert_int_equal(w.fd, -1);
 	assert_int_equal(dir_read(dir, "", &all), 1);
 
-	put(&w, "two\n");                       /* nobody ticks: the next write finds it too old */
+	put(&w, "two\n"); /* nobody ticks: the next write finds it too old */
 	clock_advance(dur_s(61));
 	put(&w, "three\n");
 	assert_int_equal(segment_close(&w), 0);
@@ -145,7 +145,8 @@ static void a_live_segment_is_readable_after_a_second(void **state)
 static void marking_spares_what_is_no_segment(void **state)
 {
 	char *live = xasprintf("%s/20261123-023332", dir), *dot = xasprintf("%s/.cursor", dir);
-	char *sub = xasprintf("%s/sub", dir), *outside = xasprintf("%s.outside", dir), *ln = xasprintf("%s/link", dir);
+	char *sub = xasprintf("%s/sub", dir), *outside = xasprintf("%s.outside", dir),
+	     *ln = xasprintf("%s/link", dir);
 	close(open(live, O_CREAT | O_WRONLY, 0660));
 	close(open(dot, O_CREAT | O_WRONLY, 0600));
 	close(open(outside, O_CREAT | O_WRONLY, 0600));
@@ -163,7 +164,8 @@ static void marking_spares_what_is_no_segment(void **state)
 
 static void directories_are_made_or_refused_by_name(void **state)
 {
-	char *deep = xasprintf("%s/a/b//c/", dir), *file = xasprintf("%s/file", dir), *under = xasprintf("%s/file/x", dir);
+	char *deep = xasprintf("%s/a/b//c/", dir), *file = xasprintf("%s/file", dir),
+	     *under = xasprintf("%s/file/x", dir);
 	assert_int_equal(segment_dir_prepare(deep, (uid_t)-1, (gid_t)-1), 0);
 	assert_int_equal(segment_dir_prepare(deep, (uid_t)-1, (gid_t)-1), 0);
 	assert_int_equal(path_mode(deep), 0755);
@@ -224,7 +226,7 @@ static void a_refusing_file_system_loses_nothing(void **state)
 			err_clear();
 			n_refused++;
 			assert_true(mono_now().ns >= segment_due(&w).ns);
-			assert_int_equal(segment_close(&w), -1);        /* nor does it end half-written */
+			assert_int_equal(segment_close(&w), -1); /* nor does it end half-written */
 			err_clear();
 			assert_int_equal(path_mode(w.path) & 0200, 0200);
 			struct rlimit r;
@@ -268,14 +270,10 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(names_are_utc_and_never_collide),
-		T(full_segments_end_between_records),
-		T(old_segments_end_while_idle),
-		T(a_live_segment_is_readable_after_a_second),
-		T(marking_spares_what_is_no_segment),
-		T(directories_are_made_or_refused_by_name),
-		T(a_missing_directory_comes_back),
-		T(a_refusing_file_system_loses_nothing),
+		T(names_are_utc_and_never_collide),    T(full_segments_end_between_records),
+		T(old_segments_end_while_idle),	       T(a_live_segment_is_readable_after_a_second),
+		T(marking_spares_what_is_no_segment),  T(directories_are_made_or_refused_by_name),
+		T(a_missing_directory_comes_back),     T(a_refusing_file_system_loses_nothing),
 		T(every_level_works_in_little_memory),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
