@@ -26,8 +26,6 @@ static struct {
 	atomic_uint n;
 	atomic_uint wanted; /* bit per record type */
 	int (*load_body)(struct message *m, mono_t deadline);
-	uid_t uid;
-	gid_t gid;
 	/* Directories that loggers of this process use: their segments are live, not left by an earlier run.
 	 */
 	struct {
@@ -40,17 +38,11 @@ static struct {
 	pthread_mutex_t lock;
 	mono_t complained;
 	uint64_t n_silent;
-} records = {.uid = (uid_t)-1, .gid = (gid_t)-1, .lock = PTHREAD_MUTEX_INITIALIZER};
+} records = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 void record_set_body_loader(int (*load)(struct message *m, mono_t deadline))
 {
 	records.load_body = load;
-}
-
-void record_set_owner(uid_t uid, gid_t gid)
-{
-	records.uid = uid;
-	records.gid = gid;
 }
 
 bool record_is_wanted(enum record_type t)
@@ -216,7 +208,7 @@ static int record_claim_dir(const char *dir)
 
 static int record_prepare_dir(const char *dir, bool is_validating)
 {
-	if (segment_dir_prepare(dir, records.uid, records.gid) != 0)
+	if (segment_dir_prepare(dir) != 0)
 		return -1;
 	return is_validating ? 0 : record_claim_dir(dir);
 }

@@ -76,9 +76,6 @@ void record_set_body_loader(int (*load)(struct message *m, mono_t deadline));
  * template), ERR_LIMIT (too many loggers). */
 extern const struct param_schema record_local_logs_schema;
 MUST_CHECK int record_add_local_logger(struct param_object *params, bool is_validating);
-/** The owner of the directories that are created from now on, for a process that drops its privileges later.
- */
-void record_set_owner(uid_t uid, gid_t gid);
 /** Writes out and closes every segment, stops the disk monitor. Blocks, or yields in a fiber; at shutdown,
  * after the last record. When the disk refuses the last records for two seconds, they are given up with their
  * number in the log. */

@@ -130,7 +130,7 @@ static int segment_open(struct segment_writer *w, str_t header)
 	struct buf path = BUF_INIT;
 	wall_t t = wall_now();
 	int fd, rc = -1;
-	if (segment_dir_prepare(w->dir, (uid_t)-1, (gid_t)-1) != 0)
+	if (segment_dir_prepare(w->dir) != 0)
 		goto out;
 	do {
 		segment_name(w, t, &path);
@@ -248,7 +248,7 @@ mono_t segment_due(const struct segment_writer *w)
 
 /* --- directories --- */
 
-int segment_dir_prepare(const char *dir, uid_t uid, gid_t gid)
+int segment_dir_prepare(const char *dir)
 {
 	char *path = xstrdup(dir);
 	int rc = -1;
@@ -261,13 +261,9 @@ int segment_dir_prepare(const char *dir, uid_t uid, gid_t gid)
 		if (c != '/' && c != '\0')
 			continue;
 		*p = '\0';
-		if (mkdir(path, 0777) == 0) {
-			if ((uid != (uid_t)-1 || gid != (gid_t)-1) && chown(path, uid, gid) != 0) {
-				err_set_sys(errno, "giving log directory %s to its user", path);
-				goto out;
-			}
-		} else if (errno != EEXIST &&
-			   (c == '\0' || (errno != EACCES && errno != EROFS && errno != EPERM))) {
+		/* A parent that may not be made is there already, or the next step says so. */
+		if (mkdir(path, 0777) != 0 && errno != EEXIST &&
+		    (c == '\0' || (errno != EACCES && errno != EROFS && errno != EPERM))) {
 			err_set_sys(errno, "creating log directory %s", path);
 			goto out;
 		}

@@ -5,8 +5,6 @@
 
 #include "base/clock.h"
 
-#include <sys/types.h>
-
 struct ZSTD_CCtx_s;
 
 struct segment_writer {
@@ -46,9 +44,9 @@ mono_t segment_due(const struct segment_writer *w);
  * later. */
 MUST_CHECK int segment_close(struct segment_writer *w);
 
-/** Makes a directory with its parents, owned by uid:gid where made by us (-1: as it comes); checks that files
- * can be made in it. -1 ERR_IO naming the path. */
-MUST_CHECK int segment_dir_prepare(const char *dir, uid_t uid, gid_t gid);
+/** Makes a directory with its parents where missing and checks that files can be made in it. -1 ERR_IO naming
+ * the path. */
+MUST_CHECK int segment_dir_prepare(const char *dir);
 /** Takes the write permission off every regular file there that does not start with a dot: left by an earlier
  * run. -1 ERR_IO naming the path. */
 MUST_CHECK int segment_dir_mark_done(const char *dir);

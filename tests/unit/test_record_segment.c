@@ -166,13 +166,13 @@ static void directories_are_made_or_refused_by_name(void **state)
 {
 	char *deep = xasprintf("%s/a/b//c/", dir), *file = xasprintf("%s/file", dir),
 	     *under = xasprintf("%s/file/x", dir);
-	assert_int_equal(segment_dir_prepare(deep, (uid_t)-1, (gid_t)-1), 0);
-	assert_int_equal(segment_dir_prepare(deep, (uid_t)-1, (gid_t)-1), 0);
+	assert_int_equal(segment_dir_prepare(deep), 0);
+	assert_int_equal(segment_dir_prepare(deep), 0);
 	assert_int_equal(path_mode(deep), 0755);
 	close(open(file, O_CREAT | O_WRONLY, 0600));
 	const char *const bad[] = {file, under, "/proc/no-logs-here", ""};
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
-		assert_int_equal(segment_dir_prepare(bad[i], (uid_t)-1, (gid_t)-1), -1);
+		assert_int_equal(segment_dir_prepare(bad[i]), -1);
 		assert_int_equal(err_kind(), ERR_IO);
 		assert_non_null(strstr(err_text(), bad[i]));
 		err_clear();
