@@ -261,6 +261,12 @@ static int connection_limit_parse(const json_t *value, void *field)
 				goto bad;
 			n = n * 10 + (uint64_t)(*s - '0');
 		}
+	} else if (json_is_object(value) && json_is_integer(json_object_get(value, "limit"))) { /* as the made object shows it */
+		json_int_t limit = json_integer_value(json_object_get(value, "limit"));
+		if (limit < 0)
+			goto bad;
+		n = (uint64_t)limit;
+		is_local = json_is_true(json_object_get(value, "force_local"));
 	} else {
 		goto bad;
 	}
