@@ -1,6 +1,6 @@
-/* fault.c - named fault points. Each point has a rule, written while no point is being passed (at start, or
- * by a test between its steps), and a counter of passes, which any thread may bump. A rule fires at its n-th
- * pass, or at each. */
+/* fault.c - named fault points. Each point has a rule and a counter of passes. A rule fires at its n-th pass, or at each. It is one
+ * atomic word, so that a test may change it while other threads pass the point: 0 is unarmed, else the pass that fires (from 1),
+ * with flags in the upper bits. */
 #include "base/fault.h"
 
 #include "base/err.h"
@@ -10,13 +10,11 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static struct fault_rule {
-	bool is_armed;
-	bool is_always;
-	bool is_kill;
-	uint64_t at; /* the pass that fires, from 1 */
-} fault_rules[FAULT_COUNT];
+#define RULE_KILL (UINT64_C(1) << 63)
+#define RULE_ALWAYS (UINT64_C(1) << 62)
+#define RULE_PASS (RULE_ALWAYS - 1)
 
+static _Atomic uint64_t fault_rules[FAULT_COUNT];
 static _Atomic uint64_t fault_passes[FAULT_COUNT];
 
 static const char *const fault_name[FAULT_COUNT] = {
@@ -27,13 +25,13 @@ static const char *const fault_name[FAULT_COUNT] = {
 
 bool fault_hit(enum fault_point p)
 {
-	const struct fault_rule *r = &fault_rules[p];
-	if (LIKELY(!r->is_armed))
+	uint64_t rule = atomic_load_explicit(&fault_rules[p], memory_order_relaxed);
+	if (LIKELY(rule == 0))
 		return false;
 	uint64_t pass = atomic_fetch_add(&fault_passes[p], 1) + 1;
-	if (!r->is_always && pass != r->at)
+	if ((rule & RULE_ALWAYS) == 0 && pass != (rule & RULE_PASS))
 		return false;
-	if (r->is_kill)
+	if ((rule & RULE_KILL) != 0)
 		kill(getpid(), SIGKILL);
 	return true;
 }
@@ -48,10 +46,10 @@ static int fault_find(str_t name)
 }
 
 /* name=3, name=*, name=kill:3, name=kill:* */
-static int fault_rule_parse(str_t one, int *point, struct fault_rule *rule)
+static int fault_rule_parse(str_t one, int *point, uint64_t *rule)
 {
 	str_t rest = one, name;
-	*rule = (struct fault_rule){.is_armed = true};
+	uint64_t flags = 0, at = 0;
 	str_split(&rest, '=', &name);
 	*point = fault_find(name);
 	if (*point < 0) {
@@ -59,23 +57,25 @@ static int fault_rule_parse(str_t one, int *point, struct fault_rule *rule)
 		return -1;
 	}
 	if (str_starts(rest, STR("kill:"))) {
-		rule->is_kill = true;
+		flags = RULE_KILL;
 		rest = str_skip(rest, 5);
 	}
-	rule->is_always = str_eq(rest, STR("*"));
-	if (!rule->is_always && (!str_to_u64(rest, &rule->at) || rule->at == 0)) {
+	if (str_eq(rest, STR("*"))) {
+		flags |= RULE_ALWAYS;
+	} else if (!str_to_u64(rest, &at) || at == 0 || at > RULE_PASS) {
 		err_set(ERR_INVALID, "CIRRUS_FAULTS: '" STR_FMT "' wants a count from 1, or *", STR_ARG(one));
 		return -1;
 	}
+	*rule = flags | at;
 	return 0;
 }
 
 int fault_arm(str_t spec)
 {
-	struct fault_rule fresh[FAULT_COUNT] = {0};
+	uint64_t fresh[FAULT_COUNT] = {0};
 	str_t one;
 	while (str_split(&spec, ',', &one)) {
-		struct fault_rule rule;
+		uint64_t rule;
 		int point;
 		one = str_trim(one);
 		if (one.n == 0)
@@ -84,9 +84,11 @@ int fault_arm(str_t spec)
 			return -1;
 		fresh[point] = rule;
 	}
-	memcpy(fault_rules, fresh, sizeof(fresh));
-	for (int i = 0; i < FAULT_COUNT; i++)
+	for (int i = 0; i < FAULT_COUNT; i++) { /* unarmed meanwhile: the new rule counts from 0 */
+		atomic_store(&fault_rules[i], 0);
 		atomic_store(&fault_passes[i], 0);
+		atomic_store(&fault_rules[i], fresh[i]);
+	}
 	return 0;
 }
 

@@ -22,8 +22,8 @@ enum fault_point {
 #define FAULT(name) false
 #endif
 bool fault_hit(enum fault_point p);
-/** Arms exactly the points of spec, counting passes from 0; none when it is empty. Not while other threads pass
- * points. -1 ERR_INVALID on an unknown point or a bad count; nothing has changed then. */
+/** Arms exactly the points of spec, counting passes from 0; none when it is empty. Any thread; the points change one after the
+ * other. -1 ERR_INVALID on an unknown point or a bad count; nothing has changed then. */
 MUST_CHECK int fault_arm(str_t spec);
 /** Reads CIRRUS_FAULTS; -1 ERR_INVALID as fault_arm, ERR_UNSUPPORTED when it is set and the option `faults` is off. */
 MUST_CHECK int fault_init_from_env(void);

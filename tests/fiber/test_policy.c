@@ -398,7 +398,7 @@ static void pools(void *arg)
 }
 RUN(pools)
 
-static uint64_t seen_epoch;
+static _Atomic uint64_t seen_epoch; /* two workers may bump at once */
 static void on_epoch(void *arg, uint64_t epoch)
 {
 	seen_epoch = epoch;
