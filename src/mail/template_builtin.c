@@ -249,42 +249,38 @@ static int fn_range(struct trender *r, struct targs *a, struct tval *out)
 	return 0;
 }
 
-/* A new mapping of the mapping given (or none) and the keyword arguments. */
-static int fn_map(struct trender *r, struct targs *a, const char *what, struct tmap **out)
+/* A new mapping of the mapping given (or none) and the keyword arguments; NULL with `refusal` for anything
+ * else. */
+static struct tmap *fn_map(struct trender *r, struct targs *a, const char *refusal)
 {
 	struct tmap *m = template_map_new(r, 4);
-	if (m == NULL)
-		return -1;
-	if (a->n > 0 && a->v[0].kind != TV_NONE && a->v[0].kind != TV_UNDEF) {
-		if (!template_is_map(&a->v[0]))
-			return what != NULL
-				       ? template_fail_op(r, "expected object or keyword arguments, got %s",
-							  template_kind_name(&a->v[0]))
-				       : template_fail(r, "invalid operation");
-		if (template_map_merge(r, m, &a->v[0]) != 0)
-			return -1;
-	}
 	struct tval kw = tval_map(a->kw);
+	if (m == NULL)
+		return NULL;
+	if (a->n > 0 && a->v[0].kind != TV_NONE && a->v[0].kind != TV_UNDEF) {
+		if (!template_is_map(&a->v[0])) {
+			template_fail(r, "invalid operation%s%s", refusal,
+				      *refusal ? template_kind_name(&a->v[0]) : "");
+			return NULL;
+		}
+		if (template_map_merge(r, m, &a->v[0]) != 0)
+			return NULL;
+	}
 	a->kw_used = UINT64_MAX;
-	if (a->kw != NULL && template_map_merge(r, m, &kw) != 0)
-		return -1;
-	*out = m;
-	return 0;
+	return a->kw == NULL || template_map_merge(r, m, &kw) == 0 ? m : NULL;
 }
 
 static int fn_dict(struct trender *r, struct targs *a, struct tval *out)
 {
-	struct tmap *m = NULL;
-	if (fn_map(r, a, NULL, &m) != 0)
-		return -1;
+	struct tmap *m = fn_map(r, a, "");
 	*out = tval_map(m);
-	return 0;
+	return m != NULL ? 0 : -1;
 }
 
 static int fn_namespace(struct trender *r, struct targs *a, struct tval *out)
 {
-	struct tmap *m = NULL;
-	if (fn_map(r, a, "namespace", &m) != 0 || m == NULL) /* never NULL; GCC's -Wnull-dereference cannot see that */
+	struct tmap *m = fn_map(r, a, ": expected object or keyword arguments, got ");
+	if (m == NULL)
 		return -1;
 	m->is_namespace = true;
 	*out = tval_map(m);

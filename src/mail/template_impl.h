@@ -11,6 +11,12 @@
 #include "base/err.h"
 #include "mail/template.h"
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define TEMPLATE_CLANG_SANITIZER 1
+#endif
+#endif
+
 enum {
 	TEMPLATE_MAX_STEPS = 1000000,        /* nodes evaluated, items visited, 64 bytes of text handled */
 	TEMPLATE_MAX_OUTPUT = 64 << 20,      /* bytes */
@@ -20,7 +26,11 @@ enum {
 	TEMPLATE_MAX_SPINE = 250,            /* height of one expression's tree: a + b + c ... is a tall one */
 	TEMPLATE_MAX_CALLS = 100,            /* macros and recursive loops inside each other */
 	TEMPLATE_MAX_RANGE = 100000,         /* items of range() */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(TEMPLATE_CLANG_SANITIZER)
+	TEMPLATE_MAX_STACK = 448 << 10,      /* as below; instrumented frames are larger, and so are the stacks then */
+#else
 	TEMPLATE_MAX_STACK = 112 << 10,      /* bytes of C stack below template_render or template_compile */
+#endif
 };
 
 /* --- values --- */
