@@ -170,7 +170,7 @@ CHECK_OPTIONS = ("--buildtype=debugoptimized", "-Db_sanitize=address,undefined",
 
 
 def section_unit(section):
-    """unit and fiber tests, with ASan and UBSan"""
+    """unit, fiber and crash tests of the modules, with ASan and UBSan"""
     setup("check", *CHECK_OPTIONS)
     build("check")
     meson_test(section, "check")
