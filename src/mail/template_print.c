@@ -353,13 +353,21 @@ int template_print_pretty(struct trender *r, const struct tval *v, int indent)
 
 /* --- JSON --- */
 
+/* In pieces, so that what escaping blows up is bounded by the scratch's own limit. */
 static int print_json_str(struct trender *r, str_t s)
 {
 	struct buf text = BUF_INIT;
 	if (template_step_bytes(r, s.n) != 0)
 		return -1;
-	json_escape(&text, s);
-	template_sb_add(r, text.p, text.n);
+	template_sb_c(r, '"');
+	while (s.n > 0 && !r->is_tmp_over) {
+		size_t n = s.n < 4096 ? s.n : template_utf8_next(s, 4096);
+		buf_clear(&text);
+		json_escape(&text, str_head(s, n));
+		template_sb_add(r, text.p + 1, text.n - 2);
+		s = str_skip(s, n);
+	}
+	template_sb_c(r, '"');
 	buf_fini(&text);
 	return 0;
 }

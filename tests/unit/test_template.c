@@ -382,6 +382,7 @@ static void *harm_run(void *unused)
 	harm_check("{% set s = 'a' * 1000000 %}{{ range(1000)|join(s) }}", ERR_LIMIT, "template limit");
 	harm_check("{% set s = 'a' * 1000000 %}{% for i in range(1000) %}{{ s }}{% endfor %}", ERR_LIMIT,
 		   "too much output");
+	harm_check("{{ ('\\x01' * 30000000)|tojson|length }}", ERR_LIMIT, "template limit");
 	harm_check("{% set s = 'a\\n' * 100000 %}{{ s|indent(10000) }}", ERR_LIMIT, "template limit");
 	harm_check("{{ '%10000d'|format(1)|list|map('format', 1)|list|length }}{% for i in range(9000) %}{{ "
 		   "('%10000d' * 10)|"
@@ -459,6 +460,9 @@ static void test_much(void **state)
 	char *sets = repeated("", "{% set a = 1 %}", 5000, "{{ a }}");
 	assert_renders(sets, NULL, "1");
 	free(sets);
+	assert_renders("{{ ('\u00e4\n' * 5000)|tojson|length }} {{ ('\u00e4\n' * 5000)|tojson == '\"' ~ "
+		       "'\u00e4\\\\n' * 5000 ~ '\"' }}",
+		       NULL, "15002 true");
 	assert_renders("{{ range(20000)|map('string')|unique|list|length }}", NULL, "20000");
 	assert_renders("{% for i in range(10000) %}{% set x = i * 2 %}{% if x == 19998 %}{{ x }}{% endif "
 		       "%}{% endfor %}",
