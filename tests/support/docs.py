@@ -43,6 +43,10 @@ for path, text in sources.items():
     if "/bind/" in str(path):
         for name in re.findall(r'\{"([a-z]\w*)", \w+\}', text):
             expect(f"{where}: the function `{name}` is not in docs/policy.md", re.search(rf"\b{name}\b", docs["policy.md"]))
+    if path.name.startswith("template_"):
+        names = re.findall(r'\{"([a-z_]+)", \w+, \w+(?:, \w+, \w+)?\}', text)
+        for name in names:
+            expect(f"{where}: the template's `{name}` is not in docs/templates.md", f"`{name}`" in docs["templates.md"])
     for name in re.findall(r'(?:metric_declare(?:_collected)?\(METRIC_\w+, |queue_metric_pair\(METRIC_\w+, |disk_series\()"(\w+)"', text):
         expect(f"{where}: the metric `{name}` is not in docs/operations.md", re.search(rf"`{name}[{{`]", docs["operations.md"]))
     for name in re.findall(r'getenv\("(\w+)"\)', text):
