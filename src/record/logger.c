@@ -1,9 +1,9 @@
-/* logger.c - one per kumo.configure_local_logs: a buffer that all threads append rendered lines to, and a
- * thread that compresses and writes them.
+/* logger.c - one per configured log: a buffer that all threads append rendered lines to, and a thread that
+ * compresses and writes them.
  *
  * Two batches take turns: producers fill one under a short mutex, the thread owns the other until it is
- * written. The order of lines is the order of appending. A batch remembers each line's length and type,
- * because types may go to different files (a stream per directory and suffix) and a segment ends between
+ * written. The order of lines is the order of appending. A batch remembers each line's length and kind,
+ * because kinds may go to different files (a stream per directory and suffix) and a segment ends between
  * lines.
  *
  * Waking a thread costs more than rendering a record, so the thread is woken by the first line after a pause
@@ -38,9 +38,10 @@
 
 struct line_mark {
 	uint32_t n_bytes : 28;
-	uint32_t type : 4;
+	uint32_t kind : 4;
 };
-_Static_assert(LINE_BYTES_MAX < (1U << 28) && RECORD_TYPE_COUNT <= 16, "line_mark has room");
+_Static_assert(LINE_BYTES_MAX < (1U << 28) && LOGGER_KINDS_MAX <= 16, "line_mark has room");
+_Static_assert(RECORD_TYPE_COUNT <= LOGGER_KINDS_MAX, "record types are kinds");
 
 struct batch {
 	struct buf bytes;
@@ -65,9 +66,9 @@ struct logger_waiter {
 };
 
 struct logger {
-	struct param_object *params; /* owned */
-	const struct local_logs_params *p;
-	struct route route[RECORD_TYPE_COUNT];
+	struct param_object *params; /* owned; spec points into it */
+	struct logger_spec spec;
+	struct route route[LOGGER_KINDS_MAX];
 	struct metric_series *submit_full, *submit_latency;
 	pthread_t thread;
 
@@ -91,13 +92,13 @@ struct logger {
 
 /* --- batches --- */
 
-static void batch_add(struct batch *b, enum record_type t, str_t line)
+static void batch_add(struct batch *b, unsigned kind, str_t line)
 {
 	if (b->n == b->cap) {
 		b->cap = b->cap > 0 ? 2 * b->cap : 256;
 		b->mark = xreallocarray(b->mark, b->cap, sizeof(*b->mark));
 	}
-	b->mark[b->n++] = (struct line_mark){.n_bytes = (uint32_t)line.n, .type = (uint32_t)t};
+	b->mark[b->n++] = (struct line_mark){.n_bytes = (uint32_t)line.n, .kind = kind};
 	buf_add_str(&b->bytes, line);
 }
 
@@ -123,19 +124,19 @@ static void batch_shrink(struct batch *b)
 
 /* --- producers --- */
 
-const struct local_logs_params *logger_params(const struct logger *l)
+const void *logger_params(const struct logger *l)
 {
-	return l->p;
+	return l->params->data;
 }
 
-bool logger_is_enabled(const struct logger *l, enum record_type t)
+bool logger_is_enabled(const struct logger *l, unsigned kind)
 {
-	return l->route[t].is_enabled;
+	return l->route[kind].is_enabled;
 }
 
 static bool logger_has_room(const struct logger *l, str_t line)
 {
-	return l->n_pending == 0 || (l->n_pending < (size_t)l->p->back_pressure &&
+	return l->n_pending == 0 || (l->n_pending < l->spec.back_pressure &&
 				     l->n_pending_bytes + line.n <= PENDING_BYTES_MAX);
 }
 
@@ -188,7 +189,7 @@ static int logger_wait_fiber(struct logger *l, mono_t deadline)
 	return rc;
 }
 
-int logger_submit(struct logger *l, enum record_type t, str_t line, mono_t deadline)
+int logger_submit(struct logger *l, unsigned kind, str_t line, mono_t deadline)
 {
 	int rc = -1;
 	bool is_first = true;
@@ -213,7 +214,7 @@ int logger_submit(struct logger *l, enum record_type t, str_t line, mono_t deadl
 		if (waited != 0)
 			goto out;
 	}
-	batch_add(l->fill, t, line);
+	batch_add(l->fill, kind, line);
 	l->n_pending++;
 	l->n_pending_bytes += line.n;
 	if (l->is_asleep || l->n_pending_bytes >= WAKE_BYTES)
@@ -239,7 +240,7 @@ static void logger_note(struct logger *l, int rc)
 	if (rc != 0 && !l->is_failing)
 		log_error(RECORD_LOG, "%s; trying again until it works", err_text());
 	else if (rc == 0 && l->is_failing)
-		log_info(RECORD_LOG, "writing to %s works again", l->p->log_dir);
+		log_info(RECORD_LOG, "writing to %s works again", l->spec.dir);
 	l->is_failing = rc != 0;
 	err_clear();
 }
@@ -247,13 +248,13 @@ static void logger_note(struct logger *l, int rc)
 /* The next lines that go to one stream together. */
 static str_t batch_run(const struct logger *l, const struct batch *b, size_t *n_lines)
 {
-	const struct route *route = &l->route[b->mark[b->n_done].type];
+	const struct route *route = &l->route[b->mark[b->n_done].kind];
 	uint64_t room = segment_room(&l->stream[route->stream].seg);
 	size_t n = 0, n_bytes = 0;
 	do {
 		n_bytes += b->mark[b->n_done + n++].n_bytes;
 	} while (b->n_done + n < b->n && n_bytes < room && n_bytes < RUN_BYTES_MAX &&
-		 l->route[b->mark[b->n_done + n].type].stream == route->stream);
+		 l->route[b->mark[b->n_done + n].kind].stream == route->stream);
 	*n_lines = n;
 	return str_mk(b->bytes.p + b->n_bytes_done, n_bytes);
 }
@@ -265,7 +266,7 @@ static int logger_drain(struct logger *l)
 	while (b->n_done < b->n) {
 		size_t n;
 		str_t run = batch_run(l, b, &n);
-		const struct route *route = &l->route[b->mark[b->n_done].type];
+		const struct route *route = &l->route[b->mark[b->n_done].kind];
 		if (segment_write(&l->stream[route->stream].seg, run, route->header) != 0)
 			return -1;
 		b->n_done += n;
@@ -392,25 +393,25 @@ static size_t logger_stream(struct logger *l, const char *dir, const char *suffi
 	l->stream = xreallocarray(l->stream, l->n_streams + 1, sizeof(*l->stream));
 	struct segment_writer w = SEGMENT_WRITER_INIT;
 	w.dir = dir;
+	w.prefix = l->spec.prefix;
 	w.suffix = suffix;
-	w.level = (int)l->p->compression_level;
-	w.max_bytes = l->p->max_file_size;
-	w.max_age = l->p->max_segment_duration;
+	w.level = l->spec.level;
+	w.max_bytes = l->spec.max_bytes;
+	w.max_age = l->spec.max_age;
 	l->stream[l->n_streams].seg = w;
 	return l->n_streams++;
 }
 
-static void logger_route(struct logger *l)
+static void logger_init_routes(struct logger *l)
 {
-	for (int t = 0; t < RECORD_TYPE_COUNT; t++) {
-		const struct log_record_params *e = local_logs_entry(l->p, (enum record_type)t);
-		struct route *r = &l->route[t];
-		r->is_enabled = e == NULL || e->enable;
+	for (size_t k = 0; k < LOGGER_KINDS_MAX; k++) {
+		const struct logger_route *given = &l->spec.route[k];
+		struct route *r = &l->route[k];
+		r->is_enabled = given->is_enabled;
 		if (!r->is_enabled)
 			continue;
-		r->header = e != NULL ? str_of(e->segment_header) : STR_NULL;
-		r->stream = logger_stream(l, e != NULL && e->log_dir != NULL ? e->log_dir : l->p->log_dir,
-					  e != NULL && e->suffix != NULL ? e->suffix : "");
+		r->header = given->header;
+		r->stream = logger_stream(l, given->dir, given->suffix);
 	}
 }
 
@@ -433,7 +434,7 @@ static void logger_free(struct logger *l)
 static void logger_init_metrics(struct logger *l)
 {
 	static const char *const labels[] = {"logger", NULL};
-	char *name = xasprintf("dir-%s", l->p->log_dir);
+	char *name = xasprintf("dir-%s", l->spec.dir);
 	str_t value = str_of(name);
 	l->submit_full =
 		metric_get(metric_declare(METRIC_COUNTER, "log_submit_full",
@@ -447,15 +448,15 @@ static void logger_init_metrics(struct logger *l)
 	free(name);
 }
 
-struct logger *logger_start(struct param_object *params)
+struct logger *logger_start(struct param_object *params, const struct logger_spec *spec)
 {
 	struct logger *l = xnew(struct logger);
 	l->params = param_object_ref(params);
-	l->p = (const struct local_logs_params *)params->data;
+	l->spec = *spec;
 	l->fill = &l->batches[0];
 	l->drain = &l->batches[1];
 	list_init(&l->waiters);
-	logger_route(l);
+	logger_init_routes(l);
 	logger_init_metrics(l);
 	pthread_mutex_init(&l->lock, NULL);
 	pthread_condattr_t attr;
@@ -489,7 +490,7 @@ void logger_stop(struct logger *l)
 	pthread_mutex_lock(&l->lock);
 	if (l->n_pending > 0)
 		log_error(RECORD_LOG, "%zu records for %s are lost: they could not be written", l->n_pending,
-			  l->p->log_dir);
+			  l->spec.dir);
 	l->n_pending = l->n_pending_bytes = 0;
 	logger_wake_waiters(l);
 	pthread_mutex_unlock(&l->lock);

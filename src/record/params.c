@@ -132,6 +132,31 @@ const struct log_record_params *local_logs_entry(const struct local_logs_params 
 	return p->per_record[t] != NULL ? p->per_record[t] : p->per_record[RECORD_TYPE_COUNT];
 }
 
+static void local_logs_route(const struct local_logs_params *p, enum record_type t, struct logger_route *r)
+{
+	const struct log_record_params *e = local_logs_entry(p, t);
+	*r = (struct logger_route){
+		.is_enabled = e == NULL || e->enable,
+		.dir = e != NULL && e->log_dir != NULL ? e->log_dir : p->log_dir,
+		.suffix = e != NULL && e->suffix != NULL ? e->suffix : "",
+		.header = e != NULL ? str_of(e->segment_header) : STR_NULL,
+	};
+}
+
+void local_logs_spec(const struct local_logs_params *p, struct logger_spec *spec)
+{
+	*spec = (struct logger_spec){
+		.dir = p->log_dir,
+		.prefix = "",
+		.max_bytes = p->max_file_size,
+		.max_age = p->max_segment_duration,
+		.level = (int)p->compression_level,
+		.back_pressure = (size_t)p->back_pressure,
+	};
+	for (int t = 0; t < RECORD_TYPE_COUNT; t++)
+		local_logs_route(p, (enum record_type)t, &spec->route[t]);
+}
+
 /* --- the table --- */
 
 static const struct param local_logs_param_list[] = {

@@ -110,9 +110,10 @@ static bool record_load_body(const struct record *r, mono_t deadline)
 	unsigned n = atomic_load_explicit(&records.n, memory_order_acquire);
 	if (r->msg == NULL || r->msg->body != NULL || records.load_body == NULL)
 		return false;
-	for (unsigned i = 0; i < n; i++)
-		is_needed |= logger_is_enabled(records.logger[i], r->type) &&
-			     logger_params(records.logger[i])->headers.n > 0;
+	for (unsigned i = 0; i < n; i++) {
+		const struct local_logs_params *p = logger_params(records.logger[i]);
+		is_needed |= logger_is_enabled(records.logger[i], r->type) && p->headers.n > 0;
+	}
 	if (!is_needed)
 		return false;
 	if (records.load_body(record_message(r), deadline) != 0) {
@@ -206,17 +207,17 @@ static int record_claim_dir(const char *dir)
 	return 0;
 }
 
-static int record_prepare_dir(const char *dir, bool is_validating)
+int logger_prepare_dir(const char *dir, bool is_validating)
 {
 	if (segment_dir_prepare(dir) != 0)
 		return -1;
 	return is_validating ? 0 : record_claim_dir(dir);
 }
 
-static void record_monitor_dir(const struct local_logs_params *p, const char *dir)
+void logger_monitor_dir(const char *dir, const char *min_free_space, const char *min_free_inodes)
 {
 	char *name = xasprintf("log dir %s", dir);
-	disk_monitor_add(name, dir, str_of(p->min_free_space), str_of(p->min_free_inodes));
+	disk_monitor_add(name, dir, str_of(min_free_space), str_of(min_free_inodes));
 	free(name);
 }
 
@@ -228,24 +229,26 @@ int record_add_local_logger(struct param_object *params, bool is_validating)
 		err_set(ERR_LIMIT, "more than %d loggers", LOGGERS_MAX);
 		return -1;
 	}
-	if (record_prepare_dir(p->log_dir, is_validating) != 0)
+	if (logger_prepare_dir(p->log_dir, is_validating) != 0)
 		return -1;
 	for (size_t i = 0; i <= RECORD_TYPE_COUNT; i++) {
 		const struct log_record_params *e = p->per_record[i];
-		if (e != NULL && e->log_dir != NULL && record_prepare_dir(e->log_dir, is_validating) != 0)
+		if (e != NULL && e->log_dir != NULL && logger_prepare_dir(e->log_dir, is_validating) != 0)
 			return -1;
 	}
 	if (is_validating)
 		return 0;
 
-	struct logger *l = logger_start(params);
+	struct logger_spec spec;
+	local_logs_spec(p, &spec);
+	struct logger *l = logger_start(params, &spec);
 	if (l == NULL)
 		return -1;
-	record_monitor_dir(p, p->log_dir);
+	logger_monitor_dir(p->log_dir, p->min_free_space, p->min_free_inodes);
 	for (size_t i = 0; i <= RECORD_TYPE_COUNT; i++) {
 		const struct log_record_params *e = p->per_record[i];
 		if (e != NULL && e->log_dir != NULL)
-			record_monitor_dir(p, e->log_dir);
+			logger_monitor_dir(e->log_dir, p->min_free_space, p->min_free_inodes);
 	}
 	if (records.lost == NULL)
 		records.lost = metric_get(metric_declare(METRIC_COUNTER, "log_record_lost_count",

@@ -6,6 +6,7 @@
 #include "base/arena.h"
 #include "base/metric.h"
 #include "mail/template.h"
+#include "record/logger.h"
 
 #define RECORD_LOG "kumod::record"
 
@@ -31,6 +32,8 @@ struct local_logs_params {
 };
 /** The entry that rules a type, or NULL for the defaults. */
 const struct log_record_params *local_logs_entry(const struct local_logs_params *p, enum record_type t);
+/** What a logger does with these parameters; a kind is a record type. */
+void local_logs_spec(const struct local_logs_params *p, struct logger_spec *spec);
 
 /* --- render.c --- */
 /** Which metadata and header fields go into a record: names, or prefixes when they end in `*`. */
@@ -43,16 +46,3 @@ void record_render_json(const struct record *r, const struct record_selection *s
 			struct buf *out);
 /** Evaluates the template over a record in its JSON form. -1: the template failed. */
 MUST_CHECK int record_render_template(const struct template *t, str_t json, struct buf *out);
-
-/* --- logger.c --- */
-struct logger;
-/** Starts the thread; takes its own reference to params. -1 ERR_IO. */
-MUST_CHECK struct logger *logger_start(struct param_object *params);
-/** Blocks until everything is written, or given up, and its segments are closed. */
-void logger_stop(struct logger *l);
-const struct local_logs_params *logger_params(const struct logger *l);
-bool logger_is_enabled(const struct logger *l, enum record_type t);
-/** Takes one rendered line, with its LF. Yields when back_pressure is reached (blocks, outside fibers). A
- * cancelled fiber does not wait any more: its record is taken over the limit. -1 ERR_TIMEOUT: not taken;
- * ERR_LIMIT: too large, never will be. */
-MUST_CHECK int logger_submit(struct logger *l, enum record_type t, str_t line, mono_t deadline);

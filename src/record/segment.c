@@ -114,8 +114,8 @@ static void segment_name(const struct segment_writer *w, wall_t t, struct buf *p
 	struct tm tm;
 	gmtime_r(&s, &tm);
 	buf_clear(path);
-	buf_printf(path, "%s/%04d%02d%02d-%02d%02d%02d", w->dir, tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday,
-		   tm.tm_hour, tm.tm_min, tm.tm_sec);
+	buf_printf(path, "%s/%s%04d%02d%02d-%02d%02d%02d", w->dir, w->prefix != NULL ? w->prefix : "",
+		   tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec);
 	if (ns % 1000 != 0)
 		buf_printf(path, ".%09u", ns);
 	else if (ns % 1000000 != 0)

@@ -9,7 +9,7 @@ struct ZSTD_CCtx_s;
 
 struct segment_writer {
 	/* Set by the owner before the first write; borrowed. */
-	const char *dir, *suffix;
+	const char *dir, *prefix, *suffix; /* of the files' names; NULL prefix: none */
 	int level;	    /* zstd's; 0: its default */
 	uint64_t max_bytes; /* of records, uncompressed */
 	dur_t max_age;	    /* ns < 0: any */
