@@ -4,18 +4,18 @@
  * shared by all recipients unless a template makes it differ. */
 #include "api/inject.h"
 
-#include "api/inject_request.h"
+#include "api/inject_content.h"
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "base/metric.h"
 #include "http/http.h"
 #include "mail/envelope.h"
-#include "mail/header.h"
 #include "policy/policy.h"
 #include "queue/queue.h"
 #include "record/record.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 
 #define EVENT_GENERATED "http_message_generated"
@@ -29,8 +29,7 @@ static struct {
 struct injection {
 	const struct http_request *http;
 	const struct inject_request *req;
-	struct template *template;      /* NULL: the content is taken as it is */
-	struct body *body;              /* shared, when there is no template */
+	struct inject_content content;
 	struct message **msg;           /* accepted so far */
 	struct sched_queue **queue;     /* of each */
 	size_t n;
@@ -40,42 +39,34 @@ struct injection {
 static void injection_fail(struct injection *in, str_t email)
 {
 	struct err e = err_take();
+	struct buf b = BUF_INIT;
+	buf_add_str(&b, email); /* may hold NUL */
+	buf_add_z(&b, ": ");
+	if (e.kind == ERR_REJECT)
+		buf_printf(&b, "%d ", e.code);
+	buf_add_z(&b, e.text);
 	json_array_append_new(in->failed, json_stringn(email.p, email.n));
-	json_array_append_new(in->errors, e.kind == ERR_REJECT
-	                                          ? json_sprintf("%.*s: %d %s", (int)email.n, email.p, e.code, e.text)
-	                                          : json_sprintf("%.*s: %s", (int)email.n, email.p, e.text));
+	json_array_append_new(in->errors, json_stringn_nocheck(b.p, b.n)); /* a text that was cut may end inside a character */
+	buf_fini(&b);
 	err_fini(&e);
 }
 
-static struct body *injection_make_body(str_t content)
+/** A mistake of the policy, which the one who posts cannot mend: for the operator, at most once a second. The error stays. */
+static void injection_complain(void)
 {
-	struct buf b = BUF_INIT;
-	struct body *body = body_new(text_normalise_crlf(content, &b) ? buf_str(&b) : content);
-	buf_fini(&b);
-	return body;
-}
-
-/** The content for one recipient. NULL with the error set. */
-static struct body *injection_expand(struct injection *in, const struct inject_recipient *r)
-{
-	if (in->template == NULL)
-		return body_ref(in->body);
-	json_t *context = in->req->substitutions != NULL ? json_copy((json_t *)(uintptr_t)in->req->substitutions) : json_object();
-	struct buf out = BUF_INIT;
-	struct body *body = NULL;
-	if (r->substitutions != NULL)
-		json_object_update(context, (json_t *)(uintptr_t)r->substitutions);
-	if (template_render(in->template, context, &out) == 0) {
-		if (memchr(out.p, 0, out.n) != NULL)
-			err_set(ERR_INVALID, "content: NUL byte after template expansion");
-		else if (out.n == 0)
-			err_set(ERR_INVALID, "content: the message is empty after template expansion");
-		else
-			body = injection_make_body(buf_str(&out));
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	static mono_t next;
+	static uint64_t n_silent;
+	pthread_mutex_lock(&lock);
+	if (mono_is_past(next)) {
+		log_error("kumod", "an injected recipient failed: %s (%llu more such errors since the last line)", err_text(),
+		          (unsigned long long)n_silent);
+		next = mono_after(dur_s(1));
+		n_silent = 0;
+	} else {
+		n_silent++;
 	}
-	buf_fini(&out);
-	json_decref(context);
-	return body;
+	pthread_mutex_unlock(&lock);
 }
 
 static void injection_set_meta(struct injection *in, struct message *m, const struct inject_recipient *r)
@@ -137,16 +128,16 @@ static int injection_add(struct injection *in, const struct inject_recipient *r,
 		err_set(ERR_INVALID, "recipient email: the null address cannot be a recipient");
 		goto out;
 	}
-	body = injection_expand(in, r);
+	body = inject_content_of(&in->content, r);
 	if (body == NULL)
 		goto out;
 	m = message_new(in->req->envelope_sender, &box.email, 1, body);
 	injection_set_meta(in, m, r);
-	if (injection_call_policy(m, deadline) != 0)
+	if (injection_call_policy(m, deadline) != 0 || (q = injection_find_queue(m, deadline)) == NULL) {
+		if (!err_is(ERR_REJECT))
+			injection_complain();
 		goto out;
-	q = injection_find_queue(m, deadline);
-	if (q == NULL)
-		goto out;
+	}
 	in->msg[in->n] = m;
 	in->queue[in->n] = q;
 	in->n++;
@@ -240,25 +231,9 @@ static void injection_fini(struct injection *in)
 	}
 	free(in->msg);
 	free(in->queue);
-	body_unref(in->body);
-	template_free(in->template);
+	inject_content_fini(&in->content);
 	json_decref(in->failed);
 	json_decref(in->errors);
-}
-
-/** Content that has markup is compiled once for all recipients; the rest is shared as it is. */
-static int injection_prepare_content(struct injection *in)
-{
-	const struct inject_request *req = in->req;
-	if (req->is_static || !template_has_markup(req->content)) {
-		in->body = injection_make_body(req->content);
-		return 0;
-	}
-	in->template = template_compile("content", req->content, false);
-	if (in->template != NULL)
-		return 0;
-	err_wrap("failed parsing field 'content' as template");
-	return -1;
 }
 
 static void inject_handler(struct http_request *r, struct http_response *a, void *arg, mono_t deadline)
@@ -273,7 +248,7 @@ static void inject_handler(struct http_request *r, struct http_response *a, void
 	struct injection in = {.http = r, .req = &req, .failed = json_array(), .errors = json_array()};
 	in.msg = xcalloc(req.n_recipients + 1, sizeof(struct message *));
 	in.queue = xcalloc(req.n_recipients + 1, sizeof(struct sched_queue *));
-	if (injection_prepare_content(&in) != 0) {
+	if (inject_content_init(&in.content, &req) != 0) {
 		http_response_err(a, 422);
 		goto out;
 	}

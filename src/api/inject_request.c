@@ -2,10 +2,10 @@
  * and what was expected; unknown fields are mistakes. */
 #include "api/inject_request.h"
 
+#include "api/inject_content.h"
 #include "base/alloc.h"
 #include "base/err.h"
 #include "mail/envelope.h"
-#include "mail/header.h"
 #include "policy/value.h"
 
 #include <stdlib.h>
@@ -94,6 +94,7 @@ static int parse_recipient(const json_t *v, size_t i, struct inject_recipient *o
 	if (is_given(metadata) && !json_is_object(metadata))
 		return shape_err(path, metadata, "a map");
 	out->email = json_str_of(email);
+	out->name = is_given(name) ? json_str_of(name) : STR_NULL;
 	out->substitutions = is_given(subst) ? subst : NULL;
 	out->metadata = is_given(metadata) && json_object_size(metadata) > 0 ? metadata : NULL;
 	return 0;
@@ -117,30 +118,6 @@ static int parse_recipients(struct inject_request *r)
 	return 0;
 }
 
-/** NUL anywhere, or a CR without LF in the header section: what would let a value end its header. */
-static int check_content(str_t content)
-{
-	const char *nul = memchr(content.p, 0, content.n);
-	if (nul != NULL) {
-		err_set(ERR_INVALID, "Error: content: NUL byte at offset %zu", (size_t)(nul - content.p));
-		return 422;
-	}
-	size_t header_bytes = header_section_end(content);
-	for (ptrdiff_t i = 0; (i = str_chr(content, '\r', (size_t)i)) >= 0 && (size_t)i < header_bytes; i++) {
-		if ((size_t)i + 1 < content.n && content.p[i + 1] == '\n')
-			continue;
-		size_t line = (size_t)i;
-		while (line > 0 && content.p[line - 1] != '\n')
-			line--;
-		str_t start = str_head(str_skip(content, line), (size_t)i - line);
-		ptrdiff_t colon = str_chr(start, ':', 0);
-		err_set(ERR_INVALID, "Error: content: CR without LF in the header `" STR_FMT "`",
-		        STR_ARG(str_head(start, colon >= 0 ? (size_t)colon : 40)));
-		return 422;
-	}
-	return 0;
-}
-
 static int parse_content(struct inject_request *r)
 {
 	const json_t *content = json_object_get(r->root, "content");
@@ -155,7 +132,10 @@ static int parse_content(struct inject_request *r)
 		err_set(ERR_INVALID, "Error: content: the message is empty");
 		return 422;
 	}
-	return check_content(r->content);
+	if (inject_content_check(r->content) == 0)
+		return 0;
+	err_wrap("Error");
+	return 422;
 }
 
 static int parse_sender(struct inject_request *r)

@@ -7,7 +7,8 @@
 
 struct inject_recipient {
 	str_t email;                 /* as sent */
-	const json_t *substitutions; /* object: name, email and the recipient's own */
+	str_t name;                  /* p == NULL: not given */
+	const json_t *substitutions; /* object, or NULL */
 	const json_t *metadata;      /* object, or NULL */
 };
 struct inject_request {

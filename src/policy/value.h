@@ -26,9 +26,9 @@ struct value_encoder {
 void value_set_encoder(lua_State *L, int metatable_idx, const struct value_encoder *enc);
 
 /** Text form: -1 ERR_INVALID with line and column. Nesting is checked before jansson's recursion sees the
- * text, so this is the one to use for JSON from the network. No NUL in strings. */
+ * text, so this is the one to use for JSON from the network. Strings may hold NUL, keys may not. */
 MUST_CHECK json_t *value_parse_json(str_t text);
-/** What policies get: comments (C, C++ and shell style) count as blanks, strings may hold NUL. */
+/** What policies get: comments (C, C++ and shell style) count as blanks. */
 MUST_CHECK json_t *value_parse_json_relaxed(str_t text);
 /** Dates and times become strings as written; inf and nan are refused. Source: TOML 1.0. */
 MUST_CHECK json_t *value_parse_toml(str_t text);

@@ -77,8 +77,7 @@ static json_t *value_json_parse(str_t text, bool is_relaxed)
 		goto out;
 	if (copy.n != 0)
 		text = buf_str(&copy);
-	v = json_loadb(text.n != 0 ? text.p : "", text.n, JSON_DECODE_ANY | (is_relaxed ? JSON_ALLOW_NUL : 0),
-		       &e);
+	v = json_loadb(text.n != 0 ? text.p : "", text.n, JSON_DECODE_ANY | JSON_ALLOW_NUL, &e);
 	if (v == NULL)
 		err_set(ERR_INVALID, "%s at line %d column %d", e.text, e.line, e.column);
 out:

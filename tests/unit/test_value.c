@@ -167,7 +167,11 @@ static void test_parse_json(void **state)
 	err_clear();
 	assert_null(value_parse_json(STR("1 // no comments here")));
 	err_clear();
-	assert_null(value_parse_json(STR("\"\\u0000\"")));
+	v = value_parse_json(STR("\"a\\u0000b\""));
+	assert_non_null(v);
+	assert_int_equal(json_string_length(v), 3);
+	json_decref(v);
+	assert_null(value_parse_json(STR("{\"a\\u0000b\": 1}")));
 	err_clear();
 	assert_null(value_parse_json(STR("\"\xff\"")));
 	err_clear();
