@@ -5,6 +5,7 @@
 #include "base/err.h"
 #include "queue/egress.h"
 
+#include <ctype.h>
 #include <string.h>
 
 static const char *const refresh_words[] = {"Ttl", "Epoch", NULL};
@@ -16,6 +17,16 @@ static int mx_entry_err(const json_t *v)
 	err_set(ERR_INVALID, "protocol.smtp.mx_list: invalid type: %s, expected a host name, an address in brackets, "
 	        "or a table {name = , addr = }", json_is_object(v) ? "table without `name` and `addr`" : "value");
 	return -1;
+}
+
+static bool mx_host_is_name(str_t host)
+{
+	for (size_t i = 0; i < host.n; i++) {
+		unsigned char c = (unsigned char)host.p[i];
+		if (c < 0x80 && !isalnum(c) && c != '-' && c != '_' && c != '.')
+			return false;
+	}
+	return host.n > 0;
 }
 
 /** Splits "host:port", "[addr]", "[addr]:port", "addr" into name or address and port. */
@@ -55,7 +66,7 @@ static int mx_entry_parse_target(struct mx_list_entry *e, str_t text)
 	struct net_addr addr;
 	if (net_addr_parse_ip(host, 0, &addr) == 0)
 		e->addr = addr;
-	else if (is_literal)
+	else if (is_literal || !mx_host_is_name(host))
 		goto bad;
 	else
 		err_clear();
