@@ -30,6 +30,9 @@ const char *malloc_conf = "narenas:4,tcache_max:4096,dirty_decay_ms:1000,muzzy_d
 
 struct start_call {
 	const struct options *o;
+	struct fiber *fiber; /* worker 0's; NULL when it is not running */
+	_Atomic bool is_done;
+	int signal;          /* that came meanwhile, or 0 */
 	int rc;
 	struct err err;
 };
@@ -37,9 +40,21 @@ struct start_call {
 static void start_fiber(void *arg)
 {
 	struct start_call *c = arg;
+	c->fiber = fiber_self();
 	c->rc = c->o->is_validating ? service_validate(c->o) : service_start(c->o);
 	if (c->rc != 0)
 		c->err = err_take();
+	c->fiber = NULL;
+	atomic_store(&c->is_done, true);
+	kill(getpid(), SIGUSR1); /* blocked everywhere: it wakes main_start */
+}
+
+/* In worker 0, which the fiber belongs to. */
+static void start_cancel(void *arg)
+{
+	struct start_call *c = arg;
+	if (c->fiber != NULL)
+		fiber_cancel(c->fiber);
 }
 
 static void stop_fiber(void *arg) { service_stop(); }
@@ -62,6 +77,19 @@ static void main_raise_limits(void)
 		r.rlim_cur = r.rlim_max;
 		if (setrlimit(RLIMIT_NOFILE, &r) != 0)
 			log_warn("kumod", "the limit of open files stays where it is");
+	}
+}
+
+/** Runs the start, which a policy or a large spool may make long: SIGTERM and SIGINT end it. */
+static void main_start(struct start_call *c, const sigset_t *set)
+{
+	worker_start_fiber(worker_get(0), "main", start_fiber, c);
+	while (!atomic_load(&c->is_done)) {
+		int sig = sigwaitinfo(set, NULL);
+		if ((sig != SIGTERM && sig != SIGINT) || c->signal != 0)
+			continue;
+		c->signal = sig;
+		worker_post(worker_get(0), start_cancel, c);
 	}
 }
 
@@ -95,6 +123,7 @@ int main(int argc, char **argv)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGUSR1); /* the start is done */
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 
 	if (main_set_log_filter() != 0 || fault_init_from_env() != 0)
@@ -108,11 +137,11 @@ int main(int argc, char **argv)
 	offload_start(OFFLOAD_THREADS);
 
 	struct start_call c = {.o = &o};
-	worker_run(start_fiber, &c);
+	main_start(&c, &set);
 	if (c.rc != 0)
 		log_error("kumod", "problem initializing: %s", c.err.text);
-	if (c.rc == 0 && !o.is_validating)
-		log_info("kumod", "received %s, stopping", strsignal(main_wait_for_stop(&set)));
+	if (!o.is_validating && (c.rc == 0 || c.signal != 0))
+		log_info("kumod", "received %s, stopping", strsignal(c.signal != 0 ? c.signal : main_wait_for_stop(&set)));
 	if (!o.is_validating)
 		worker_run(stop_fiber, NULL);
 	worker_run(policy_stop_fiber, NULL);
