@@ -10,6 +10,7 @@ import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+SANITIZER = re.compile(r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|\.[ch]:\d+:\d+: runtime error:")
 TIMEOUT = 90 if os.environ.get("CIRRUS_SLOW") else 60
 
 
@@ -114,7 +115,7 @@ class Daemon:
             raise AssertionError(f"cirrusd did not stop:\n{self.stderr()[-3000:]}")
         self.process = None
         text = self.stderr()
-        assert "AddressSanitizer" not in text and "runtime error:" not in text.replace("call init", ""), text[-6000:]
+        assert not SANITIZER.search(text), text[-6000:]
         return status
 
     def kill(self):
