@@ -85,17 +85,24 @@ static int conn_flush(struct http_conn *c)
 static int conn_answer(struct http_conn *c, bool is_keeping)
 {
 	bool has_body = !str_eq(c->r.method, STR("HEAD")) && c->a.status != 204 && c->a.status != 304;
+	size_t n_before = c->out.n;
 	http_response_write_head(&c->a, is_keeping, c->r.version_minor, &c->out);
+	size_t n_answer = c->out.n - n_before + (has_body ? c->a.body.n : 0);
+	int rc = CONN_OK;
 	if (has_body && c->a.body.n > HTTP_COPY_BYTES) {
 		size_t n = c->out.n + c->a.body.n;
 		struct iovec iov[2] = {{c->out.p, c->out.n}, {c->a.body.p, c->a.body.n}};
-		int rc = stream_writev(c->st, iov, 2, conn_deadline(mono_now(), c->l->p.write_timeout, n));
+		if (stream_writev(c->st, iov, 2, conn_deadline(mono_now(), c->l->p.write_timeout, n)) != 0)
+			rc = conn_write_failed(c);
 		buf_clear(&c->out);
-		return rc == 0 ? CONN_OK : conn_write_failed(c);
+	} else {
+		if (has_body)
+			buf_add_str(&c->out, buf_str(&c->a.body));
+		if (c->out.n > HTTP_OUT_BYTES)
+			rc = conn_flush(c);
 	}
-	if (has_body)
-		buf_add_str(&c->out, buf_str(&c->a.body));
-	return c->out.n > HTTP_OUT_BYTES ? conn_flush(c) : CONN_OK;
+	http_request_done(&c->r, &c->a, n_answer);
+	return rc;
 }
 
 /* Refuses what cannot be followed by another request. */
@@ -175,6 +182,8 @@ static int conn_read_head(struct http_conn *c)
 	str_t head = str_skip(str_head(stream_buffered(c->st), scan.pos), scan.start);
 	head = arena_str(&c->arena, head);
 	stream_consume(c->st, scan.pos);
+	c->r.n_bytes_in = scan.pos;
+	c->r.begun = mono_now();
 	rc = h1_parse_head(head, scan.n_lines, &c->arena, &c->r, &c->f, &why);
 	return rc == H1_DONE ? CONN_OK : conn_refuse(c, rc, why);
 }
@@ -221,6 +230,7 @@ static int conn_read_sized_body(struct http_conn *c, const char **why)
 			return conn_body_failed(c, (int)rc, why);
 		c->body.n += (size_t)rc;
 		c->body.p[c->body.n] = 0;
+		c->r.n_bytes_in += (uint64_t)rc;
 	}
 	return CONN_OK;
 }
@@ -236,6 +246,7 @@ static int conn_read_chunked_body(struct http_conn *c, const char **why)
 		int rc = h1_chunks_decode(&chunks, in, &n_used, &c->body, c->l->p.request_body_limit, why);
 		stream_consume(c->st, n_used);
 		n_received += n_used;
+		c->r.n_bytes_in += n_used;
 		if (rc == H1_DONE)
 			return CONN_OK;
 		if (rc != H1_MORE)

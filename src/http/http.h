@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "net/addr.h"
 
+struct http_route;
 struct http_header {
 	str_t name, value; /* as sent, value trimmed */
 };
@@ -22,6 +23,9 @@ struct http_request {
 	const struct net_addr *peer, *local;
 	const struct http_listener *listener;
 	struct arena *arena;      /* lives as long as the request */
+	const struct http_route *route; /* what it asks for, also when that is refused; NULL: nothing that is there */
+	uint64_t n_bytes_in;      /* of its header and body, as they came over the wire so far */
+	mono_t begun;             /* when the header was complete; 0: it never was */
 };
 /** First header of that name (case-insensitive), or p == NULL. */
 str_t http_request_header(const struct http_request *r, str_t name);
@@ -48,6 +52,10 @@ void http_response_err(struct http_response *a, int status);
 /** Answers the request. Runs in the connection's fiber, may yield until the deadline. */
 typedef void http_handler_fn(struct http_request *r, struct http_response *a, void *arg, mono_t deadline);
 
+/* A route is declared once, next to its handler, with what the API reference says of it (reference.h). */
+struct http_field;
+struct http_schema;
+struct http_answer;
 struct http_route {
 	const char *method;       /* "GET" (serves HEAD too), "POST", "DELETE" */
 	const char *path;         /* exact */
@@ -55,6 +63,12 @@ struct http_route {
 	void *arg;
 	const char *consumes;     /* required content type of the request body ("application/json"), else 415; NULL: any, or none */
 	const char *summary;      /* a line for the API reference */
+	const char *text;         /* further sentences for it; may be NULL */
+	const char *id;           /* its name in the API reference: "check_liveness_v1" */
+	const char *const *tags;  /* groups that it is listed in, ended by NULL */
+	const struct http_field *query;    /* parameters of the query, ended by one without a name; NULL: none */
+	const struct http_schema *body;    /* of the JSON in the request; NULL: no body, or not JSON */
+	const struct http_answer *answers; /* of the handler, ended by status 0; the service's own are added */
 	/* Asked once the header is in and before a body is read: NULL, or why the service cannot take it now (503 with
 	 * Retry-After: 1). Does not yield. */
 	const char *(*gate)(void);
@@ -65,6 +79,16 @@ struct http_route {
 /** Adds routes to the process-wide table; before the first listener starts. The array must stay. */
 void http_routes_add(const struct http_route *route, size_t n);
 const struct http_route *http_route_at(size_t i); /* NULL past the end */
+
+/* --- what became of a request --- */
+struct http_done {
+	const struct http_request *request; /* one that could not be parsed has an empty method */
+	int status;
+	uint64_t n_bytes_out;     /* header and body of the answer */
+	dur_t took;               /* from the end of the request's header to the answer's having been written or held back */
+};
+/** Told of each request once it is answered, in its connection's fiber. May yield, for a moment. */
+typedef void http_done_fn(const struct http_done *d, void *arg);
 
 /* --- listeners --- */
 struct http_listener_params {
@@ -78,6 +102,8 @@ struct http_listener_params {
 	dur_t idle_timeout;       /* between requests; 75 s */
 	dur_t write_timeout;      /* 60 s */
 	dur_t handler_timeout;    /* the deadline that a handler gets; 5 min */
+	http_done_fn *on_done;    /* may be NULL */
+	void *on_done_arg;
 };
 struct http_listener;
 /** Binds; accepts from http_listener_start on. Copies p. -1/NULL ERR_IO naming the address. */

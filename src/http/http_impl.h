@@ -69,6 +69,12 @@ void http_response_reset(struct http_response *a);
 /** The route of a request whose body has not been read yet; NULL when it is refused, with the answer in a. */
 const struct http_route *http_admit(struct http_request *r, const struct http_framing *f, struct http_response *a);
 
+/* --- observe.c --- */
+/** Counts a request that has been answered with a in n_bytes_out, and tells the listener's on_done. May yield. */
+void http_request_done(const struct http_request *r, const struct http_response *a, uint64_t n_bytes_out);
+/** Readies the counters of a route; before the first request. */
+void http_observe_route(const struct http_route *route);
+
 /* --- listener.c, conn.c --- */
 struct http_listener {
 	struct http_listener_params p;

@@ -59,6 +59,7 @@ static void http_route_add(const struct http_route *r)
 		http_table.route = xreallocarray(http_table.route, http_table.cap, sizeof(*http_table.route));
 	}
 	http_table.route[http_table.n++] = r;
+	http_observe_route(r);
 }
 
 void http_routes_add(const struct http_route *route, size_t n)
@@ -148,6 +149,7 @@ const struct http_route *http_admit(struct http_request *r, const struct http_fr
 		return NULL;
 	}
 	const struct http_route *route = http_path_method(p, r->method);
+	r->route = route;
 	if (!http_authorize(r, route, a))
 		return NULL;
 	if (route == NULL) {
