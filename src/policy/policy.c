@@ -1,9 +1,11 @@
 /* policy.c - the policy of the process: its file, its epoch, its settings.
  *
- * The epoch is a counter that moves when configuration may have changed. A bump compiles the file again,
- * drops the cached modules and then moves the counter, all under the lock, so that a state's epoch and its
- * code always belong together. Bumps are serialised by a lock of their own, as they read files. Subscribers
- * are called without any lock. */
+ * The epoch is a counter that moves when configuration may have changed. A bump compiles the file again and
+ * runs it once, in a state that nobody else sees; only what passes replaces the policy in use, since
+ * otherwise a slip of the pen would fail every event from then on. It then puts the file in, drops the cached
+ * modules and moves the counter, all under the lock, so that a state's epoch and its code always belong
+ * together. The trial may yield, so bumps can overlap: the later one wins. Subscribers are called without any
+ * lock. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"
@@ -13,6 +15,7 @@
 #include <stdlib.h>
 
 #define POLICY_SUBSCRIBERS_MAX 32
+#define POLICY_TRIAL_TIME dur_s(30)
 
 struct policy policy_self = {
 	.lock = PTHREAD_MUTEX_INITIALIZER,
@@ -21,7 +24,8 @@ struct policy policy_self = {
 	.max_spares = 8192,
 };
 
-static pthread_mutex_t policy_bump_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t policy_bump_lock = PTHREAD_MUTEX_INITIALIZER; /* reads of the file */
+static uint64_t policy_n_reads, policy_read_in_use;		      /* under policy_bump_lock; under the lock */
 static struct policy_subscriber {
 	policy_epoch_fn *fn;
 	void *arg;
@@ -172,29 +176,48 @@ uint64_t policy_epoch(void)
 	return atomic_load_explicit(&policy_self.epoch, memory_order_acquire);
 }
 
+/* The file as it is now, when it can be used; *n_read numbers the readings. NULL: it cannot, which was logged. */
+static struct chunk *policy_read_again(uint64_t *n_read)
+{
+	pthread_mutex_lock(&policy_bump_lock);
+	struct chunk *fresh = policy_self.is_started ? chunk_new(policy_self.file) : NULL;
+	bool is_wanted = policy_self.is_started;
+	*n_read = ++policy_n_reads;
+	pthread_mutex_unlock(&policy_bump_lock);
+	if (!is_wanted)
+		return NULL;
+	if (fresh != NULL && vm_try(fresh, mono_after(POLICY_TRIAL_TIME)) == 0)
+		return fresh;
+	log_error("lua", "the policy stays as it was: %s", err_text());
+	err_clear();
+	chunk_unref(fresh);
+	return NULL;
+}
+
 void policy_bump_epoch(void)
 {
 	struct policy_subscriber sub[POLICY_SUBSCRIBERS_MAX];
-	pthread_mutex_lock(&policy_bump_lock);
-	struct chunk *fresh = policy_self.is_started ? chunk_new(policy_self.file) : NULL;
-	if (fresh == NULL && policy_self.is_started) {
-		log_error("lua", "the policy stays as it was: %s", err_text());
-		err_clear();
-	}
+	uint64_t n_read;
+	struct chunk *fresh = policy_read_again(&n_read), *unused = fresh;
 	pthread_mutex_lock(&policy_self.lock);
-	if (fresh != NULL) {
-		struct chunk *old = policy_self.main;
+	bool is_started = policy_self.is_started;
+	if (is_started && fresh == NULL) {
+		pthread_mutex_unlock(&policy_self.lock);
+		return;
+	}
+	if (is_started && n_read > policy_read_in_use) {
+		unused = policy_self.main;
 		policy_self.main = fresh;
-		chunk_unref(old);
+		policy_read_in_use = n_read;
 	}
 	chunk_cache_clear_locked();
 	uint64_t epoch = atomic_fetch_add(&policy_self.epoch, 1) + 1;
-	if (!policy_self.is_started)
+	if (!is_started)
 		atomic_store(&policy_self.handlers_epoch, epoch); /* known: none */
 	size_t n = policy_n_subscribers;
 	memcpy(sub, policy_subscriber, n * sizeof(sub[0]));
 	pthread_mutex_unlock(&policy_self.lock);
-	pthread_mutex_unlock(&policy_bump_lock);
+	chunk_unref(unused);
 	for (size_t i = 0; i < n; i++)
 		sub[i].fn(sub[i].arg, epoch);
 }

@@ -29,8 +29,9 @@ bool policy_is_validating(void);
 /** kumo.validation_failed() was called. */
 bool policy_is_validation_failed(void);
 void policy_set_validation_failed(void);
-/** Re-reads the file for states made from now on; older states are not reused. A file that fails to compile
- * is logged and the one before stays. Any thread. */
+/** Re-reads the file for states made from now on; older states are not reused. It is run once first: a file
+ * that does not compile, or fails when it is run (within 30 s), is logged, and all stays as it was. Any thread; in a
+ * fiber it yields. */
 void policy_bump_epoch(void);
 uint64_t policy_epoch(void);
 typedef void policy_epoch_fn(void *arg, uint64_t epoch);

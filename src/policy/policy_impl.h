@@ -42,12 +42,15 @@ struct policy_state {
 	uint64_t epoch;
 	uint32_t n_uses;
 	bool is_overrun;      /* its deadline passed while Lua ran: not to be used again */
+	bool is_trial;	      /* of vm_try: modules come from the disk, not from the cache */
 	size_t n_bytes;	      /* held by Lua */
 	struct list messages; /* struct message_box of the call in hand */
 };
 /** Runs the whole policy file in a new state. NULL: ERR_LUA, ERR_TIMEOUT, ERR_CANCELLED. Yields when the file
  * does. */
 MUST_CHECK struct policy_state *vm_new(mono_t deadline);
+/** Runs a policy file that is not in use yet, with its modules as they are on disk now: 0, or -1 as vm_new. */
+MUST_CHECK int vm_try(const struct chunk *main, mono_t deadline);
 void vm_free(struct policy_state *st);
 /** The message handler of every pcall: adds "runtime error: " and a traceback, leaves kumo.reject's object
  * alone. */

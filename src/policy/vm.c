@@ -325,7 +325,8 @@ static int vm_search(lua_State *L)
 	uint64_t epoch = policy_state_of(L)->epoch;
 	/* The box owns the chunk while what follows may raise. */
 	void **box = policy_box(L, (void (*)(void *))chunk_unref);
-	struct chunk *c = chunk_cache_find(str_mk(key, n));
+	bool is_trial = policy_state_of(L)->is_trial;
+	struct chunk *c = is_trial ? NULL : chunk_cache_find(str_mk(key, n));
 	*box = c;
 	if (c == NULL) {
 		lua_getfield(L, lua_upvalueindex(1), "searchpath");
@@ -342,7 +343,8 @@ static int vm_search(lua_State *L)
 			return lua_error(L);
 		}
 		*box = c;
-		chunk_cache_add(c, str_mk(key, n), epoch);
+		if (!is_trial)
+			chunk_cache_add(c, str_mk(key, n), epoch);
 	}
 	if (chunk_push(c, L) != 0)
 		return policy_raise(L);
@@ -430,34 +432,47 @@ static struct policy_state *vm_make(mono_t deadline)
 	return st;
 }
 
-struct policy_state *vm_new(mono_t deadline)
+/* Runs the file. */
+static int vm_load(struct policy_state *st, const struct chunk *main)
 {
-	struct policy_state *st = vm_make(deadline);
 	lua_State *L = st->L;
 	enum policy_reject_mode mode;
-	struct chunk *main = policy_main_chunk(&st->epoch);
-	int rc = -1;
 	lua_pushcfunction(L, vm_on_error);
 	lua_pushcfunction(L, vm_open);
 	if (lua_pcall(L, 0, 0, 1) != LUA_OK)
 		goto fail;
 	lua_sethook(L, vm_on_count, LUA_MASKCOUNT, HOOK_INSTRUCTIONS);
 	if (chunk_push(main, L) != 0)
-		goto out;
+		return -1;
 	metric_inc(policy_metrics()->loads);
 	if (lua_pcall(L, 0, 0, 1) != LUA_OK)
 		goto fail;
 	lua_settop(L, 0);
-	rc = 0;
-	goto out;
+	return 0;
 fail:
 	vm_take_error(st, &mode);
-out:
+	return -1;
+}
+
+struct policy_state *vm_new(mono_t deadline)
+{
+	struct policy_state *st = vm_make(deadline);
+	struct chunk *main = policy_main_chunk(&st->epoch);
+	int rc = vm_load(st, main);
 	chunk_unref(main);
 	if (rc == 0)
 		return st;
 	vm_free(st);
 	return NULL;
+}
+
+int vm_try(const struct chunk *main, mono_t deadline)
+{
+	struct policy_state *st = vm_make(deadline);
+	st->is_trial = true;
+	int rc = vm_load(st, main);
+	vm_free(st);
+	return rc;
 }
 
 void vm_free(struct policy_state *st)

@@ -431,10 +431,20 @@ static void epochs(void *arg)
 	write_file("policy.lua", "this is no Lua");
 	policy_bump_epoch();
 	CHECK(call("word", "", out, soon()) == 1 && strcmp(out, "two new") == 0);
-	/* One that compiles and fails when run makes the event fail. */
+	/* Nor does one that fails when it is run, or whose module is broken by now. */
+	before = policy_epoch();
 	write_file("policy.lua", "error('at the top')");
 	policy_bump_epoch();
-	check_error(call("word", "", out, soon()), ERR_LUA, "policy.lua:1: at the top");
+	CHECK(call("word", "", out, soon()) == 1 && strcmp(out, "two new") == 0);
+	write_file("policy.lua", "local kumo, h = require 'kumo', require 'helper'\n"
+				 "kumo.on('word', function() return 'three ' .. h.word end)\n");
+	write_file("helper.lua", "return nil +");
+	policy_bump_epoch();
+	CHECK(call("word", "", out, soon()) == 1 && strcmp(out, "two new") == 0);
+	CHECK(policy_epoch() == before && seen_epoch == before);
+	write_file("helper.lua", "return {word = 'mended'}");
+	policy_bump_epoch();
+	CHECK(call("word", "", out, soon()) == 1 && strcmp(out, "three mended") == 0);
 	policy_stop();
 }
 RUN(epochs)
