@@ -50,6 +50,10 @@ int privilege_become(const char *user)
 	}
 	if (pw->pw_uid == 0)
 		return 0;
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) { /* threads inherit it, so it is for now, when there are none */
+		err_set_sys(errno, "PR_SET_NO_NEW_PRIVS");
+		return -1;
+	}
 	if (setresuid(pw->pw_uid, pw->pw_uid, 0) != 0) {
 		err_set_sys(errno, "--user %s: becoming it", user);
 		return -1;
@@ -68,9 +72,5 @@ int privilege_drop(void)
 		return -1;
 	}
 	is_pending = false;
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) {
-		err_set_sys(errno, "PR_SET_NO_NEW_PRIVS");
-		return -1;
-	}
 	return 0;
 }
