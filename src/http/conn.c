@@ -81,6 +81,13 @@ static int conn_flush(struct http_conn *c)
 	return rc == 0 ? CONN_OK : conn_write_failed(c);
 }
 
+static int conn_flush_request(struct http_request *r)
+{
+	struct http_conn *c = container_of(r, struct http_conn, r);
+	c->n_turn = 0;
+	return conn_flush(c);
+}
+
 /* Puts the answer in c->a behind those that are held back. */
 static int conn_answer(struct http_conn *c, bool is_keeping)
 {
@@ -333,6 +340,7 @@ static void conn_begin_request(struct http_conn *c)
 		.listener = c->l,
 		.arena = &c->arena,
 		.version_minor = 1,
+		.flush = conn_flush_request,
 	};
 }
 

@@ -26,12 +26,17 @@ struct http_request {
 	const struct http_route *route; /* what it asks for, also when that is refused; NULL: nothing that is there */
 	uint64_t n_bytes_in;      /* of its header and body, as they came over the wire so far */
 	mono_t begun;             /* when the header was complete; 0: it never was */
+	void *auth;               /* what the authorizer found out about the peer, in the arena; NULL without one */
+	int (*flush)(struct http_request *r); /* http_request_flush; NULL: nothing is ever held back */
 };
 /** First header of that name (case-insensitive), or p == NULL. */
 str_t http_request_header(const struct http_request *r, str_t name);
 /** Decoded value of a query parameter, in the request's arena; p == NULL when absent. */
 str_t http_request_query(const struct http_request *r, str_t name);
 bool http_request_peer_is_trusted(const struct http_request *r);
+/** Sends the answers to earlier requests that are held back, which an authorizer does before it waits for anything. Yields, within
+ * the connection's write time-out. What fails will be noticed with the next answer. */
+void http_request_flush(struct http_request *r);
 const char *http_request_hostname(const struct http_request *r);   /* the listener's */
 
 struct http_response {
@@ -89,6 +94,11 @@ struct http_done {
 };
 /** Told of each request once it is answered, in its connection's fiber. May yield, for a moment. */
 typedef void http_done_fn(const struct http_done *d, void *arg);
+
+/** Decides whether a request for a path that is served may go on, from its header alone: 0, or -1 with the answer in a. May yield
+ * until the deadline. Without one (the default) trusted hosts may, and others get what is_public; then nobody can log in. */
+typedef int http_authorize_fn(struct http_request *r, struct http_response *a, mono_t deadline);
+void http_set_authorizer(http_authorize_fn *fn); /* before the first listener starts */
 
 /* --- listeners --- */
 struct http_listener_params {

@@ -66,7 +66,8 @@ void http_response_write_head(const struct http_response *a, bool is_keeping, in
 void http_response_reset(struct http_response *a);
 
 /* --- router.c --- */
-/** The route of a request whose body has not been read yet; NULL when it is refused, with the answer in a. */
+/** The route of a request whose body has not been read yet; NULL when it is refused, with the answer in a. Yields when the
+ * authorizer does. */
 const struct http_route *http_admit(struct http_request *r, const struct http_framing *f, struct http_response *a);
 
 /* --- observe.c --- */

@@ -4,8 +4,8 @@
  * needs no lock. Each path is one entry with its methods; HEAD is served by GET.
  *
  * http_admit decides from the header alone, before anything of the body is read, so that what is refused
- * costs nothing. Its order: unknown path (404), credentials and trust (401), method (405), length (411, 413),
- * type (415), expectation (417), the route's own gate (503). Which protocol carried the request does not
+ * costs nothing. Its order: unknown path (404), the authorizer (401, 403; it may wait), method (405), length
+ * (411, 413), type (415), expectation (417), the route's own gate (503). Which protocol carried the request does not
  * matter here. */
 #include "http/http_impl.h"
 
@@ -26,6 +26,7 @@ static struct {
 	struct map paths; /* path -> struct http_path */
 	const struct http_route **route;
 	size_t n, cap;
+	http_authorize_fn *authorize; /* NULL: http_authorize_by_address */
 } http_table;
 
 static const struct http_route *http_path_method(const struct http_path *p, str_t method)
@@ -75,13 +76,25 @@ const struct http_route *http_route_at(size_t i)
 
 /* --- admission --- */
 
-/* No logins are configured: who sends credentials must not believe that they count, and the others need a
- * trusted address. */
-static bool http_authorize(struct http_request *r, const struct http_route *route, struct http_response *a)
+void http_set_authorizer(http_authorize_fn *fn)
+{
+	http_table.authorize = fn;
+}
+
+void http_request_flush(struct http_request *r)
+{
+	if (r->flush != NULL)
+		(void)r->flush(r);
+}
+
+/* Nobody can log in: who sends credentials must not believe that they count, and the others need a trusted
+ * address. */
+static int http_authorize_by_address(struct http_request *r, struct http_response *a)
 {
 	bool has_credentials = http_request_header(r, STR("authorization")).p != NULL;
-	if (!has_credentials && ((route != NULL && route->is_public) || http_request_peer_is_trusted(r)))
-		return true;
+	if (!has_credentials &&
+	    ((r->route != NULL && r->route->is_public) || http_request_peer_is_trusted(r)))
+		return 0;
 	char peer[NET_ADDR_STRLEN], local[NET_ADDR_STRLEN];
 	if (has_credentials)
 		http_response_text(a, 401, "Authentication Failed: this listener has no logins");
@@ -92,7 +105,14 @@ static bool http_authorize(struct http_request *r, const struct http_route *rout
 				   net_addr_fmt_ip(r->peer, peer), STR_ARG(r->method),
 				   net_addr_fmt(http_listener_addr(r->listener), local), STR_ARG(r->path));
 	http_response_add_header(r, a, STR("www-authenticate"), STR("Basic realm=\"cirrus\""));
-	return false;
+	return -1;
+}
+
+static int http_authorize(struct http_request *r, struct http_response *a)
+{
+	if (http_table.authorize == NULL)
+		return http_authorize_by_address(r, a);
+	return http_table.authorize(r, a, mono_after(r->listener->p.handler_timeout));
 }
 
 /* "application/json; charset=utf-8" and "application/problem+json" are application/json. */
@@ -150,7 +170,7 @@ const struct http_route *http_admit(struct http_request *r, const struct http_fr
 	}
 	const struct http_route *route = http_path_method(p, r->method);
 	r->route = route;
-	if (!http_authorize(r, route, a))
+	if (http_authorize(r, a) != 0)
 		return NULL;
 	if (route == NULL) {
 		http_response_text(a, 405, "Error: method " STR_FMT " is not allowed here",
