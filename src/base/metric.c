@@ -5,64 +5,17 @@
  * numbers are atomics of their own, on their own cache line, and are read while others write: the counts of
  * one histogram may be a few observations apart from its sum. References: all but the last are given back
  * without the lock; the last one under it, so that metric_get never finds a series that is on its way out.
- * Rendering takes a reference to every series of a metric, lets go of the lock, and only then formats, so a
- * scrape of 100,000 series holds up nobody for long. A collected metric has a callback instead of series; it
- * runs under the metric's lock (unsetting it waits for it), so it must neither yield nor declare the same
+ * Rendering goes through the list in slices: it takes a reference to each series of a slice, lets go of the
+ * lock, and formats, so a scrape of 100,000 series holds up nobody for longer than a slice takes. It is the
+ * caller's to run it on a thread that has the time (20 to 40 ms for so many). A collected metric has a
+ * callback instead of series; it runs under the metric's lock (unsetting it waits for it), so it must neither
+ * yield nor declare the same
  * metric. */
-#include "base/metric.h"
-
-#include "base/alloc.h"
-#include "base/arena.h"
-#include "base/json.h"
-#include "base/list.h"
-#include "base/map.h"
-#include "base/text.h"
+#include "base/metric_impl.h"
 
 #include <math.h>
-#include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
-
-enum { METRIC_MAX_LABELS = 8, METRIC_MAX_BUCKETS = 64, METRIC_CACHE_LINE = 64, METRIC_KEY_ON_STACK = 512 };
-
-struct metric {
-	enum metric_kind kind;
-	const char *name, *help;
-	const char *const *labels;
-	size_t n_labels;
-	const double *bounds; /* histograms: ascending upper bounds */
-	size_t n_bounds;
-	bool is_collected;
-
-	pthread_mutex_t lock; /* covers what follows */
-	struct map by_key;
-	struct list series;
-	metric_collect_fn *collect; /* may be NULL */
-	void *collect_arg;
-};
-
-struct metric_series {
-	_Atomic int64_t value;	   /* counter, gauge */
-	_Atomic uint64_t sum_bits; /* histogram: a double */
-	atomic_size_t n_refs;
-	struct metric *metric;
-	struct list node;
-	str_t key;		   /* behind the buckets */
-	_Atomic uint64_t bucket[]; /* histogram: n_bounds + 1, not cumulative */
-};
-
-/* One line-to-be of the output. */
-struct metric_row {
-	str_t key;
-	struct metric_series *series; /* referenced; NULL in a collected metric */
-	double v;		      /* collected */
-};
-
-struct metric_out {
-	struct metric *m;
-	struct metric_row *row;
-	size_t n, cap;
-	struct arena arena; /* keys of collected rows */
-};
 
 static const double metric_default_bounds[] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10};
 
@@ -190,7 +143,7 @@ static void metric_key_write(const struct metric *m, const str_t *values, char *
 	}
 }
 
-static str_t metric_key_take(str_t *rest)
+str_t metric_key_take(str_t *rest)
 {
 	uint32_t n;
 	memcpy(&n, rest->p, sizeof(n));
@@ -333,17 +286,26 @@ void metric_sample(struct metric_out *out, const str_t *values, double v)
 	*metric_row_add(out) = (struct metric_row){.key = str_mk(key, n), .v = v};
 }
 
-static void metric_gather(struct metric_out *o)
+/* The next rows of o->m, after o->cursor; false when these are the last. The cursor is referenced, so it stays in the
+ * list while the lock is not held. */
+static bool metric_gather_slice(struct metric_out *o)
 {
 	struct metric *m = o->m;
+	struct metric_series *before = o->cursor;
+	size_t n = 0;
 	pthread_mutex_lock(&m->lock);
-	if (m->collect != NULL)
+	if (before == NULL && m->collect != NULL)
 		m->collect(m->collect_arg, o);
-	list_for_each (it, &m->series) {
+	struct list *it = before != NULL ? before->node.next : m->series.next;
+	for (; it != &m->series && n < METRIC_SLICE; it = it->next, n++) {
 		struct metric_series *s = metric_series_ref(list_entry(it, struct metric_series, node));
 		*metric_row_add(o) = (struct metric_row){.key = s->key, .series = s};
 	}
+	bool has_more = it != &m->series;
+	o->cursor = has_more ? metric_series_ref(o->row[o->n - 1].series) : NULL;
 	pthread_mutex_unlock(&m->lock);
+	metric_series_unref(before);
+	return has_more;
 }
 
 /* Keeps the row array and the arena's first chunk for the next metric. */
@@ -355,13 +317,7 @@ static void metric_out_clear(struct metric_out *o)
 	arena_reset(&o->arena);
 }
 
-struct metric_histogram {
-	uint64_t cumulative[METRIC_MAX_BUCKETS + 1];
-	uint64_t count;
-	double sum;
-};
-
-static void metric_histogram_read(const struct metric_series *s, struct metric_histogram *h)
+void metric_histogram_read(const struct metric_series *s, struct metric_histogram *h)
 {
 	h->count = 0;
 	for (size_t i = 0; i <= s->metric->n_bounds; i++) {
@@ -371,10 +327,29 @@ static void metric_histogram_read(const struct metric_series *s, struct metric_h
 	h->sum = metric_double_of(atomic_load_explicit(&s->sum_bits, memory_order_relaxed));
 }
 
-typedef void metric_render_fn(struct metric_out *o, void *arg);
+const char *metric_kind_name(enum metric_kind kind)
+{
+	return kind == METRIC_COUNTER ? "counter" : kind == METRIC_GAUGE ? "gauge" : "histogram";
+}
 
-/* Calls fn for every metric that has rows, in order of names. */
-static void metric_render_each(str_t prefix, metric_render_fn *fn, void *arg)
+static void metric_render_one(struct metric_out *o, bool is_whole, metric_render_fn *fn, void *arg)
+{
+	bool is_first = true, has_more;
+	do {
+		has_more = metric_gather_slice(o);
+		if (has_more && is_whole) {
+			sched_yield(); /* those who wait for the lock */
+			continue;
+		}
+		if (o->n != 0) {
+			fn(o, is_first, arg);
+			is_first = false;
+		}
+		metric_out_clear(o);
+	} while (has_more);
+}
+
+void metric_render_each(str_t prefix, bool is_whole, metric_render_fn *fn, void *arg)
 {
 	struct metric_out o = {0};
 	pthread_mutex_lock(&metric_registry_lock);
@@ -387,219 +362,10 @@ static void metric_render_each(str_t prefix, metric_render_fn *fn, void *arg)
 		if (!str_starts(str_of(all[i]->name), prefix))
 			continue;
 		o.m = all[i];
-		metric_gather(&o);
-		if (o.n != 0)
-			fn(&o, arg);
-		metric_out_clear(&o);
+		metric_render_one(&o, is_whole, fn, arg);
 	}
 	free(all);
 	free(o.row);
 	arena_fini(&o.arena);
 }
 
-static const char *metric_kind_name(enum metric_kind kind)
-{
-	return kind == METRIC_COUNTER ? "counter" : kind == METRIC_GAUGE ? "gauge" : "histogram";
-}
-
-/* ---- Prometheus text ---- */
-
-/* A label value escapes backslash, quote and LF; help only backslash and LF. */
-static void metric_text_escape(struct buf *out, str_t s, bool is_label)
-{
-	size_t start = 0;
-	for (size_t i = 0; i < s.n; i++) {
-		char c = s.p[i];
-		if (c != '\\' && c != '\n' && (c != '"' || !is_label))
-			continue;
-		buf_add(out, s.p + start, i - start);
-		buf_add_c(out, '\\');
-		buf_add_c(out, c == '\n' ? 'n' : c);
-		start = i + 1;
-	}
-	buf_add(out, s.p + start, s.n - start);
-}
-
-/* a="x", b="y": without the braces. */
-static void metric_text_labels(struct buf *out, const struct metric *m, str_t key, const char *separator)
-{
-	for (size_t i = 0; i < m->n_labels; i++) {
-		if (i != 0)
-			buf_add_z(out, separator);
-		buf_add_z(out, m->labels[i]);
-		buf_add(out, "=\"", 2);
-		metric_text_escape(out, metric_key_take(&key), true);
-		buf_add_c(out, '"');
-	}
-}
-
-static void metric_text_name(struct buf *out, const struct metric *m, const char *suffix, str_t labels)
-{
-	buf_add_z(out, m->name);
-	buf_add_z(out, suffix);
-	if (labels.n != 0) {
-		buf_add_c(out, '{');
-		buf_add_str(out, labels);
-		buf_add_c(out, '}');
-	}
-	buf_add_c(out, ' ');
-}
-
-static void metric_text_bucket(struct buf *out, const struct metric *m, str_t labels, double bound,
-			       uint64_t count)
-{
-	buf_add_z(out, m->name);
-	buf_add_z(out, "_bucket{");
-	buf_add_str(out, labels);
-	buf_add_z(out, labels.n != 0 ? ",le=\"" : "le=\"");
-	double_fmt_plain(out, bound);
-	buf_add(out, "\"} ", 3);
-	buf_add_u64(out, count);
-	buf_add_c(out, '\n');
-}
-
-static void metric_text_histogram(struct buf *out, const struct metric_series *s)
-{
-	const struct metric *m = s->metric;
-	struct metric_histogram h;
-	struct buf label_buf = BUF_INIT;
-	metric_histogram_read(s, &h);
-	metric_text_labels(&label_buf, m, s->key, ",");
-	str_t labels = buf_str(&label_buf);
-	for (size_t i = 0; i < m->n_bounds; i++)
-		metric_text_bucket(out, m, labels, m->bounds[i], h.cumulative[i]);
-	metric_text_bucket(out, m, labels, INFINITY, h.count);
-	metric_text_name(out, m, "_sum", labels);
-	double_fmt_plain(out, h.sum);
-	buf_add_c(out, '\n');
-	metric_text_name(out, m, "_count", labels);
-	buf_add_u64(out, h.count);
-	buf_add_c(out, '\n');
-	buf_fini(&label_buf);
-}
-
-static void metric_text_render(struct metric_out *o, void *arg)
-{
-	struct buf *out = arg;
-	const struct metric *m = o->m;
-	struct buf labels = BUF_INIT;
-	buf_printf(out, "# HELP %s ", m->name);
-	metric_text_escape(out, str_of(m->help), false);
-	buf_printf(out, "\n# TYPE %s %s\n", m->name, metric_kind_name(m->kind));
-	for (size_t i = 0; i < o->n; i++) {
-		const struct metric_row *r = &o->row[i];
-		if (m->kind == METRIC_HISTOGRAM) {
-			metric_text_histogram(out, r->series);
-			continue;
-		}
-		buf_clear(&labels);
-		metric_text_labels(&labels, m, r->key, ", ");
-		metric_text_name(out, m, "", buf_str(&labels));
-		if (r->series != NULL)
-			buf_add_i64(out, metric_value(r->series));
-		else
-			double_fmt_plain(out, r->v);
-		buf_add_c(out, '\n');
-	}
-	buf_fini(&labels);
-}
-
-void metric_render_text(struct buf *out, str_t prefix)
-{
-	metric_render_each(prefix, metric_text_render, out);
-}
-
-/* ---- JSON ---- */
-
-static void metric_json_histogram(struct json_out *j, const struct metric_series *s)
-{
-	struct metric_histogram h;
-	metric_histogram_read(s, &h);
-	json_obj_begin(j);
-	json_key(j, STR("avg"));
-	json_double(j, h.count != 0 ? h.sum / (double)h.count : 0);
-	json_key(j, STR("bucket"));
-	json_arr_begin(j);
-	for (size_t i = 0; i < s->metric->n_bounds; i++) {
-		json_arr_begin(j);
-		json_double(j, s->metric->bounds[i]);
-		json_double(j, (double)h.cumulative[i]);
-		json_arr_end(j);
-	}
-	json_arr_end(j);
-	json_key(j, STR("count"));
-	json_uint(j, h.count);
-	json_key(j, STR("sum"));
-	json_double(j, h.sum);
-	json_obj_end(j);
-}
-
-static void metric_json_row(struct json_out *j, const struct metric *m, const struct metric_row *r)
-{
-	if (m->kind == METRIC_HISTOGRAM)
-		metric_json_histogram(j, r->series);
-	else if (r->series != NULL)
-		json_int(j, metric_value(r->series));
-	else if (fabs(r->v) < 9007199254740992.0 && r->v == floor(r->v))
-		json_int(j, (int64_t)r->v);
-	else
-		json_double(j, r->v);
-}
-
-static str_t metric_row_value(const struct metric_row *r, size_t key_at)
-{
-	str_t rest = str_skip(r->key, key_at);
-	return metric_key_take(&rest);
-}
-
-/* {"label":{"value":<the same for the next label, or the number>,...}} of n rows that agree in the labels
- * before `depth`, whose values take the first key_at bytes of their keys. Recursion is as deep as there are
- * labels. */
-static void metric_json_group(struct json_out *j, const struct metric *m, const struct metric_row *row,
-			      size_t n, size_t depth, size_t key_at)
-{
-	if (depth == m->n_labels) {
-		metric_json_row(j, m, row);
-		return;
-	}
-	json_obj_begin(j);
-	json_key(j, str_of(m->labels[depth]));
-	json_obj_begin(j);
-	for (size_t i = 0, end; i < n; i = end) {
-		str_t value = metric_row_value(&row[i], key_at);
-		for (end = i + 1; end < n && str_eq(metric_row_value(&row[end], key_at), value); end++)
-			;
-		json_key(j, value);
-		metric_json_group(j, m, row + i, end - i, depth + 1, key_at + sizeof(uint32_t) + value.n);
-	}
-	json_obj_end(j);
-	json_obj_end(j);
-}
-
-static int metric_row_cmp(const void *a, const void *b)
-{
-	return str_cmp(((const struct metric_row *)a)->key, ((const struct metric_row *)b)->key);
-}
-
-static void metric_json_render(struct metric_out *o, void *arg)
-{
-	struct json_out *j = arg;
-	if (o->m->n_labels >
-	    1) /* brings rows that share leading labels together, whatever the order of the groups */
-		qsort(o->row, o->n, sizeof(*o->row), metric_row_cmp);
-	json_key(j, str_of(o->m->name));
-	json_obj_begin(j);
-	json_kv_str(j, STR("help"), str_of(o->m->help));
-	json_kv_str(j, STR("type"), str_of(metric_kind_name(o->m->kind)));
-	json_key(j, STR("value"));
-	metric_json_group(j, o->m, o->row, o->n, 0, 0);
-	json_obj_end(j);
-}
-
-void metric_render_json(struct buf *out, str_t prefix)
-{
-	struct json_out j = json_out_to(out);
-	json_obj_begin(&j);
-	metric_render_each(prefix, metric_json_render, &j);
-	json_obj_end(&j);
-}

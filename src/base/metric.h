@@ -40,6 +40,8 @@ void metric_sample(struct metric_out *out, const str_t *values, double v);
 
 /** Prometheus text exposition 0.0.4, names sorted; only names starting with prefix when it is not empty. */
 void metric_render_text(struct buf *out, str_t prefix);
+/** OpenMetrics 1.0.0, with `# EOF` at the end; prefix is of the name as declared. */
+void metric_render_openmetrics(struct buf *out, str_t prefix);
 /** The shape of GET /metrics.json: {"name":{"help":..,"type":..,"value":V}}, where V is the number (of a histogram an
  * object: avg, bucket, count, sum), inside {"label":{"value":..}} once for each label. */
 void metric_render_json(struct buf *out, str_t prefix);
