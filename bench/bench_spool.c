@@ -1,8 +1,9 @@
-/* bench_spool.c - messages a second and CPU a message of the journal, at several numbers of fibers that put at once:
- *   bench_spool [-d DIR] [-n MESSAGES] [-b BODY_BYTES] [-w WORKERS] [CONCURRENCY ...]     (default: 1 100 1000)
- * For each it puts the messages, removes them as they are stored, closes and opens again. CPU is that of the whole process,
- * encoding, checksums, wake-ups and fibers included.
- * Each put stores its own body. */
+/* bench_spool.c - messages a second and CPU a message of the journal, at several numbers of fibers that put
+ * at once:
+ *   bench_spool [-d DIR] [-n MESSAGES] [-b BODY_BYTES] [-w WORKERS] [CONCURRENCY ...]     (default: 1 100
+ *   1000)
+ * For each it puts the messages, removes them as they are stored, closes and opens again. CPU is that of the
+ * whole process, encoding, checksums, wake-ups and fibers included. Each put stores its own body. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "fiber/offload.h"
@@ -75,8 +76,8 @@ static void bench_start_fibers(unsigned n_workers)
 
 static struct spool *bench_open(const char *dir)
 {
-	struct spool *sp = spool_open_journal(&(struct spool_params){
-	        .name = STR("bench"), .path = str_of(dir), .is_flushed = true});
+	struct spool *sp = spool_open_journal(
+		&(struct spool_params){.name = STR("bench"), .path = str_of(dir), .is_flushed = true});
 	if (sp == NULL)
 		die("open");
 	return sp;
@@ -108,9 +109,9 @@ static void bench_run(const char *dir, unsigned n_workers, unsigned concurrency,
 	double reopen = dur_seconds(mono_sub(mono_now(), from));
 	struct spool_stats st;
 	spool_get_stats(bench.sp, &st);
-	printf("%5u at once%s: %8.0f messages/s, %6.2f us CPU each; open again: %.3f s for %llu messages\n", concurrency,
-	       must_remove ? ", each removed" : "              ", n / wall, cpu * 1e6 / n, reopen,
-	       (unsigned long long)st.n_messages);
+	printf("%5u at once%s: %8.0f messages/s, %6.2f us CPU each; open again: %.3f s for %llu messages\n",
+	       concurrency, must_remove ? ", each removed" : "              ", n / wall, cpu * 1e6 / n,
+	       reopen, (unsigned long long)st.n_messages);
 	fflush(stdout);
 	spool_close(bench.sp);
 }
@@ -140,7 +141,8 @@ int main(int argc, char **argv)
 	size_t n_levels = optind < argc ? (size_t)(argc - optind) : ARRAY_SIZE(standard);
 	bench.id = xcalloc(n_messages, sizeof *bench.id);
 	for (size_t i = 0; i < n_levels; i++) {
-		unsigned level = optind < argc ? (unsigned)strtoul(argv[optind + (int)i], NULL, 10) : standard[i];
+		unsigned level =
+			optind < argc ? (unsigned)strtoul(argv[optind + (int)i], NULL, 10) : standard[i];
 		bench.n_messages = level < 10 && n_messages > 5000 ? 5000 : n_messages; /* a sync each */
 		bench_run(dir, n_workers, level, false);
 		bench_run(dir, n_workers, level, true);

@@ -1,5 +1,5 @@
-/* body.c - message bodies. The count of bytes held is kept in one relaxed counter: it steers memory shedding, so
- * being a few bodies behind on another core does not matter. */
+/* body.c - message bodies. The count of bytes held is kept in one relaxed counter: it steers memory shedding,
+ * so being a few bodies behind on another core does not matter. */
 #include "mail/body.h"
 
 #include "base/alloc.h"

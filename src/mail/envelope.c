@@ -1,7 +1,8 @@
-/* envelope.c - the mailbox grammar of RFC 5321 section 4.1.2 with the UTF-8 extensions of RFC 6531 section 3.3.
- * One pass with a cursor; each part is a small function that moves it or says what it found instead. Beyond the grammar:
- * an underscore is a letter in domain labels (such hosts exist and receive mail), and a local part may have up to
- * 512 bytes, because return paths that encode the recipient pass 64 (section 4.5.3.1 asks not to be strict here). */
+/* envelope.c - the mailbox grammar of RFC 5321 section 4.1.2 with the UTF-8 extensions of RFC 6531 section
+ * 3.3. One pass with a cursor; each part is a small function that moves it or says what it found instead.
+ * Beyond the grammar: an underscore is a letter in domain labels (such hosts exist and receive mail), and a
+ * local part may have up to 512 bytes, because return paths that encode the recipient pass 64 (section
+ * 4.5.3.1 asks not to be strict here). */
 #include "mail/envelope.h"
 
 #include "base/err.h"
@@ -21,13 +22,14 @@ struct mailbox_scan {
 static int mailbox_fail(const struct mailbox_scan *sc, const char *what)
 {
 	if (sc->at >= sc->s.n)
-		err_set(ERR_INVALID, "invalid address '" STR_FMT "': %s, found the end", STR_ARG(sc->s), what);
+		err_set(ERR_INVALID, "invalid address '" STR_FMT "': %s, found the end", STR_ARG(sc->s),
+			what);
 	else if ((unsigned char)sc->s.p[sc->at] <= 0x20 || (unsigned char)sc->s.p[sc->at] >= 0x7f)
-		err_set(ERR_INVALID, "invalid address '" STR_FMT "': %s, found byte 0x%02x at position %zu", STR_ARG(sc->s),
-		        what, (unsigned)(unsigned char)sc->s.p[sc->at], sc->at + 1);
+		err_set(ERR_INVALID, "invalid address '" STR_FMT "': %s, found byte 0x%02x at position %zu",
+			STR_ARG(sc->s), what, (unsigned)(unsigned char)sc->s.p[sc->at], sc->at + 1);
 	else
-		err_set(ERR_INVALID, "invalid address '" STR_FMT "': %s, found '%c' at position %zu", STR_ARG(sc->s), what,
-		        sc->s.p[sc->at], sc->at + 1);
+		err_set(ERR_INVALID, "invalid address '" STR_FMT "': %s, found '%c' at position %zu",
+			STR_ARG(sc->s), what, sc->s.p[sc->at], sc->at + 1);
 	return -1;
 }
 
@@ -101,7 +103,8 @@ static int mailbox_skip_name(struct mailbox_scan *sc)
 	}
 }
 
-/* [192.0.2.1], [IPv6:2001:db8::1], the same without its tag, and the General-address-literal [tag:dcontent]. */
+/* [192.0.2.1], [IPv6:2001:db8::1], the same without its tag, and the General-address-literal [tag:dcontent].
+ */
 static int mailbox_skip_literal(struct mailbox_scan *sc)
 {
 	size_t first = ++sc->at;
@@ -165,14 +168,16 @@ static int mailbox_check_bytes(struct mailbox_scan *sc)
 	for (sc->at = 0; sc->at < sc->s.n; sc->at++) {
 		unsigned char c = (unsigned char)sc->s.p[sc->at];
 		if (c < 32 || c == 127) {
-			err_set(ERR_INVALID, "invalid address: control byte 0x%02x at position %zu", c, sc->at + 1);
+			err_set(ERR_INVALID, "invalid address: control byte 0x%02x at position %zu", c,
+				sc->at + 1);
 			return -1;
 		}
 		if (c < 0x80)
 			continue;
 		sc->is_utf8 = true;
 		if (c == 0xc2 && sc->at + 1 < sc->s.n && (unsigned char)sc->s.p[sc->at + 1] < 0xa0) {
-			err_set(ERR_INVALID, "invalid address: a control character at position %zu", sc->at + 1);
+			err_set(ERR_INVALID, "invalid address: a control character at position %zu",
+				sc->at + 1);
 			return -1;
 		}
 	}

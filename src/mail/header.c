@@ -1,9 +1,9 @@
-/* header.c - iteration over header fields, unfolding, RFC 2047, line ends.
- * A line ends at LF; a CR before it belongs to the line end. A section ends at the first empty line, at the end of the
- * bytes, or at a line that is neither a field nor a fold. Encoded words that stand next to each other in one charset
- * and are parted by blanks only are joined before conversion, because senders split multi-byte characters between
- * them. A run that does not convert, or would bring in NUL, CR or LF, stays as written.
- * UTF-8, ASCII and Latin-1 are converted here; iconv does the other charsets. */
+/* header.c - iteration over header fields, unfolding, RFC 2047, line ends. A line ends at LF; a CR before it
+ * belongs to the line end. A section ends at the first empty line, at the end of the bytes, or at a line that
+ * is neither a field nor a fold. Encoded words that stand next to each other in one charset and are parted by
+ * blanks only are joined before conversion, because senders split multi-byte characters between them. A run
+ * that does not convert, or would bring in NUL, CR or LF, stays as written. UTF-8, ASCII and Latin-1 are
+ * converted here; iconv does the other charsets. */
 #include "mail/header.h"
 
 #include "base/text.h"
@@ -80,7 +80,7 @@ struct word {
 	str_t charset; /* without the language tag of RFC 2231 section 5 */
 	char encoding; /* 'q' or 'b' */
 	str_t text;
-	size_t n;      /* of the whole word */
+	size_t n; /* of the whole word */
 };
 
 static bool word_parse(str_t s, struct word *out)
@@ -93,16 +93,20 @@ static bool word_parse(str_t s, struct word *out)
 	ptrdiff_t q2 = str_chr(s, '?', (size_t)q1 + 3);
 	if (q2 < 0 || (size_t)q2 + 1 >= s.n || s.p[q2 + 1] != '=')
 		return false;
-	*out = (struct word){.charset = str_mk(s.p + 2, (size_t)q1 - 2), .encoding = (char)(s.p[q1 + 1] | 32),
-	                     .text = str_mk(s.p + q1 + 3, (size_t)(q2 - q1 - 3)), .n = (size_t)q2 + 2};
+	*out = (struct word){.charset = str_mk(s.p + 2, (size_t)q1 - 2),
+			     .encoding = (char)(s.p[q1 + 1] | 32),
+			     .text = str_mk(s.p + q1 + 3, (size_t)(q2 - q1 - 3)),
+			     .n = (size_t)q2 + 2};
 	ptrdiff_t star = str_chr(out->charset, '*', 0);
 	if (star >= 0)
 		out->charset.n = (size_t)star;
-	if (out->charset.n == 0 || out->charset.n >= CHARSET_MAX || (out->encoding != 'q' && out->encoding != 'b'))
+	if (out->charset.n == 0 || out->charset.n >= CHARSET_MAX ||
+	    (out->encoding != 'q' && out->encoding != 'b'))
 		return false;
 	for (size_t i = 0; i < out->charset.n; i++) {
 		char c = out->charset.p[i]; /* '/' would reach iconv's own syntax */
-		if (!((c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z') || strchr("-_.:+", c)) || c == 0)
+		if (!((c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z') || strchr("-_.:+", c)) ||
+		    c == 0)
 			return false;
 	}
 	for (size_t i = 0; i < out->text.n; i++) {
@@ -159,7 +163,7 @@ static bool charset_iconv(str_t charset, str_t in, struct buf *out)
 	char *from = (char *)(uintptr_t)in.p, *to = out->p + out->n;
 	size_t n_from = in.n, n_to = in.n * 4 + 16, room = n_to;
 	bool is_ok = iconv(cd, &from, &n_from, &to, &n_to) != (size_t)-1 &&
-	             iconv(cd, NULL, NULL, &to, &n_to) != (size_t)-1 && n_from == 0;
+		     iconv(cd, NULL, NULL, &to, &n_to) != (size_t)-1 && n_from == 0;
 	iconv_close(cd);
 	if (is_ok)
 		out->n += room - n_to, out->p[out->n] = 0;
@@ -168,7 +172,8 @@ static bool charset_iconv(str_t charset, str_t in, struct buf *out)
 
 static bool charset_to_utf8(str_t charset, str_t in, struct buf *out)
 {
-	if (str_ieq(charset, STR("utf-8")) || str_ieq(charset, STR("us-ascii")) || str_ieq(charset, STR("utf8"))) {
+	if (str_ieq(charset, STR("utf-8")) || str_ieq(charset, STR("us-ascii")) ||
+	    str_ieq(charset, STR("utf8"))) {
 		if (!str_is_utf8(in))
 			return false;
 		buf_add_str(out, in);
@@ -196,7 +201,8 @@ static size_t count_blanks(str_t s)
 	return n;
 }
 
-/* The run of joined words at the start of s. Returns its length, 0 when there is none; appends to out when it decodes. */
+/* The run of joined words at the start of s. Returns its length, 0 when there is none; appends to out when it
+ * decodes. */
 static size_t words_decode(str_t s, struct buf *out, bool *is_decoded)
 {
 	struct word first, w;
@@ -207,7 +213,8 @@ static size_t words_decode(str_t s, struct buf *out, bool *is_decoded)
 	bool is_ok = word_bytes(&first, &raw);
 	while (is_ok) {
 		size_t blanks = count_blanks(str_skip(s, n));
-		if (blanks == 0 || !word_parse(str_skip(s, n + blanks), &w) || !str_ieq(w.charset, first.charset))
+		if (blanks == 0 || !word_parse(str_skip(s, n + blanks), &w) ||
+		    !str_ieq(w.charset, first.charset))
 			break;
 		is_ok = word_bytes(&w, &raw);
 		n += blanks + w.n;

@@ -1,6 +1,6 @@
-/* message.c - messages in memory and the names of their queues. Sender and recipients are separate heap strings, so that
- * a policy that changes one of them replaces one string. Only the reference count is atomic; everything else belongs to
- * whoever has the message in hand (message.h). */
+/* message.c - messages in memory and the names of their queues. Sender and recipients are separate heap
+ * strings, so that a policy that changes one of them replaces one string. Only the reference count is atomic;
+ * everything else belongs to whoever has the message in hand (message.h). */
 #include "mail/message.h"
 
 #include "base/alloc.h"
@@ -107,7 +107,7 @@ static int message_routing_key(const struct message *m, str_t key, struct buf *s
 	if (meta_get_str(&m->meta, key, scratch, text))
 		return 0;
 	err_set(ERR_INVALID, "the metadata '" STR_FMT "' must be a string, but is " STR_FMT, STR_ARG(key),
-	        STR_ARG(str_head(json, 200)));
+		STR_ARG(str_head(json, 200)));
 	return -1;
 }
 

@@ -1,9 +1,9 @@
-/* message_record.c - the spool's record of a message. Binary, because the prefix may hold any byte and because every
- * message is decoded at start. Little endian:
+/* message_record.c - the spool's record of a message. Binary, because the prefix may hold any byte and
+ * because every message is decoded at start. Little endian:
  *   u8 version (1), u8 flags (1: 8-bit body), u16 attempts, u32 size, i64 due (ns since 1970)
  *   text sender; varint n, n times text recipient; varint n, n times text key, text json; text prefix
- * where text is a varint length and its bytes, and varint is LEB128. A reader refuses other versions and left-over bytes,
- * so whoever adds a field counts the version up and keeps reading the old one. */
+ * where text is a varint length and its bytes, and varint is LEB128. A reader refuses other versions and
+ * left-over bytes, so whoever adds a field counts the version up and keeps reading the old one. */
 #include "mail/message.h"
 
 #include "base/alloc.h"
@@ -41,11 +41,11 @@ static void record_add_text(struct buf *out, str_t s)
 void message_encode(const struct message *m, struct buf *out)
 {
 	struct record_head h = {
-	        .version = RECORD_VERSION,
-	        .flags = m->is_8bit_body ? RECORD_8BIT : 0,
-	        .n_attempts = htole16(m->n_attempts),
-	        .size_bytes = htole32(m->size_bytes),
-	        .due_ns = htole64((uint64_t)m->due.ns),
+		.version = RECORD_VERSION,
+		.flags = m->is_8bit_body ? RECORD_8BIT : 0,
+		.n_attempts = htole16(m->n_attempts),
+		.size_bytes = htole32(m->size_bytes),
+		.due_ns = htole64((uint64_t)m->due.ns),
 	};
 	buf_add(out, &h, sizeof h);
 	record_add_text(out, str_of(m->sender));
@@ -92,7 +92,8 @@ static bool record_z(str_t *rest, str_t *out)
 	return record_text(rest, out) && (out->n == 0 || memchr(out->p, 0, out->n) == NULL);
 }
 
-/* A count of things of at least n_min bytes each: what does not fit into the rest is refused before it is allocated. */
+/* A count of things of at least n_min bytes each: what does not fit into the rest is refused before it is
+ * allocated. */
 static bool record_count(str_t *rest, size_t n_min, uint32_t *out)
 {
 	uint64_t n;
@@ -120,7 +121,8 @@ static const char *record_read(struct message *m, str_t rest)
 	if (!record_count(&rest, 2, &n))
 		return "the number of metadata entries";
 	for (uint32_t i = 0; i < n; i++) {
-		if (!record_text(&rest, &text) || !record_text(&rest, &json) || json.n == 0 || !str_is_utf8(json))
+		if (!record_text(&rest, &text) || !record_text(&rest, &json) || json.n == 0 ||
+		    !str_is_utf8(json))
 			return "a metadata entry";
 		meta_add_json(&m->meta, text, json);
 	}
@@ -142,7 +144,8 @@ struct message *message_decode(const struct uuid *id, str_t record)
 	}
 	memcpy(&h, record.p, sizeof h);
 	if (h.version != RECORD_VERSION || (h.flags & ~RECORD_8BIT) != 0) {
-		err_set(ERR_CORRUPT, "record of message %s: unknown version %u or flags %u", name, h.version, h.flags);
+		err_set(ERR_CORRUPT, "record of message %s: unknown version %u or flags %u", name, h.version,
+			h.flags);
 		return NULL;
 	}
 	struct message *m = xnew(struct message);

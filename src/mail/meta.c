@@ -1,5 +1,5 @@
-/* meta.c - metadata entries in an array, searched linearly: a message has about a dozen, and comparing lengths first
- * beats a hash at that size. An entry is one heap block: the key, a NUL, the JSON text, a NUL. */
+/* meta.c - metadata entries in an array, searched linearly: a message has about a dozen, and comparing
+ * lengths first beats a hash at that size. An entry is one heap block: the key, a NUL, the JSON text, a NUL. */
 #include "mail/meta.h"
 
 #include "base/alloc.h"
@@ -57,7 +57,8 @@ void meta_add_json(struct meta *m, str_t key, str_t json)
 		m->cap = m->cap == 0 ? 8 : m->cap * 2;
 		m->entry = xreallocarray(m->entry, m->cap, sizeof *m->entry);
 	}
-	m->entry[m->n++] = (struct meta_entry){meta_entry_block(key, json), (uint32_t)key.n, (uint32_t)json.n};
+	m->entry[m->n++] =
+		(struct meta_entry){meta_entry_block(key, json), (uint32_t)key.n, (uint32_t)json.n};
 }
 
 void meta_set_json(struct meta *m, str_t key, str_t json)

@@ -1,6 +1,6 @@
-/* spool.h - durable store for queued messages. Under one id a message has a META record (message_encode) and a body; bodies are
- * shared between the messages of a batch and stored once. Both survive power loss once spool_put() returns 0. Callable from
- * any worker; spool_journal.c explains batching. */
+/* spool.h - durable store for queued messages. Under one id a message has a META record (message_encode) and
+ * a body; bodies are shared between the messages of a batch and stored once. Both survive power loss once
+ * spool_put() returns 0. Callable from any worker; spool_journal.c explains batching. */
 #pragma once
 
 #include "fiber/fiber.h"
@@ -9,38 +9,50 @@
 struct spool;
 
 struct spool_params {
-	str_t name;          /* for messages and metrics */
-	str_t path;          /* directory; made with its parents when missing */
-	bool is_flushed;     /* false: answers after write(2), without fdatasync */
+	str_t name;	      /* for messages and metrics */
+	str_t path;	      /* directory; made with its parents when missing */
+	bool is_flushed;      /* false: answers after write(2), without fdatasync */
 	size_t segment_bytes; /* 0: 64 MiB */
 };
-/** Opens (recovers, locks) a journal. Blocks: for start-up. -1 ERR_IO, ERR_EXISTS (locked by another process), ERR_CORRUPT
- * only when nothing can be read at all; lesser damage is logged with file and offset, counted, and skipped. */
+/** Opens (recovers, locks) a journal. Blocks: for start-up. -1 ERR_IO, ERR_EXISTS (locked by another
+ * process), ERR_CORRUPT only when nothing can be read at all; lesser damage is logged with file and offset,
+ * counted, and skipped. */
 MUST_CHECK struct spool *spool_open_journal(const struct spool_params *p);
 /** Writes out what is pending, fdatasyncs, stops its threads. Blocks. */
 void spool_close(struct spool *sp);
 
-/** Store messages together (one batch, one shared fsync) and wait until they are durable. Yields. Sets is_spooled.
- * @deadline  bounds the wait, not the write: after ERR_TIMEOUT or ERR_CANCELLED they may still become durable, so call
- *            spool_remove() or put again (put is idempotent by id).
- * Returns 0, or -1 with ERR_TIMEOUT, ERR_CANCELLED, ERR_SPOOL_FULL (temporary) or ERR_IO: then none counts as stored. */
+/** Store messages together (one batch, one shared fsync) and wait until they are durable. Yields. Sets
+ * is_spooled. A message that is stored already is replaced; without a body in memory it keeps the stored one
+ * (ERR_NOT_FOUND when there is none). After a crash either all messages of a put are there or none.
+ *
+ * @deadline  bounds the wait, not the write: after ERR_TIMEOUT or ERR_CANCELLED they may still become
+ *            durable, so call spool_remove() or put again (put is idempotent by id).
+ *
+ * Returns 0, or -1 with ERR_TIMEOUT, ERR_CANCELLED, ERR_SPOOL_FULL (temporary), ERR_LIMIT or ERR_IO: then
+ * none counts as stored. */
 MUST_CHECK int spool_put(struct spool *sp, struct message *const *m, size_t n, mono_t deadline);
-/** Records new attempts, due time, recipients or metadata of a stored message. Does not wait: it is written in order with the
- * rest and durable with the next commit. Never yields, never fails (a later write error is latched: spool_health). */
+/** Records new attempts, due time, recipients or metadata of a stored message. Does not wait: it is written
+ * in order with the rest and durable with the next commit. Never yields, never fails (a later write error is
+ * latched: spool_health). */
 void spool_update(struct spool *sp, const struct message *m);
 /** Forgets a message. As spool_update. */
 void spool_remove(struct spool *sp, const struct uuid *id);
-/** Brings the body back into m->body. Yields (reads on an offload thread). -1 ERR_NOT_FOUND, ERR_CORRUPT, ERR_IO. */
+/** Brings the body back into m->body. Yields (reads on an offload thread). -1 ERR_NOT_FOUND, ERR_CORRUPT,
+ * ERR_IO. */
 MUST_CHECK int spool_load_body(struct spool *sp, struct message *m, mono_t deadline);
 /** Reads a message back whole by id. NULL: ERR_NOT_FOUND, ERR_CORRUPT, ERR_IO. Yields. */
 MUST_CHECK struct message *spool_load(struct spool *sp, const struct uuid *id, mono_t deadline);
 
-/** Every message present at open, in order of storage, without bodies. fn takes the reference. Yields between batches. */
+/** Every message present at open, in order of storage, without bodies. fn takes the reference. Yields between
+ * batches. Once: after ERR_TIMEOUT or ERR_CANCELLED a further call goes on where this one stopped. */
 typedef void spool_enum_fn(struct message *m, void *arg);
 MUST_CHECK int spool_enumerate(struct spool *sp, spool_enum_fn *fn, void *arg, mono_t deadline);
-/** NULL when it takes mail; else why not ("the spool is not accepting writes: ..."), static until the next call. Any thread. */
+/** NULL when it takes mail; else why not ("the spool is not accepting writes: ..."), static until the next
+ * call. Any thread. */
 const char *spool_health(struct spool *sp);
-struct spool_stats { uint64_t n_messages, n_bytes_live, n_bytes_disk, n_segments, n_damaged; };
+struct spool_stats {
+	uint64_t n_messages, n_bytes_live, n_bytes_disk, n_segments, n_damaged;
+};
 void spool_get_stats(struct spool *sp, struct spool_stats *out);
 /** Rewrites what can be rewritten now. Yields. */
 MUST_CHECK int spool_compact(struct spool *sp, mono_t deadline);

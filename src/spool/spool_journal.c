@@ -1,30 +1,26 @@
 /* spool_journal.c - the journal: a spool of append-only segment files, and its public functions.
  *
- * On disk: <path>/lock (flock, holds the pid), <path>/reserve (space for what makes space, see spool_journal_batch.c) and
- * <path>/<seq, 16 hex digits>.journal. A segment is a header with a random
- * salt and then frames, 8-aligned: a head of 56 bytes and a payload. The head's CRC is seeded with the salt and the frame's
- * own offset, so bytes of another file, another life or another place never pass for a frame.
+ * On disk: <path>/lock (flock, holds the pid), <path>/reserve (space for what makes space, see
+ * spool_journal_batch.c) and <path>/<seq, 16 hex digits>.journal. A segment is a header with a random salt
+ * and then frames, 8-aligned: a head of 56 bytes and a payload. The head's CRC is seeded with the salt and
+ * the frame's own offset, so bytes of another file, another life or another place never pass for a frame.
  *   BODY  a message body under a key of its own; messages of one put that share it refer to the same key
- *   META  a message: id, key of its body, record (message_encode). An update is another META; the latest one counts
+ *   META  a message: id, key of its body, record (message_encode). An update is another META; the latest one
+ *         counts
  *   TOMB  the message is gone
  *   PAD, MARK  filler after a recovery; a note of how far the segment is durable
  * In memory: tables from id to the latest META and from key to BODY, under 100 bytes a message together.
  *
- * Who does what: workers encode records, compute checksums and queue operations; one writer thread gives them their place,
- * writes and syncs (spool_journal_writer.c explains batching, spool_journal_batch.c failures); readers find a place in the
- * index under sp->lock, take a reference to the segment and read it on an offload thread, or at once when the page cache
- * has it. spool_journal_recover.c reads everything at open; spool_journal_compact.c gives space back and states the
- * invariant that keeps dead messages dead. */
+ * Who does what: workers encode records, compute checksums and queue operations; one writer thread gives them
+ * their place, writes and syncs (spool_journal_writer.c explains batching, spool_journal_batch.c failures);
+ * spool_journal_read.c finds and reads what is stored; spool_journal_recover.c reads everything at open;
+ * spool_journal_compact.c gives space back and states the invariant that keeps dead messages dead. */
 #include "spool/spool_journal_impl.h"
 
 #include "base/alloc.h"
 #include "base/err.h"
-#include "base/fault.h"
-#include "base/log.h"
 #include "base/text.h"
-#include "fiber/offload.h"
 
-#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -37,10 +33,22 @@
 #define SEGMENT_BYTES_DEFAULT (UINT64_C(64) << 20)
 #define SEGMENT_BYTES_MIN (UINT64_C(64) << 10)
 #define SEGMENT_BYTES_MAX (UINT64_C(16) << 30)
-#define SNAPSHOT_BATCH 128
-#define READ_INLINE_MAX (1u << 20)
 
 /* ---- open and close ---- */
+
+/* A directory that was just made is on the disk only when the one that holds it is. */
+static int journal_sync_parent(const char *path)
+{
+	char *p = xstrdup(path), *slash = strrchr(p, '/');
+	if (slash != NULL)
+		slash[slash == p] = 0;
+	int fd = open(slash != NULL ? p : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC),
+	    rc = fd >= 0 ? fsync(fd) : -1;
+	if (fd >= 0)
+		close(fd);
+	free(p);
+	return rc;
+}
 
 static int journal_make_dirs(const char *path)
 {
@@ -51,7 +59,9 @@ static int journal_make_dirs(const char *path)
 			continue;
 		char c = *at;
 		*at = 0;
-		if (mkdir(p, 0750) != 0 && errno != EEXIST)
+		if (mkdir(p, 0750) == 0)
+			rc = journal_sync_parent(p);
+		else if (errno != EEXIST)
 			rc = -1;
 		*at = c;
 		if (c == 0)
@@ -75,7 +85,8 @@ static int journal_lock_dir(struct spool *sp)
 		pid[n > 0 ? n : 0] = 0;
 		pid[strcspn(pid, "\n")] = 0;
 		if (e == EWOULDBLOCK)
-			err_set(ERR_EXISTS, "spool %s: %s is locked by process %s", sp->name, sp->path, pid[0] != 0 ? pid : "?");
+			err_set(ERR_EXISTS, "spool %s: %s is locked by process %s", sp->name, sp->path,
+				pid[0] != 0 ? pid : "?");
 		else
 			err_set_sys(e, "spool %s: cannot lock %s/lock", sp->name, sp->path);
 		return -1;
@@ -86,39 +97,6 @@ static int journal_lock_dir(struct spool *sp)
 		return -1;
 	}
 	return 0;
-}
-
-static int snapshot_cmp(const void *a, const void *b)
-{
-	const struct snapshot_item *x = a, *y = b;
-	return x->seg != y->seg ? (x->seg > y->seg) - (x->seg < y->seg) : (x->off8 > y->off8) - (x->off8 < y->off8);
-}
-
-/* What spool_enumerate will go through. At open slots were given out in order of seq. */
-static void journal_take_snapshot(struct spool *sp)
-{
-	uint64_t pos = 0;
-	size_t n = 0;
-	sp->n_snapshot_seg = sp->n_slots;
-	sp->snapshot_seg = xcalloc(sp->n_slots + 1, sizeof(struct segment *));
-	for (uint32_t i = 1; i < sp->n_slots; i++)
-		sp->snapshot_seg[i] = sp->slot[i] != NULL ? segment_ref(sp->slot[i]) : NULL;
-	sp->snapshot = xcalloc(sp->messages.n + 1, sizeof *sp->snapshot);
-	for (const struct index_entry *e; (e = table_next(&sp->messages, &pos)) != NULL;)
-		sp->snapshot[n++] = (struct snapshot_item){e->slot, e->off8};
-	sp->n_snapshot = n;
-	qsort(sp->snapshot, n, sizeof *sp->snapshot, snapshot_cmp);
-}
-
-static void journal_drop_snapshot(struct spool *sp)
-{
-	for (uint32_t i = 0; i < sp->n_snapshot_seg; i++)
-		segment_unref(sp->snapshot_seg[i]);
-	free(sp->snapshot_seg);
-	free(sp->snapshot);
-	sp->snapshot_seg = NULL;
-	sp->snapshot = NULL;
-	sp->n_snapshot = sp->at_snapshot = sp->n_snapshot_seg = 0;
 }
 
 static void journal_free(struct spool *sp)
@@ -170,6 +148,7 @@ static struct spool *journal_new(const struct spool_params *p)
 	sp->dir_fd = sp->lock_fd = sp->reserve_fd = -1;
 	sp->is_flushed = p->is_flushed;
 	sp->can_allocate = true;
+	sp->removed_gen = 1;
 	sp->segment_bytes = p->segment_bytes > 0 ? p->segment_bytes : SEGMENT_BYTES_DEFAULT;
 	sp->queue_tail = &sp->queue_head;
 	pthread_mutex_init(&sp->lock, NULL);
@@ -192,8 +171,8 @@ struct spool *spool_open_journal(const struct spool_params *p)
 		goto fail;
 	}
 	if (sp->segment_bytes < SEGMENT_BYTES_MIN || sp->segment_bytes > SEGMENT_BYTES_MAX) {
-		err_set(ERR_INVALID, "spool %s: segments of %llu bytes; possible are 64 KiB to 16 GiB", sp->name,
-		        (unsigned long long)sp->segment_bytes);
+		err_set(ERR_INVALID, "spool %s: segments of %llu bytes; possible are 64 KiB to 16 GiB",
+			sp->name, (unsigned long long)sp->segment_bytes);
 		goto fail;
 	}
 	if (journal_make_dirs(sp->path) != 0) {
@@ -245,7 +224,8 @@ void spool_close(struct spool *sp)
 
 /* ---- putting ---- */
 
-/* For each item the first one with the same body. Batches of one body, the usual ones, are seen at once; else by hash. */
+/* For each item the first one with the same body. Batches of one body, the usual ones, are seen at once; else
+ * by hash. */
 static void put_find_shared(struct op *op)
 {
 	uint32_t cap = 8, *first = NULL;
@@ -285,7 +265,8 @@ static int put_fill(struct spool *sp, struct op *op, struct message *const *m)
 	for (uint32_t i = 0; i < op->n; i++) {
 		struct op_item *it = &op->item[i];
 		if (uuid_eq(&m[i]->id, &nil))
-			panic("spool %s: a message without an id", sp->name); /* it marks a free row of the index */
+			panic("spool %s: a message without an id",
+			      sp->name); /* it marks a free row of the index */
 		it->id = m[i]->id;
 		it->body = m[i]->body != NULL ? body_ref(m[i]->body) : NULL;
 		it->record_at = rec.n;
@@ -301,14 +282,16 @@ static int put_fill(struct spool *sp, struct op *op, struct message *const *m)
 		if (it->body == NULL || it->same_body_as != i)
 			continue;
 		if (it->body->n_bytes > JOURNAL_PAYLOAD_MAX) {
-			err_set(ERR_LIMIT, "spool %s: a body of %zu bytes is too large", sp->name, it->body->n_bytes);
+			err_set(ERR_LIMIT, "spool %s: a body of %zu bytes is too large", sp->name,
+				it->body->n_bytes);
 			return -1;
 		}
 		it->body_crc = crc32c(0, it->body->p, it->body->n_bytes);
 		op->n_bytes += frame_bytes(it->body->n_bytes);
 	}
 	if (op->n_bytes > JOURNAL_PUT_MAX) {
-		err_set(ERR_LIMIT, "spool %s: %llu bytes are too many for one put", sp->name, (unsigned long long)op->n_bytes);
+		err_set(ERR_LIMIT, "spool %s: %llu bytes are too many for one put", sp->name,
+			(unsigned long long)op->n_bytes);
 		return -1;
 	}
 	return 0;
@@ -394,247 +377,6 @@ int spool_compact(struct spool *sp, mono_t deadline)
 	return journal_submit_and_wait(sp, op_new(OP_COMPACT, 0), deadline);
 }
 
-/* ---- reading ---- */
-
-/* Where a frame is and what it must be. A reference to the segment keeps its file readable, unlinked or not. */
-struct place {
-	struct segment *seg;
-	uint64_t offset;
-	uint32_t n_payload;
-	enum frame_type type;
-	struct uuid id;     /* META */
-	uint64_t key;       /* of the body */
-};
-
-struct read_job {
-	struct spool *sp;
-	struct place place;
-	struct frame_head head;
-	char *payload;      /* place.n_payload bytes */
-};
-
-static ssize_t read_frame_bytes(struct read_job *j, int flags)
-{
-	struct iovec iov[2] = {{&j->head, sizeof j->head}, {j->payload, j->place.n_payload}};
-	return preadv2(j->place.seg->fd, iov, 2, (off_t)j->place.offset, flags);
-}
-
-static int read_frame(void *arg)
-{
-	struct read_job *j = arg;
-	const struct place *pl = &j->place;
-	size_t want = sizeof j->head + pl->n_payload;
-	if (FAULT(spool_read)) {
-		err_set_sys(EIO, "spool %s: cannot read segment %016llx", j->sp->name, (unsigned long long)pl->seg->seq);
-		return -1;
-	}
-	ssize_t got = read_frame_bytes(j, 0);
-	while (got >= 0 && (size_t)got < want) { /* a signal, or more than 2 GiB */
-		size_t have = (size_t)got;
-		if (have < sizeof j->head)
-			break;
-		ssize_t more = pread(pl->seg->fd, j->payload + (have - sizeof j->head), want - have,
-		                     (off_t)(pl->offset + have));
-		if (more < 0 && errno == EINTR)
-			continue;
-		if (more <= 0) {
-			got = more < 0 ? -1 : got;
-			break;
-		}
-		got += more;
-	}
-	if (got < 0) {
-		err_set_sys(errno, "spool %s: cannot read segment %016llx at %llu", j->sp->name,
-		            (unsigned long long)pl->seg->seq, (unsigned long long)pl->offset);
-		return -1;
-	}
-	if ((size_t)got < want)
-		memset(&j->head, 0, sizeof j->head);
-	return 0;
-}
-
-static int read_verify(struct read_job *j)
-{
-	const struct place *pl = &j->place;
-	const struct frame_head *h = &j->head;
-	bool is_ok = frame_head_is_valid(h, pl->seg->salt, pl->offset) && h->type == pl->type &&
-	             le32toh(h->n_payload) == pl->n_payload && le64toh(h->key) == pl->key &&
-	             (pl->type != FRAME_META || uuid_eq(&h->id, &pl->id)) &&
-	             crc32c(0, j->payload, pl->n_payload) == le32toh(h->payload_crc);
-	if (is_ok)
-		return 0;
-	journal_report_damage(j->sp, pl->seg, pl->offset, "a stored %s does not match its checksum",
-	                      pl->type == FRAME_BODY ? "body" : "record");
-	err_set(ERR_CORRUPT, "spool %s: a stored %s is damaged: %s/%016llx.journal at offset %llu", j->sp->name,
-	        pl->type == FRAME_BODY ? "body" : "record", j->sp->path, (unsigned long long)pl->seg->seq,
-	        (unsigned long long)pl->offset);
-	return -1;
-}
-
-/* The payload is read at once when the page cache has it, which costs less than a trip to another thread. */
-static int read_place(struct read_job *j, mono_t deadline)
-{
-	size_t want = sizeof j->head + j->place.n_payload;
-#ifdef CIRRUS_FAULTS
-	bool may_inline = false; /* so that spool_read is passed */
-#else
-	bool may_inline = want <= READ_INLINE_MAX;
-#endif
-	if (!may_inline || read_frame_bytes(j, RWF_NOWAIT) != (ssize_t)want) {
-		if (offload_run(read_frame, j, deadline) != 0)
-			return -1;
-	}
-	return read_verify(j);
-}
-
-static int place_not_found(struct spool *sp, const struct uuid *id)
-{
-	char name[33];
-	uuid_fmt_simple(id, name);
-	err_set(ERR_NOT_FOUND, "spool %s: message %s is not stored", sp->name, name);
-	return -1;
-}
-
-/* Takes a reference to the segment. */
-static int place_of_message(struct spool *sp, const struct uuid *id, struct place *out)
-{
-	pthread_mutex_lock(&sp->lock);
-	const struct index_entry *e = index_find(sp, id);
-	if (e != NULL)
-		*out = (struct place){.seg = segment_ref(sp->slot[e->slot]), .offset = (uint64_t)e->off8 * 8,
-		                      .n_payload = e->n_record, .type = FRAME_META, .id = *id, .key = e->body_key};
-	pthread_mutex_unlock(&sp->lock);
-	return e != NULL ? 0 : place_not_found(sp, id);
-}
-
-static int place_of_body(struct spool *sp, const struct uuid *id, struct place *out)
-{
-	int rc = -1;
-	pthread_mutex_lock(&sp->lock);
-	const struct index_entry *e = index_find(sp, id);
-	const struct index_body *b = e != NULL ? index_find_body(sp, e->body_key) : NULL;
-	if (b != NULL && b->slot != 0) {
-		*out = (struct place){.seg = segment_ref(sp->slot[b->slot]), .offset = (uint64_t)b->off8 * 8,
-		                      .n_payload = b->n_bytes, .type = FRAME_BODY, .key = b->key};
-		rc = 0;
-	}
-	pthread_mutex_unlock(&sp->lock);
-	if (e == NULL)
-		return place_not_found(sp, id);
-	if (rc != 0) {
-		char name[33];
-		uuid_fmt_simple(id, name);
-		err_set(ERR_CORRUPT, "spool %s: the body of message %s was lost by damage", sp->name, name);
-	}
-	return rc;
-}
-
-int spool_load_body(struct spool *sp, struct message *m, mono_t deadline)
-{
-	struct read_job j = {.sp = sp};
-	if (place_of_body(sp, &m->id, &j.place) != 0)
-		return -1;
-	struct body *body = body_alloc(j.place.n_payload);
-	j.payload = body->p;
-	int rc = read_place(&j, deadline);
-	if (rc == 0)
-		message_set_body(m, body);
-	body_unref(body);
-	segment_unref(j.place.seg);
-	return rc;
-}
-
-static struct message *load_record(struct spool *sp, const struct uuid *id, mono_t deadline)
-{
-	struct message *m = NULL;
-	struct read_job j = {.sp = sp};
-	if (place_of_message(sp, id, &j.place) != 0)
-		return NULL;
-	j.payload = xmalloc(j.place.n_payload + 1);
-	if (read_place(&j, deadline) == 0)
-		m = message_decode(id, str_mk(j.payload, j.place.n_payload));
-	if (m != NULL)
-		m->is_spooled = true;
-	free(j.payload);
-	segment_unref(j.place.seg);
-	return m;
-}
-
-struct message *spool_load(struct spool *sp, const struct uuid *id, mono_t deadline)
-{
-	struct message *m = load_record(sp, id, deadline);
-	if (m != NULL && spool_load_body(sp, m, deadline) != 0) {
-		message_unref(m);
-		m = NULL;
-	}
-	return m;
-}
-
-/* ---- enumeration ---- */
-
-struct enum_job {
-	struct spool *sp;
-	size_t n;
-	struct message *m[SNAPSHOT_BATCH]; /* NULL: gone meanwhile, or damaged */
-};
-
-/* The message at a place of the snapshot. What it says may be old by now (somebody put the same id again), whether it is
- * there is not: then the record is the index's. */
-static struct message *snapshot_read(struct spool *sp, const struct snapshot_item *at)
-{
-	struct segment *seg = sp->snapshot_seg[at->seg];
-	struct message *m = NULL;
-	struct read_job j = {.sp = sp, .place = {.seg = seg, .offset = (uint64_t)at->off8 * 8, .type = FRAME_META}};
-	ssize_t got = pread(seg->fd, &j.head, sizeof j.head, (off_t)j.place.offset);
-	if (got != (ssize_t)sizeof j.head || !frame_head_is_valid(&j.head, seg->salt, j.place.offset)) {
-		journal_report_damage(sp, seg, j.place.offset, "a record cannot be read any more");
-		return NULL;
-	}
-	if (place_of_message(sp, &j.head.id, &j.place) != 0) {
-		err_clear();
-		return NULL;
-	}
-	j.payload = xmalloc(j.place.n_payload + 1);
-	if (read_frame(&j) == 0 && read_verify(&j) == 0)
-		m = message_decode(&j.place.id, str_mk(j.payload, j.place.n_payload));
-	if (m != NULL)
-		m->is_spooled = true;
-	else
-		journal_report_damage(sp, j.place.seg, j.place.offset, "%s", err_text());
-	err_clear();
-	free(j.payload);
-	segment_unref(j.place.seg);
-	return m;
-}
-
-static int snapshot_read_batch(void *arg)
-{
-	struct enum_job *j = arg;
-	struct spool *sp = j->sp;
-	j->n = sp->n_snapshot - sp->at_snapshot;
-	if (j->n > SNAPSHOT_BATCH)
-		j->n = SNAPSHOT_BATCH;
-	for (size_t i = 0; i < j->n; i++)
-		j->m[i] = snapshot_read(sp, &sp->snapshot[sp->at_snapshot + i]);
-	return 0;
-}
-
-int spool_enumerate(struct spool *sp, spool_enum_fn *fn, void *arg, mono_t deadline)
-{
-	struct enum_job j = {.sp = sp};
-	while (sp->at_snapshot < sp->n_snapshot) {
-		if (offload_run(snapshot_read_batch, &j, deadline) != 0)
-			return -1;
-		sp->at_snapshot += j.n;
-		for (size_t i = 0; i < j.n; i++) {
-			if (j.m[i] != NULL)
-				fn(j.m[i], arg);
-		}
-	}
-	journal_drop_snapshot(sp);
-	return 0;
-}
-
 /* ---- state ---- */
 
 const char *spool_health(struct spool *sp)
@@ -651,8 +393,10 @@ const char *spool_health(struct spool *sp)
 void spool_get_stats(struct spool *sp, struct spool_stats *out)
 {
 	pthread_mutex_lock(&sp->lock);
-	*out = (struct spool_stats){.n_messages = sp->messages.n, .n_bytes_live = sp->live_bytes,
-	                            .n_bytes_disk = sp->disk_bytes, .n_segments = sp->n_segments,
-	                            .n_damaged = sp->n_damaged};
+	*out = (struct spool_stats){.n_messages = sp->messages.n,
+				    .n_bytes_live = sp->live_bytes,
+				    .n_bytes_disk = sp->disk_bytes,
+				    .n_segments = sp->n_segments,
+				    .n_damaged = sp->n_damaged};
 	pthread_mutex_unlock(&sp->lock);
 }

@@ -1,14 +1,18 @@
-/* spool_journal_batch.c - frames on their way to the active segment, and what happens when they cannot get there.
+/* spool_journal_batch.c - frames on their way to the active segment, and what happens when they cannot get
+ * there.
  *
- * A batch gathers frames in one large buffer; bodies over 16 KB go to the kernel from where they are. journal_commit()
- * writes it, syncs when somebody waits for that, and only then enters it into the index, so a failed batch needs no undo:
- *  - The write fails (no space, mostly): the file is cut back to where the batch began.
- *    Whatever makes room (removals, compaction) has to be written too, so a reserve is kept allocated in a file beside
- *    the segments. Puts never use it; the others get it when there is nothing else, and puts wait until it is back.
- *  - fdatasync fails: which of the pages since the last sync are on the disk is unknown, and the kernel has forgotten that
- *    they were dirty. The segment is broken: nothing is appended to it any more, and the header of the next one says
- *    from which offset on its frames never counted. Frames written earlier without a sync (updates, tombs, compaction) are
- *    still in the page cache: journal_rescue() copies them to the new segment, durably, before anything else. */
+ * A batch gathers frames in one large buffer; bodies over 16 KB go to the kernel from where they are.
+ * journal_commit() writes it, syncs when somebody waits for that, and only then enters it into the index, so
+ * a failed batch needs no undo:
+ *  - The write fails (no space, mostly): the file is cut back to where the batch began. Whatever makes room
+ *    (removals, compaction) has to be written too, so a reserve is kept allocated in a file beside the
+ *    segments. Puts never use it; the others get it when there is nothing else, and puts wait until it is
+ *    back.
+ *  - fdatasync fails: which of the pages since the last sync are on the disk is unknown, and the kernel has
+ *    forgotten that they were dirty. The segment is broken: nothing is appended to it any more, and the
+ *    header of the next one says from which offset on its frames never counted. Frames written earlier
+ *    without a sync (updates, tombs, compaction) are still in the page cache: journal_rescue() copies them to
+ *    the new segment, durably, before anything else. */
 #include "spool/spool_journal_impl.h"
 
 #include "base/alloc.h"
@@ -64,7 +68,8 @@ int batch_flush(struct spool *sp, struct batch *b)
 {
 	batch_close_piece(b);
 	if (b->sys_errno == 0 && b->end > b->flushed) {
-		if (segment_allocate(sp, b->seg, b->end) != 0 || segment_writev(b->seg, b->iov, b->n_iov, b->flushed) != 0)
+		if (segment_allocate(sp, b->seg, b->end) != 0 ||
+		    segment_writev(b->seg, b->iov, b->n_iov, b->flushed) != 0)
 			b->sys_errno = errno;
 	}
 	b->flushed = b->end;
@@ -79,8 +84,11 @@ static void batch_note_applied(struct batch *b, const struct frame_head *h, uint
 		b->cap_applied = b->cap_applied == 0 ? 64 : b->cap_applied * 2;
 		b->applied = xreallocarray(b->applied, b->cap_applied, sizeof *b->applied);
 	}
-	b->applied[b->n_applied++] = (struct applied){.type = h->type, .id = h->id, .key = le64toh(h->key),
-	                                              .off8 = (uint32_t)(b->end / 8), .n_payload = n_payload};
+	b->applied[b->n_applied++] = (struct applied){.type = h->type,
+						      .id = h->id,
+						      .key = le64toh(h->key),
+						      .off8 = (uint32_t)(b->end / 8),
+						      .n_payload = n_payload};
 }
 
 void batch_add(struct spool *sp, struct batch *b, struct frame_head *h, const void *payload)
@@ -144,7 +152,8 @@ static void journal_set_write_error(struct spool *sp, const struct segment *seg,
 	if (sp->is_full)
 		err_set(ERR_SPOOL_FULL, "spool %s: no space left in %s", sp->name, sp->path);
 	else
-		err_set_sys(e, "spool %s: %s of %s/%016llx.journal", sp->name, what, sp->path, (unsigned long long)seg->seq);
+		err_set_sys(e, "spool %s: %s of %s/%016llx.journal", sp->name, what, sp->path,
+			    (unsigned long long)seg->seq);
 }
 
 void journal_schedule_lazy_sync(struct spool *sp)
@@ -159,7 +168,8 @@ int journal_take_reserve(struct spool *sp)
 	n = n < RESERVE_MIN ? RESERVE_MIN : n > RESERVE_MAX ? RESERVE_MAX : n;
 	if (sp->has_reserve)
 		return 0;
-	/* It must fit twice, or what was given back a moment ago would be taken again before it was of use. */
+	/* It must fit twice, or what was given back a moment ago would be taken again before it was of use.
+	 */
 	if (fallocate(sp->reserve_fd, 0, 0, (off_t)(2 * n)) == 0 || errno == EOPNOTSUPP || errno == ENOSYS) {
 		ftruncate_quietly(sp->reserve_fd, n);
 		sp->has_reserve = true;
@@ -272,7 +282,7 @@ int journal_commit(struct spool *sp, struct batch *b, bool must_sync)
 			sp->is_segment_broken = true;
 		return journal_commit_failed(sp, b, e, "write");
 	}
-	if (FAULT(spool_commit)) {
+	if (must_sync && FAULT(spool_commit)) {
 		sp->is_segment_broken = true;
 		return journal_commit_failed(sp, b, EIO, "commit");
 	}
@@ -330,7 +340,8 @@ int journal_rotate(struct spool *sp)
 }
 
 /* One frame of the broken segment, if it still counts, to the batch; reads it back from the page cache. */
-static void journal_rescue_one(struct spool *sp, struct batch *b, struct segment_reader *r, const struct applied *a)
+static void journal_rescue_one(struct spool *sp, struct batch *b, struct segment_reader *r,
+			       const struct applied *a)
 {
 	struct segment *old = r->seg;
 	uint64_t offset = (uint64_t)a->off8 * 8;
@@ -351,7 +362,8 @@ static void journal_rescue_one(struct spool *sp, struct batch *b, struct segment
 	struct frame_head was;
 	if (p != NULL)
 		memcpy(&was, p, sizeof was);
-	if (p == NULL || !frame_head_is_valid(&was, old->salt, offset) || le32toh(was.n_payload) != a->n_payload) {
+	if (p == NULL || !frame_head_is_valid(&was, old->salt, offset) ||
+	    le32toh(was.n_payload) != a->n_payload) {
 		journal_report_damage(sp, old, offset, "a frame is lost after a failed fdatasync");
 		return;
 	}
@@ -371,9 +383,15 @@ static void journal_rescue_one(struct spool *sp, struct batch *b, struct segment
 /* Gives up the active segment beyond its durable part and goes on in a new one. */
 static int journal_rescue(struct spool *sp)
 {
-	struct segment *old = sp->active, *next = segment_create(sp, sp->next_seq, old);
-	if (next == NULL)
+	struct segment *old = sp->active;
+	if (!sp->is_flushed)
+		old->n_durable =
+			old->n_bytes; /* nobody was promised more than the page cache, which still has it */
+	struct segment *next = segment_create(sp, sp->next_seq, old);
+	if (next == NULL) {
+		sp->is_full = err_is(ERR_SPOOL_FULL);
 		return -1;
+	}
 	sp->next_seq++;
 	pthread_mutex_lock(&sp->lock);
 	index_add_segment(sp, next); /* it needs a slot before frames can point to it */
@@ -403,12 +421,14 @@ static int journal_rescue(struct spool *sp)
 		batch_fini(&b);
 		return -1;
 	}
-	log_error(JOURNAL_LOG, "spool %s: segment %016llx is given up beyond %llu bytes; going on in %016llx", sp->name,
-	          (unsigned long long)old->seq, (unsigned long long)old->n_durable, (unsigned long long)next->seq);
+	log_error(JOURNAL_LOG, "spool %s: segment %016llx is given up beyond %llu bytes; going on in %016llx",
+		  sp->name, (unsigned long long)old->seq, (unsigned long long)old->n_durable,
+		  (unsigned long long)next->seq);
 	journal_set_bytes(sp, next, b.end);
 	journal_apply(sp, &b);
 	for (size_t i = 0; i < b.n_applied; i++) {
-		/* Tombs of the lost part: which segments they concern was noted with that part, or is not known any more. */
+		/* Tombs of the lost part: which segments they concern was noted with that part, or is not
+		 * known any more. */
 		struct tomb tomb = {b.applied[i].id, 0, (uint32_t)old->seq};
 		pthread_mutex_lock(&sp->lock);
 		if (b.applied[i].type == FRAME_TOMB)
@@ -431,14 +451,14 @@ static int journal_rescue(struct spool *sp)
 
 int journal_make_room(struct spool *sp, uint64_t n_bytes)
 {
-	if (sp->is_segment_broken) {
-		if (journal_rescue(sp) != 0) {
-			journal_set_unhealthy(sp);
-			return -1;
-		}
-	}
 	uint64_t n_used = sp->active->n_bytes;
-	if (n_used > JOURNAL_HEAD_BYTES && n_used + n_bytes > sp->segment_bytes)
-		return journal_rotate(sp);
-	return 0;
+	bool is_full = n_used > JOURNAL_HEAD_BYTES && n_used + n_bytes > sp->segment_bytes;
+	if (!sp->is_segment_broken && (!is_full || journal_rotate(sp) == 0))
+		return 0;
+	if (!sp->is_segment_broken)
+		return -1;
+	if (journal_rescue(sp) == 0) /* which ends in a fresh segment as well */
+		return 0;
+	journal_set_unhealthy(sp);
+	return -1;
 }

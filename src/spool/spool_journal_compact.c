@@ -1,21 +1,27 @@
 /* spool_journal_compact.c - how space comes back: dead segments are unlinked, sparse ones rewritten first.
  *
- * The invariant: for every message that is gone, as long as any segment holds a META frame of it, some later place in the
- * log holds a TOMB for it; for every live one, its latest META and its BODY are on the disk. Recovery replays segments in
- * order of seq and frames in order of offset, the latest frame of an id wins. From that follows, for a sealed segment X:
- *  1. X may go only when nothing in it is live (live_bytes is 0), and only after everything that made it so is durable:
- *     the newer META of an updated message, the copies made by compaction. Hence doom_gen: X is doomed when it is dead and
- *     unlinked after the next sync.
- *  2. X may have TOMBs for messages with frames in older segments. Each is kept in X's list with the range of segments its
- *     message had frames in. Before X goes, those whose range still has a segment other than X are written again at the
- *     tail (56 bytes each) and durable: by rule 1 in the same way.
- *  3. A TOMB that is written again comes after a put of the same id that happened since. It is not written then: the
- *     range of the live message is widened instead, so that its own TOMB will cover the old frames as well.
- *  4. "Still has a segment" means in the directory: doomed ones count until their unlink is durable (directory fsync).
- *  5. A copy made by compaction is the latest frame of its id when it is written, because only the writer writes.
+ * The invariant: for every message that is gone, as long as any segment holds a META frame of it, some later
+ * place in the log holds a TOMB for it; for every live one, its latest META and its BODY are on the disk.
+ * Recovery replays segments in order of seq and frames in order of offset, the latest frame of an id wins.
+ * From that follows, for a sealed segment X:
+ *  1. X may go only when nothing in it is live (live_bytes is 0), and only after everything that made it so
+ *     is durable: the newer META of an updated message, the copies made by compaction. Hence doom_gen: X is
+ *     doomed when it is dead and unlinked after the next sync.
+ *  2. X may have TOMBs for messages with frames in older segments. Each is kept in X's list with the range of
+ *     segments its message had frames in. Before X goes, those whose range still has a segment other than X
+ *     are written again at the tail (56 bytes each) and durable: by rule 1 in the same way. If that would be
+ *     more than half of X, X stays as it is until older segments have gone.
+ *  3. A TOMB that is written again comes after a put of the same id that happened since. It is not written
+ *     then: the range of the live message is widened instead, so that its own TOMB will cover the old frames
+ *     as well.
+ *  4. "Still has a segment" means in the directory: doomed ones count until their unlink is durable
+ *     (directory fsync).
+ *  5. A copy made by compaction is the latest frame of its id when it is written, because only the writer
+ *     writes.
  *
- * Compaction runs in the writer's thread in slices of half a megabyte, 32 MB/s at most, so a commit waits for one slice at
- * worst. It takes the sparsest segment under a quarter live; under half when the dead bytes exceed the live ones. */
+ * Compaction runs in the writer's thread in slices of half a megabyte, 32 MB/s at most, so a commit waits for
+ * one slice at worst. It takes the sparsest segment under a quarter live; under half when the dead bytes
+ * exceed the live ones. */
 #include "spool/spool_journal_impl.h"
 
 #include "base/alloc.h"
@@ -34,6 +40,7 @@
 #define LOOK_NS NS_PER_S
 #define REMOVE_RETRY_NS (10 * NS_PER_S)
 #define REMOVE_PER_TURN 4
+#define TOMB_LOOK_NS 1000 /* a look takes 50 ns: five percent of the time */
 
 /* ---- dead segments ---- */
 
@@ -54,31 +61,40 @@ void journal_add_tombs(struct spool *sp, struct batch *b, struct tomb_list *l)
 	}
 }
 
-/* Writes the tombs of a dead segment that others still need to the tail. */
-static int reclaim_carry_tombs(struct spool *sp, struct segment *seg)
+/* Keeps those of a dead segment's tombs that others still need. False when they are so many that writing
+ * them again would free less than it costs: then the segment stays until what they cover has gone. */
+static bool reclaim_prune_tombs(struct spool *sp, struct segment *seg, int64_t now)
 {
-	struct tomb_list carry = {0};
-	int rc = 0;
+	size_t n = 0;
 	for (size_t i = 0; i < seg->tombs.n; i++) {
 		if (index_needs_tomb(sp, &seg->tombs.tomb[i], seg->seq))
-			tomb_list_add(&carry, seg->tombs.tomb[i]);
+			seg->tombs.tomb[n++] = seg->tombs.tomb[i];
 	}
-	if (carry.n > 0) {
-		rc = journal_make_room(sp, carry.n * frame_bytes(0));
-		if (rc == 0) {
-			batch_begin(&sp->batch, sp->active);
-			journal_add_tombs(sp, &sp->batch, &carry);
-			rc = journal_commit(sp, &sp->batch, false);
-		}
-		pthread_mutex_lock(&sp->lock);
-		for (size_t i = 0; rc == 0 && i < carry.n; i++) {
-			if (index_find(sp, &carry.tomb[i].id) == NULL)
-				index_note_tomb(sp, sp->active, &carry.tomb[i]);
-		}
-		pthread_mutex_unlock(&sp->lock);
+	sp->tombs_ns = now + (int64_t)seg->tombs.n * TOMB_LOOK_NS;
+	seg->tombs.n = n;
+	seg->tombs_gen = sp->removed_gen;
+	return n * frame_bytes(0) * 2 <= seg->n_bytes;
+}
+
+/* Writes the tombs of a dead segment to the tail. */
+static int reclaim_carry_tombs(struct spool *sp, struct segment *seg)
+{
+	if (seg->tombs.n == 0)
+		return 0;
+	if (journal_make_room(sp, seg->tombs.n * frame_bytes(0)) != 0)
+		return -1;
+	batch_begin(&sp->batch, sp->active);
+	journal_add_tombs(sp, &sp->batch, &seg->tombs);
+	if (sp->batch.end > sp->batch.start && journal_commit(sp, &sp->batch, false) != 0)
+		return -1;
+	pthread_mutex_lock(&sp->lock);
+	for (size_t i = 0; i < seg->tombs.n; i++) {
+		if (index_find(sp, &seg->tombs.tomb[i].id) == NULL)
+			index_note_tomb(sp, sp->active, &seg->tombs.tomb[i]);
 	}
-	tomb_list_fini(&carry);
-	return rc;
+	pthread_mutex_unlock(&sp->lock);
+	tomb_list_fini(&seg->tombs);
+	return 0;
 }
 
 /* The header of a segment says where its predecessor ends: it stays while that one's file is longer. */
@@ -91,14 +107,25 @@ static bool reclaim_is_held(struct spool *sp, size_t i)
 	return prev->is_overlong;
 }
 
-static int reclaim_doom(struct spool *sp)
+static bool reclaim_is_dead(const struct spool *sp, const struct segment *seg)
 {
-	for (size_t i = 0; i < sp->n_segments; i++) {
+	return seg->state == SEGMENT_SEALED && seg->live_bytes == 0 &&
+	       (seg->tombs.n == 0 || seg->tombs_gen != sp->removed_gen);
+}
+
+/* Only the segments that were there before: carried tombs may begin new ones. */
+static int reclaim_doom(struct spool *sp, int64_t now)
+{
+	for (size_t i = 0, n = sp->n_segments; i < n; i++) {
 		struct segment *seg = sp->by_seq[i];
-		if (seg->state != SEGMENT_SEALED || seg->live_bytes > 0 || seg == sp->compaction.seg || reclaim_is_held(sp, i))
+		if (!reclaim_is_dead(sp, seg) || seg == sp->compaction.seg || reclaim_is_held(sp, i))
 			continue;
-		if (reclaim_carry_tombs(sp, seg) != 0)
+		if (seg->tombs.n > 0 && (now < sp->tombs_ns || !reclaim_prune_tombs(sp, seg, now)))
+			continue;
+		if (reclaim_carry_tombs(sp, seg) != 0) {
+			seg->tombs_gen = 0;
 			return -1;
+		}
 		seg->state = SEGMENT_DOOMED;
 		seg->doom_gen = sp->write_gen;
 	}
@@ -107,12 +134,13 @@ static int reclaim_doom(struct spool *sp)
 
 void journal_reclaim(struct spool *sp)
 {
-	int64_t now;
-	if (!sp->has_dead || (sp->remove_retry_ns != 0 && sp->remove_retry_ns > (now = journal_now_ns())))
+	if (!sp->has_dead)
 		return;
-	now = journal_now_ns();
+	int64_t now = journal_now_ns();
+	if (sp->remove_retry_ns > now)
+		return;
 	sp->remove_retry_ns = 0;
-	if (sp->is_segment_broken || reclaim_doom(sp) != 0 || (sp->is_full && journal_sync(sp) != 0)) {
+	if (sp->is_segment_broken || reclaim_doom(sp, now) != 0 || (sp->is_full && journal_sync(sp) != 0)) {
 		err_clear(); /* latched as health */
 		sp->remove_retry_ns = now + NS_PER_S;
 		return;
@@ -122,25 +150,27 @@ void journal_reclaim(struct spool *sp)
 	for (size_t i = 0; i < sp->n_segments;) {
 		struct segment *seg = sp->by_seq[i];
 		bool is_doomed = seg->state == SEGMENT_DOOMED;
-		if (is_doomed && seg->doom_gen <= sp->synced_gen && n_removed < REMOVE_PER_TURN && sp->remove_retry_ns == 0) {
+		if (is_doomed && seg->doom_gen <= sp->synced_gen && n_removed < REMOVE_PER_TURN &&
+		    sp->remove_retry_ns == 0) {
 			if (segment_remove(sp, seg) == 0) {
 				pthread_mutex_lock(&sp->lock);
 				index_drop_segment(sp, seg);
 				pthread_mutex_unlock(&sp->lock);
 				n_removed++;
+				sp->removed_gen++;
 				continue;
 			}
 			log_error(JOURNAL_LOG, "spool %s: cannot remove segment %016llx: %s", sp->name,
-			          (unsigned long long)seg->seq, strerror(errno));
+				  (unsigned long long)seg->seq, strerror(errno));
 			sp->remove_retry_ns = now + REMOVE_RETRY_NS;
 		}
 		if (is_doomed && seg->doom_gen > sp->synced_gen)
 			journal_schedule_lazy_sync(sp);
-		is_left = is_left || is_doomed || (seg->state == SEGMENT_SEALED && seg->live_bytes == 0);
+		is_left = is_left || is_doomed || reclaim_is_dead(sp, seg);
 		i++;
 	}
-	sp->has_dead = is_left;
-	if (is_left && sp->remove_retry_ns == 0)
+	sp->has_dead = is_left || n_removed > 0; /* a removal may free others */
+	if (sp->has_dead && sp->remove_retry_ns == 0)
 		sp->remove_retry_ns = n_removed >= REMOVE_PER_TURN ? now : now + NS_PER_S / 4;
 }
 
@@ -150,27 +180,34 @@ static struct segment *compact_pick(struct spool *sp)
 {
 	struct compaction *c = &sp->compaction;
 	struct segment *best = NULL;
-	bool is_wasteful = sp->is_full || sp->disk_bytes - sp->live_bytes > sp->live_bytes + 4 * sp->segment_bytes;
+	bool is_wasteful =
+		sp->is_full || sp->disk_bytes - sp->live_bytes > sp->live_bytes + 4 * sp->segment_bytes;
 	for (size_t i = 0; i < sp->n_segments; i++) {
 		struct segment *seg = sp->by_seq[i];
 		uint64_t n = seg->n_bytes - JOURNAL_HEAD_BYTES;
 		if (seg->state != SEGMENT_SEALED || seg->is_stuck || seg->live_bytes == 0)
 			continue;
-		bool is_worth = c->forced_below > 0 ? seg->seq < c->forced_below && seg->live_bytes * 10 < n * 9
-		                                    : seg->live_bytes * (is_wasteful ? 2 : 4) < n;
-		if (is_worth && (best == NULL || seg->live_bytes * best->n_bytes < best->live_bytes * seg->n_bytes))
+		bool is_worth = c->forced_below > 0
+					? seg->seq < c->forced_below && seg->live_bytes * 10 < n * 9
+					: seg->live_bytes * (is_wasteful ? 2 : 4) < n;
+		if (is_worth &&
+		    (best == NULL || seg->live_bytes * best->n_bytes < best->live_bytes * seg->n_bytes))
 			best = seg;
 	}
 	return best;
 }
 
 /* Copies one live frame; p are its payload's bytes, or NULL when they have to be read. */
-static void compact_copy(struct spool *sp, struct segment_reader *r, const struct frame_head *was, uint64_t offset)
+static void compact_copy(struct spool *sp, struct segment_reader *r, const struct frame_head *was,
+			 uint64_t offset)
 {
 	struct segment *seg = r->seg;
 	uint32_t n = le32toh(was->n_payload);
-	struct frame_head h = {.type = was->type, .id = was->id, .key = was->key, .n_payload = was->n_payload,
-	                       .payload_crc = was->payload_crc};
+	struct frame_head h = {.type = was->type,
+			       .id = was->id,
+			       .key = was->key,
+			       .n_payload = was->n_payload,
+			       .payload_crc = was->payload_crc};
 	char *heap = NULL;
 	const char *p = "";
 	if (n > BATCH_COPY_MAX) {
@@ -181,7 +218,8 @@ static void compact_copy(struct spool *sp, struct segment_reader *r, const struc
 		p = segment_reader_get(r, offset + sizeof h, n);
 	}
 	if (p == NULL || crc32c(0, p, n) != le32toh(was->payload_crc)) {
-		journal_report_damage(sp, seg, offset, "the payload of a live frame is damaged; it stays where it is");
+		journal_report_damage(sp, seg, offset,
+				      "the payload of a live frame is damaged; it stays where it is");
 		seg->is_stuck = true;
 	} else {
 		batch_add(sp, &sp->batch, &h, p);
@@ -191,7 +229,8 @@ static void compact_copy(struct spool *sp, struct segment_reader *r, const struc
 	free(heap);
 }
 
-static bool compact_is_live(struct spool *sp, const struct segment *seg, const struct frame_head *h, uint64_t offset)
+static bool compact_is_live(struct spool *sp, const struct segment *seg, const struct frame_head *h,
+			    uint64_t offset)
 {
 	if (h->type == FRAME_META) {
 		const struct index_entry *e = index_find(sp, &h->id);
@@ -210,7 +249,8 @@ static void compact_gather(struct spool *sp, struct compaction *c, uint64_t slic
 	struct batch *b = &sp->batch;
 	uint64_t from = c->offset;
 	segment_reader_init(&r, c->seg, c->seg->n_bytes);
-	while (c->offset < c->seg->n_bytes && b->end - b->start < slice_bytes && c->offset - from < SLICE_SCAN_BYTES) {
+	while (c->offset < c->seg->n_bytes && b->end - b->start < slice_bytes &&
+	       c->offset - from < SLICE_SCAN_BYTES) {
 		struct frame_head h;
 		const char *p = segment_reader_get(&r, c->offset, sizeof h);
 		if (p != NULL)
@@ -218,7 +258,7 @@ static void compact_gather(struct spool *sp, struct compaction *c, uint64_t slic
 		if (p == NULL || !frame_head_is_valid(&h, c->seg->salt, c->offset)) {
 			uint64_t next = segment_reader_resync(&r, c->offset + 8);
 			journal_report_damage(sp, c->seg, c->offset, "%llu bytes are no frame",
-			                      (unsigned long long)(next - c->offset));
+					      (unsigned long long)(next - c->offset));
 			c->offset = next;
 			continue;
 		}
@@ -235,7 +275,8 @@ static void compact_end(struct spool *sp)
 	sp->compaction.seg = NULL;
 }
 
-/* Everybody who waits for a forced compaction gets the outcome: the error slot's, or success when it is empty. */
+/* Everybody who waits for a forced compaction gets the outcome: the error slot's, or success when it is
+ * empty. */
 static void compact_finish_forced(struct spool *sp)
 {
 	struct err e = err_take();
@@ -312,7 +353,8 @@ int64_t journal_compact_slice(struct spool *sp)
 		return next;
 	if (c->forced_below == 0 && now < c->next_ns)
 		return c->next_ns;
-	uint64_t slice_bytes = sp->segment_bytes / 4 < SLICE_BYTES ? sp->segment_bytes / 4 : SLICE_BYTES, from = c->offset;
+	uint64_t slice_bytes = sp->segment_bytes / 4 < SLICE_BYTES ? sp->segment_bytes / 4 : SLICE_BYTES,
+		 from = c->offset;
 	if (journal_make_room(sp, slice_bytes) != 0) {
 		if (sp->is_full)
 			journal_release_reserve(sp);
@@ -329,8 +371,8 @@ int64_t journal_compact_slice(struct spool *sp)
 	if (c->offset >= seg->n_bytes) {
 		if (seg->live_bytes > 0)
 			seg->is_stuck = true;
-		log_debug(JOURNAL_LOG, "spool %s: segment %016llx is rewritten, %llu bytes are left", sp->name,
-		          (unsigned long long)seg->seq, (unsigned long long)seg->live_bytes);
+		log_debug(JOURNAL_LOG, "spool %s: segment %016llx is rewritten, %llu bytes are left",
+			  sp->name, (unsigned long long)seg->seq, (unsigned long long)seg->live_bytes);
 		c->is_due = true;
 		c->look_ns = now;
 		compact_end(sp);

@@ -1,6 +1,6 @@
 /* spool_journal_impl.h - what the files of the journal share. The design is at the top of spool_journal.c.
- * Threads: the writer is the only one that changes the index and the segments after open; others read them under
- * sp->lock, and the writer changes them under it. The writer's own reads take no lock. */
+ * Threads: the writer is the only one that changes the index and the segments after open; others read them
+ * under sp->lock, and the writer changes them under it. The writer's own reads take no lock. */
 #pragma once
 
 #include "spool/spool.h"
@@ -13,9 +13,9 @@
 
 #define JOURNAL_FRAME_MAGIC UINT32_C(0x4a43f1a5)
 #define JOURNAL_VERSION 1
-#define JOURNAL_HEAD_BYTES 4096             /* of a segment: two copies of the header, then frames */
+#define JOURNAL_HEAD_BYTES 4096 /* of a segment: two copies of the header, then frames */
 #define JOURNAL_PAYLOAD_MAX (UINT32_C(1) << 30)
-#define JOURNAL_PUT_MAX (UINT64_C(8) << 30)  /* one group; off8 reaches 32 GiB */
+#define JOURNAL_PUT_MAX (UINT64_C(8) << 30) /* one group; off8 reaches 32 GiB */
 #define JOURNAL_LOG "spool"
 
 /* ---- bytes on disk (little endian) ---- */
@@ -24,11 +24,11 @@ enum frame_type {
 	FRAME_BODY = 1, /* key: its own. The payload is the body */
 	FRAME_META = 2, /* id, key: of its body. The payload is the record; the latest one of an id counts */
 	FRAME_TOMB = 3, /* id: all earlier frames of it are dead */
-	FRAME_PAD = 4,  /* covers torn bytes after a recovery; the payload is unchecked */
+	FRAME_PAD = 4,	/* covers torn bytes after a recovery; the payload is unchecked */
 	FRAME_MARK = 5, /* carries synced8 only */
 };
 #define FRAME_GROUPED 1u /* part of a group of frames that counts only as a whole */
-#define FRAME_LAST 2u    /* the last of its group */
+#define FRAME_LAST 2u	 /* the last of its group */
 
 struct frame_head {
 	uint32_t magic;
@@ -48,7 +48,8 @@ struct segment_head {
 	char magic[8];
 	uint32_t version, n_bytes;
 	uint64_t seq, salt;
-	uint64_t prev_seq, prev_durable; /* of the segment before this one: its frames from there on never counted */
+	uint64_t prev_seq,
+		prev_durable; /* of the segment before this one: its frames from there on never counted */
 	int64_t created_ns;
 	uint32_t zero, crc;
 };
@@ -89,20 +90,20 @@ void *table_next(const struct table *t, uint64_t *pos);
 
 /* ---- index ---- */
 
-struct index_entry {     /* a live message */
+struct index_entry { /* a live message */
 	struct uuid id;
 	uint64_t body_key;
 	uint32_t slot, off8; /* its META frame */
 	uint32_t n_record;
-	uint32_t first_seq;  /* no segment before this one holds a frame of it */
+	uint32_t first_seq; /* no segment before this one holds a frame of it */
 };
 struct index_body {
 	uint64_t key;
 	uint32_t slot, off8; /* slot 0: its frame was not found */
 	uint32_t n_bytes;
-	uint32_t n_refs;     /* live messages */
+	uint32_t n_refs; /* live messages */
 };
-struct tomb {            /* a TOMB frame that older segments still need */
+struct tomb { /* a TOMB frame that older segments still need */
 	struct uuid id;
 	uint32_t min_seq, max_seq; /* frames of the id lie in segments of this range */
 };
@@ -121,22 +122,24 @@ struct segment {
 	int fd;
 	uint32_t slot;
 	uint64_t seq, salt;
-	uint64_t n_bytes;      /* header and whole frames */
+	uint64_t n_bytes; /* header and whole frames */
 	uint64_t n_durable;
-	uint64_t n_allocated;  /* preallocated up to here */
+	uint64_t n_allocated; /* preallocated up to here */
 	uint64_t live_bytes;
 	uint32_t next_group;
 	enum segment_state state;
-	uint64_t doom_gen;     /* DOOMED: may be unlinked when writes up to here are durable */
-	bool is_damaged;       /* kept aside instead of unlinked */
-	bool is_stuck;         /* compaction found what it cannot read: not tried again */
-	bool is_overlong;      /* its file could not be cut to n_bytes: the next segment's header must stay */
+	uint64_t doom_gen;	 /* DOOMED: may be unlinked when writes up to here are durable */
+	_Atomic bool is_damaged; /* any thread; kept aside instead of unlinked */
+	bool is_stuck;		 /* compaction found what it cannot read: not tried again */
+	bool is_overlong; /* its file could not be cut to n_bytes: the next segment's header must stay */
+	uint64_t tombs_gen; /* removed_gen when too many of its tombs were needed for it to go */
 	struct tomb_list tombs; /* those of its TOMB frames that concern other segments */
 };
 
 /* Creates the next segment on disk, durably. -1 ERR_SPOOL_FULL, ERR_IO. */
 MUST_CHECK struct segment *segment_create(struct spool *sp, uint64_t seq, const struct segment *prev);
-/* Opens an existing one and reads its header; *prev_seq and *prev_durable tell about the one before. -1 ERR_IO, ERR_CORRUPT. */
+/* Opens an existing one and reads its header; *prev_seq and *prev_durable tell about the one before. -1
+ * ERR_IO, ERR_CORRUPT. */
 MUST_CHECK struct segment *segment_open(struct spool *sp, uint64_t seq, struct segment_head *head);
 struct segment *segment_ref(struct segment *seg);
 void segment_unref(struct segment *seg);
@@ -145,9 +148,9 @@ void segment_path(const struct spool *sp, uint64_t seq, const char *suffix, stru
 MUST_CHECK int segment_allocate(struct spool *sp, struct segment *seg, uint64_t end);
 /* Writes all of it at the offset. -1 with errno. iov is used up. */
 MUST_CHECK int segment_writev(struct segment *seg, struct iovec *iov, int n_iov, uint64_t offset);
-MUST_CHECK int segment_sync(struct segment *seg);             /* -1 with errno */
+MUST_CHECK int segment_sync(struct segment *seg);	     /* -1 with errno */
 int segment_truncate(struct segment *seg, uint64_t n_bytes); /* -1 with errno */
-MUST_CHECK int journal_sync_dir(struct spool *sp);            /* -1 with errno */
+MUST_CHECK int journal_sync_dir(struct spool *sp);	     /* -1 with errno */
 /* Unlinks it (or puts it aside) and makes that durable. -1 with errno. */
 MUST_CHECK int segment_remove(struct spool *sp, struct segment *seg);
 
@@ -156,14 +159,14 @@ MUST_CHECK int segment_remove(struct spool *sp, struct segment *seg);
 struct segment_reader {
 	struct segment *seg;
 	char *window;
-	uint64_t at;      /* offset of the window's first byte */
+	uint64_t at; /* offset of the window's first byte */
 	size_t n;
-	uint64_t limit;   /* reads end here */
+	uint64_t limit; /* reads end here */
 };
 void segment_reader_init(struct segment_reader *r, struct segment *seg, uint64_t limit);
 void segment_reader_fini(struct segment_reader *r);
-/* n bytes at the offset (n at most READER_WINDOW), borrowed until the next call; NULL when they are not all there or
- * cannot be read (errno; 0 at the limit). */
+/* n bytes at the offset (n at most READER_WINDOW), borrowed until the next call; NULL when they are not all
+ * there or cannot be read (errno; 0 at the limit). */
 const char *segment_reader_get(struct segment_reader *r, uint64_t offset, size_t n);
 /* The CRC of n bytes at the offset; -1 when they cannot all be read. */
 MUST_CHECK int segment_reader_crc(struct segment_reader *r, uint64_t offset, uint64_t n, uint32_t *crc);
@@ -175,30 +178,30 @@ uint64_t segment_reader_resync(struct segment_reader *r, uint64_t offset);
 enum op_kind { OP_PUT, OP_UPDATE, OP_REMOVE, OP_TOMBS, OP_COMPACT };
 struct op_item {
 	struct uuid id;
-	struct body *body;        /* a reference; NULL: the stored one */
-	uint32_t same_body_as;    /* the first item with this body (itself, usually) */
-	uint32_t body_crc;        /* of the first one */
+	struct body *body;     /* a reference; NULL: the stored one */
+	uint32_t same_body_as; /* the first item with this body (itself, usually) */
+	uint32_t body_crc;     /* of the first one */
 	uint32_t record_crc, n_record;
-	uint64_t record_at;       /* in op.record */
-	uint64_t key;             /* the writer's */
+	uint64_t record_at; /* in op.record */
+	uint64_t key;	    /* the writer's */
 };
 struct op {
 	struct op *next;
 	enum op_kind kind;
 	uint32_t n;
-	struct op_item *item;     /* in the same block; n of them */
-	char *record;             /* heap */
-	uint64_t n_bytes;         /* of its frames */
-	struct tomb_list tombs;   /* OP_TOMBS: frames that could not be written, or have to move on */
+	struct op_item *item;	/* in the same block; n of them */
+	char *record;		/* heap */
+	uint64_t n_bytes;	/* of its frames */
+	struct tomb_list tombs; /* OP_TOMBS: frames that could not be written, or have to move on */
 	/* PUT, COMPACT: somebody may wait */
-	_Atomic uint32_t refs;    /* the fiber and the writer */
-	_Atomic int state;        /* enum op_state */
+	_Atomic uint32_t refs; /* the fiber and the writer */
+	_Atomic int state;     /* enum op_state */
 	struct worker *worker;
-	struct waiter waiter;     /* of the worker */
+	struct waiter waiter; /* of the worker */
 	struct mail mail;
 	struct op *next_done;
 	int rc;
-	struct err err;           /* when rc is -1 */
+	struct err err; /* when rc is -1 */
 };
 enum op_state { OP_WAITING, OP_ABANDONED, OP_DONE };
 struct op *op_new(enum op_kind kind, uint32_t n);
@@ -219,16 +222,16 @@ struct applied { /* a frame of the batch, to be entered into the index once it i
 #define BATCH_MAX_FRAMES 16384u
 struct batch {
 	struct segment *seg;
-	uint64_t start, end;   /* offsets: of its first byte, of its next frame */
-	uint64_t flushed;      /* bytes before this are with the kernel */
-	char *buf;             /* BATCH_BUF_BYTES */
+	uint64_t start, end;	    /* offsets: of its first byte, of its next frame */
+	uint64_t flushed;	    /* bytes before this are with the kernel */
+	char *buf;		    /* BATCH_BUF_BYTES */
 	size_t n_buf, buf_iov_from; /* bytes used; where the piece that is no iovec yet begins */
 	struct iovec iov[BATCH_IOV];
 	int n_iov;
 	struct applied *applied;
 	size_t n_applied, cap_applied;
 	bool has_puts;
-	int sys_errno;         /* the first failure; later frames are dropped */
+	int sys_errno; /* the first failure; later frames are dropped */
 };
 void batch_init(struct batch *b);
 void batch_fini(struct batch *b);
@@ -240,19 +243,19 @@ int batch_flush(struct spool *sp, struct batch *b); /* -1: b->sys_errno, which s
 /* ---- the journal ---- */
 
 struct compaction {
-	struct segment *seg;   /* a reference; NULL: none under way */
+	struct segment *seg; /* a reference; NULL: none under way */
 	uint64_t offset;
 	uint64_t forced_below; /* segments before this seq are rewritten for spool_compact(); 0: none */
 	int64_t next_ns;       /* the next slice, not before */
 	int64_t look_ns;       /* candidates are looked for not before */
-	bool is_due;           /* something died since the last look */
+	bool is_due;	       /* something died since the last look */
 };
 
 struct spool {
 	char *name, *path;
 	int dir_fd, lock_fd, reserve_fd;
 	bool is_flushed;
-	bool can_allocate;       /* false once the file system refused to preallocate */
+	bool can_allocate; /* false once the file system refused to preallocate */
 	uint64_t segment_bytes;
 
 	/* the queue to the writer */
@@ -260,23 +263,23 @@ struct spool {
 	pthread_cond_t queue_cond;
 	struct op *queue_head, **queue_tail;
 	size_t n_queued_puts;
-	size_t n_wanted_puts;    /* the writer is to be woken at this many */
-	bool is_writer_idle;     /* any operation wakes it */
+	size_t n_wanted_puts; /* the writer is to be woken at this many */
+	bool is_writer_idle;  /* any operation wakes it */
 	bool is_stopping;
 	pthread_t writer;
 	bool has_writer;
 
 	/* under lock; changed by the writer only */
 	pthread_mutex_t lock;
-	struct table messages;   /* struct index_entry */
-	struct table bodies;     /* struct index_body */
-	struct segment **slot;   /* by segment.slot; slot[0] is NULL, others while free */
+	struct table messages; /* struct index_entry */
+	struct table bodies;   /* struct index_body */
+	struct segment **slot; /* by segment.slot; slot[0] is NULL, others while free */
 	uint32_t n_slots;
 	struct segment **by_seq; /* n_segments, ascending */
 	size_t cap_by_seq;
 	size_t n_segments;
 	uint64_t live_bytes, disk_bytes, n_damaged;
-	bool is_replaying;       /* bodies without references stay until the end */
+	bool is_replaying; /* bodies without references stay until the end */
 	char health[300];
 	_Atomic bool is_unhealthy;
 
@@ -287,20 +290,24 @@ struct spool {
 	uint64_t write_gen, synced_gen;
 	struct applied *unsynced; /* applied frames that no sync covers yet: rewritten when one fails */
 	size_t n_unsynced, cap_unsynced;
-	int64_t unsynced_ns;     /* since when something waits for the lazy sync; 0: nothing */
-	struct op *stalled;      /* operations without a waiter that could not be written, oldest first */
-	int64_t retry_ns;        /* next attempt at them, or at a broken spool; 0: none */
-	bool has_reserve;        /* space set aside for removals and compaction; without it no put is taken */
-	bool is_full;            /* the last failure was for want of space */
-	bool is_segment_broken;  /* nothing may be appended to the active segment any more */
-	bool has_dead;           /* a segment may have become empty */
+	int64_t unsynced_ns;	/* since when something waits for the lazy sync; 0: nothing */
+	struct op *stalled;	/* operations without a waiter that could not be written, oldest first */
+	int64_t retry_ns;	/* next attempt at them, or at a broken spool; 0: none */
+	bool has_reserve;	/* space set aside for removals and compaction; without it no put is taken */
+	bool is_full;		/* the last failure was for want of space */
+	bool is_segment_broken; /* nothing may be appended to the active segment any more */
+	bool has_dead;		/* a segment may have become empty */
 	int64_t remove_retry_ns;
-	size_t puts_expected;    /* recent puts per batch */
+	uint64_t removed_gen; /* counts segments that were removed, from 1 */
+	int64_t tombs_ns;     /* tombs are looked through not before */
+	size_t puts_expected; /* recent puts per batch */
 	struct compaction compaction;
-	struct op *compact_op;   /* they wait for a forced compaction */
+	struct op *compact_op; /* they wait for a forced compaction */
 
 	/* present at open, for spool_enumerate; one fiber at a time */
-	struct snapshot_item { uint32_t seg, off8; } *snapshot;
+	struct snapshot_item {
+		uint32_t seg, off8;
+	} * snapshot;
 	size_t n_snapshot, at_snapshot;
 	struct segment **snapshot_seg; /* references, by slot at open */
 	uint32_t n_snapshot_seg;
@@ -311,9 +318,10 @@ int64_t journal_now_ns(void);
 /* spool_journal_index.c; all under lock once the writer runs */
 struct index_entry *index_find(struct spool *sp, const struct uuid *id);
 struct index_body *index_find_body(struct spool *sp, uint64_t key);
-void index_set_body(struct spool *sp, uint64_t key, const struct segment *seg, uint32_t off8, uint32_t n_bytes);
-void index_set_message(struct spool *sp, const struct uuid *id, uint64_t key, const struct segment *seg, uint32_t off8,
-                       uint32_t n_record);
+void index_set_body(struct spool *sp, uint64_t key, const struct segment *seg, uint32_t off8,
+		    uint32_t n_bytes);
+void index_set_message(struct spool *sp, const struct uuid *id, uint64_t key, const struct segment *seg,
+		       uint32_t off8, uint32_t n_record);
 /* Forgets the message; true with its segments in *tomb when it was there. */
 bool index_remove(struct spool *sp, const struct uuid *id, struct tomb *tomb);
 /* A TOMB frame was written to seg: notes it when other segments need it. */
@@ -322,15 +330,20 @@ bool index_needs_tomb(const struct spool *sp, const struct tomb *tomb, uint64_t 
 void index_add_segment(struct spool *sp, struct segment *seg);
 void index_drop_segment(struct spool *sp, struct segment *seg);
 
+/* spool_journal_read.c */
+void journal_take_snapshot(struct spool *sp);
+void journal_drop_snapshot(struct spool *sp);
+
 /* spool_journal_recover.c */
 MUST_CHECK int journal_recover(struct spool *sp);
-PRINTF_LIKE(4, 5) void journal_report_damage(struct spool *sp, struct segment *seg, uint64_t offset, const char *fmt, ...);
+PRINTF_LIKE(4, 5)
+void journal_report_damage(struct spool *sp, struct segment *seg, uint64_t offset, const char *fmt, ...);
 
 /* spool_journal_writer.c */
 void *journal_writer_main(void *arg);
 void journal_submit(struct spool *sp, struct op *op);
-/* Writes the frames of the batch to the active segment's end. 0: they are there, entered into the index, and durable when
- * must_sync. -1: none counts, and the error slot says why. */
+/* Writes the frames of the batch to the active segment's end. 0: they are there, entered into the index, and
+ * durable when must_sync. -1: none counts, and the error slot says why. */
 MUST_CHECK int journal_commit(struct spool *sp, struct batch *b, bool must_sync);
 MUST_CHECK int journal_sync(struct spool *sp);
 /* Sets space aside; -1 ERR_SPOOL_FULL. Giving it back leaves room for what makes room. */
@@ -348,5 +361,6 @@ void journal_schedule_lazy_sync(struct spool *sp); /* within a second */
 void journal_reclaim(struct spool *sp);
 /* One slice, when one is due. Returns when the next one is, 0: nothing to do. */
 int64_t journal_compact_slice(struct spool *sp);
-/* Appends the TOMB frames that are still needed to the batch; those that a live message stands for are folded into it. */
+/* Appends the TOMB frames that are still needed to the batch; those that a live message stands for are folded
+ * into it. */
 void journal_add_tombs(struct spool *sp, struct batch *b, struct tomb_list *l);

@@ -1,9 +1,10 @@
-/* spool_journal_index.c - which messages are live, where their latest frames lie, and what that makes of each segment.
- * The same functions are used for replay at open and for every batch afterwards, so that both come to the same state.
+/* spool_journal_index.c - which messages are live, where their latest frames lie, and what that makes of each
+ * segment. The same functions are used for replay at open and for every batch afterwards, so that both come
+ * to the same state.
  *
- * A segment's live_bytes are the frames in it that something refers to: the META frame of each live message and the BODY
- * frame of each body that a live message has. At zero a sealed segment can go; see spool_journal_compact.c for what else
- * must hold. */
+ * A segment's live_bytes are the frames in it that something refers to: the META frame of each live message
+ * and the BODY frame of each body that a live message has. At zero a sealed segment can go; see
+ * spool_journal_compact.c for what else must hold. */
 #include "spool/spool_journal_impl.h"
 
 #include "base/alloc.h"
@@ -49,7 +50,8 @@ static void index_live_sub(struct spool *sp, uint32_t slot, uint64_t n_payload)
 		return;
 	struct segment *seg = sp->slot[slot];
 	if (seg->live_bytes < frame_bytes(n_payload))
-		panic("spool %s: segment %llu counts less than nothing", sp->name, (unsigned long long)seg->seq);
+		panic("spool %s: segment %llu counts less than nothing", sp->name,
+		      (unsigned long long)seg->seq);
 	seg->live_bytes -= frame_bytes(n_payload);
 	sp->live_bytes -= frame_bytes(n_payload);
 	sp->compaction.is_due = true;
@@ -57,7 +59,8 @@ static void index_live_sub(struct spool *sp, uint32_t slot, uint64_t n_payload)
 		sp->has_dead = true;
 }
 
-void index_set_body(struct spool *sp, uint64_t key, const struct segment *seg, uint32_t off8, uint32_t n_bytes)
+void index_set_body(struct spool *sp, uint64_t key, const struct segment *seg, uint32_t off8,
+		    uint32_t n_bytes)
 {
 	struct index_body *b = table_add(&sp->bodies, &key);
 	if (b->n_refs > 0) {
@@ -76,7 +79,8 @@ static void index_body_ref(struct spool *sp, uint64_t key)
 		index_live_add(sp, b->slot, b->n_bytes);
 }
 
-/* While replaying, a body without references stays: frames of a body that was moved may precede those that refer to it. */
+/* While replaying, a body without references stays: frames of a body that was moved may precede those that
+ * refer to it. */
 static void index_body_unref(struct spool *sp, uint64_t key)
 {
 	struct index_body *b = index_find_body(sp, key);
@@ -89,8 +93,8 @@ static void index_body_unref(struct spool *sp, uint64_t key)
 		table_remove(&sp->bodies, &key);
 }
 
-void index_set_message(struct spool *sp, const struct uuid *id, uint64_t key, const struct segment *seg, uint32_t off8,
-                       uint32_t n_record)
+void index_set_message(struct spool *sp, const struct uuid *id, uint64_t key, const struct segment *seg,
+		       uint32_t off8, uint32_t n_record)
 {
 	struct index_entry *e = table_add(&sp->messages, id);
 	index_body_ref(sp, key);

@@ -1,17 +1,20 @@
 /* spool_journal_recover.c - from the files to the index.
  *
- * Segments are replayed in order of seq. How far a segment is known to have been durable decides what damage means:
- *  - A segment with a successor was synced before that was made, up to the length in the successor's header; what lies
- *    beyond never counted and is not read. In the last one every frame says how far it was durable when the frame was
- *    written (synced8), and a first pass finds the largest of these.
- *  - Below that offset everything was acknowledged. What does not verify is damage: it is reported with file and offset,
- *    counted, the scan goes on at the next place where a valid frame stands, and only what was hit is affected. A damaged
- *    BODY leaves its messages in the index, so that whoever loads them gets ERR_CORRUPT and can say which mail was lost.
- *  - Above it, a crash may have torn anything. A group counts only when all its frames are there; what does not count is
- *    overwritten with PAD frames, since for the next recovery it will lie below; the rest of the file after the last
- *    valid frame is cut off. Whole groups after a hole are kept: if the hole is damage, they were acknowledged.
- * Payloads over 64 KB are not read in the durable part: their head is verified, and their CRC when they are loaded.
- * A new segment is begun at every open, so a salt is never used for two lives of a tail. */
+ * Segments are replayed in order of seq. How far a segment is known to have been durable decides what damage
+ * means:
+ *  - A segment with a successor was synced before that was made, up to the length in the successor's header;
+ *    what lies beyond never counted and is not read. In the last one every frame says how far it was durable
+ *    when the frame was written (synced8), and a first pass finds the largest of these.
+ *  - Below that offset everything was acknowledged. What does not verify is damage: it is reported with file
+ *    and offset, counted, the scan goes on at the next place where a valid frame stands, and only what was
+ *    hit is affected. A damaged BODY leaves its messages in the index, so that whoever loads them gets
+ *    ERR_CORRUPT and can say which mail was lost.
+ *  - Above it, a crash may have torn anything. A group counts only when all its frames are there; what does
+ *    not count is overwritten with PAD frames, since for the next recovery it will lie below; the rest of the
+ *    file after the last valid frame is cut off. Whole groups after a hole are kept: if the hole is damage,
+ *    they were acknowledged.
+ * Payloads over 64 KB are not read in the durable part: their head is verified, and their CRC when they are
+ * loaded. A new segment is begun at every open, so a salt is never used for two lives of a tail. */
 #include "spool/spool_journal_impl.h"
 
 #include "base/alloc.h"
@@ -39,12 +42,12 @@ struct scan {
 	struct spool *sp;
 	struct segment *seg;
 	struct segment_reader r;
-	uint64_t durable;      /* damage below is damage; above, a crash may be the cause */
-	uint64_t end;          /* of the last valid frame */
+	uint64_t durable; /* damage below is damage; above, a crash may be the cause */
+	uint64_t end;	  /* of the last valid frame */
 	bool is_last;
-	bool has_payload;      /* of the frame in hand: its CRC was right, or not looked at */
+	bool has_payload; /* of the frame in hand: its CRC was right, or not looked at */
 	/* above durable: the group that is being read */
-	uint32_t group;        /* 0: none */
+	uint32_t group; /* 0: none */
 	struct applied *member;
 	size_t n_member, cap_member;
 	uint64_t group_from;
@@ -59,13 +62,13 @@ void journal_report_damage(struct spool *sp, struct segment *seg, uint64_t offse
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
+	atomic_store(&seg->is_damaged, true);
 	pthread_mutex_lock(&sp->lock);
 	uint64_t n = ++sp->n_damaged;
-	seg->is_damaged = true;
 	pthread_mutex_unlock(&sp->lock);
 	if (n <= DAMAGE_LOG_MAX)
-		log_error(JOURNAL_LOG, "spool %s: damage in %s/%016llx.journal at offset %llu: %s", sp->name, sp->path,
-		          (unsigned long long)seg->seq, (unsigned long long)offset, text);
+		log_error(JOURNAL_LOG, "spool %s: damage in %s/%016llx.journal at offset %llu: %s", sp->name,
+			  sp->path, (unsigned long long)seg->seq, (unsigned long long)offset, text);
 }
 
 /* ---- one segment ---- */
@@ -104,7 +107,8 @@ static void scan_drop_group(struct scan *sc, uint64_t to)
 	sc->n_member = 0;
 }
 
-static void scan_group_member(struct scan *sc, const struct frame_head *h, const struct applied *a, uint64_t offset)
+static void scan_group_member(struct scan *sc, const struct frame_head *h, const struct applied *a,
+			      uint64_t offset)
 {
 	uint32_t group = le32toh(h->group), index = le32toh(h->index);
 	uint64_t end = offset + frame_bytes(a->n_payload);
@@ -118,7 +122,8 @@ static void scan_group_member(struct scan *sc, const struct frame_head *h, const
 	if (!sc->has_payload || index != sc->n_member) { /* a member is missing or damaged */
 		scan_drop_group(sc, end);
 		if ((h->flags & FRAME_LAST) == 0)
-			sc->group = group, sc->group_from = end, sc->n_member = SIZE_MAX / 2; /* the rest of it neither */
+			sc->group = group, sc->group_from = end,
+			sc->n_member = SIZE_MAX / 2; /* the rest of it neither */
 		return;
 	}
 	if (sc->n_member == sc->cap_member) {
@@ -139,15 +144,20 @@ static void scan_report_payload(struct scan *sc, const struct applied *a, uint64
 	char id[33];
 	uuid_fmt_simple(&a->id, id);
 	if (a->type == FRAME_BODY)
-		journal_report_damage(sc->sp, sc->seg, offset, "the %u bytes of a body do not match their checksum", a->n_payload);
+		journal_report_damage(sc->sp, sc->seg, offset,
+				      "the %u bytes of a body do not match their checksum", a->n_payload);
 	else
-		journal_report_damage(sc->sp, sc->seg, offset, "the record of message %s does not match its checksum", id);
+		journal_report_damage(sc->sp, sc->seg, offset,
+				      "the record of message %s does not match its checksum", id);
 }
 
 static void scan_frame(struct scan *sc, const struct frame_head *h, uint64_t offset)
 {
-	struct applied a = {.type = h->type, .id = h->id, .key = le64toh(h->key), .off8 = (uint32_t)(offset / 8),
-	                    .n_payload = le32toh(h->n_payload)};
+	struct applied a = {.type = h->type,
+			    .id = h->id,
+			    .key = le64toh(h->key),
+			    .off8 = (uint32_t)(offset / 8),
+			    .n_payload = le32toh(h->n_payload)};
 	bool is_grouped = (h->flags & FRAME_GROUPED) != 0;
 	if (h->type == FRAME_PAD || h->type == FRAME_MARK) {
 		scan_drop_group(sc, offset);
@@ -155,8 +165,8 @@ static void scan_frame(struct scan *sc, const struct frame_head *h, uint64_t off
 	}
 	uint32_t crc = 0;
 	sc->has_payload = (a.n_payload > LAZY_PAYLOAD && offset < sc->durable) ||
-	                  (segment_reader_crc(&sc->r, offset + sizeof *h, a.n_payload, &crc) == 0 &&
-	                   crc == le32toh(h->payload_crc));
+			  (segment_reader_crc(&sc->r, offset + sizeof *h, a.n_payload, &crc) == 0 &&
+			   crc == le32toh(h->payload_crc));
 	if (offset >= sc->durable && is_grouped) {
 		scan_group_member(sc, h, &a, offset);
 		return;
@@ -164,7 +174,8 @@ static void scan_frame(struct scan *sc, const struct frame_head *h, uint64_t off
 	scan_drop_group(sc, offset);
 	if (offset >= sc->durable && a.type == FRAME_META && index_find(sc->sp, &a.id) == NULL &&
 	    index_find_body(sc->sp, a.key) == NULL) {
-		scan_add_hole(sc, offset, offset + frame_bytes(a.n_payload)); /* an update of a put that was torn */
+		scan_add_hole(sc, offset,
+			      offset + frame_bytes(a.n_payload)); /* an update of a put that was torn */
 		return;
 	}
 	if (!sc->has_payload) {
@@ -175,14 +186,16 @@ static void scan_frame(struct scan *sc, const struct frame_head *h, uint64_t off
 	scan_apply(sc, &a);
 }
 
-/* The next valid frame at or after *offset. False at the end. Gaps before it are reported, or noted as torn. */
+/* The next valid frame at or after *offset. False at the end. Gaps before it are reported, or noted as torn.
+ */
 static bool scan_next(struct scan *sc, uint64_t *offset, struct frame_head *h, bool is_dry)
 {
 	uint64_t at = *offset;
 	const char *p = segment_reader_get(&sc->r, at, sizeof *h);
 	if (p != NULL)
 		memcpy(h, p, sizeof *h);
-	if (p != NULL && frame_head_is_valid(h, sc->seg->salt, at) && at + frame_bytes(le32toh(h->n_payload)) <= sc->r.limit)
+	if (p != NULL && frame_head_is_valid(h, sc->seg->salt, at) &&
+	    at + frame_bytes(le32toh(h->n_payload)) <= sc->r.limit)
 		return true;
 	at = segment_reader_resync(&sc->r, at);
 	bool is_end = at >= sc->r.limit;
@@ -190,7 +203,8 @@ static bool scan_next(struct scan *sc, uint64_t *offset, struct frame_head *h, b
 	if (p != NULL)
 		memcpy(h, p, sizeof *h);
 	if (!is_dry && *offset < sc->r.limit && (!is_end || *offset < sc->durable))
-		journal_report_damage(sc->sp, sc->seg, *offset, "%llu bytes are no frame", (unsigned long long)(at - *offset));
+		journal_report_damage(sc->sp, sc->seg, *offset, "%llu bytes are no frame",
+				      (unsigned long long)(at - *offset));
 	if (!is_dry && !is_end && *offset >= sc->durable) {
 		scan_drop_group(sc, *offset);
 		scan_add_hole(sc, *offset, at);
@@ -226,8 +240,9 @@ static void scan_segment(struct scan *sc)
 	}
 	scan_drop_group(sc, sc->end);
 	if (sc->durable > sc->r.limit)
-		journal_report_damage(sc->sp, sc->seg, sc->r.limit, "the file is %llu bytes shorter than it was",
-		                      (unsigned long long)(sc->durable - sc->r.limit));
+		journal_report_damage(sc->sp, sc->seg, sc->r.limit,
+				      "the file is %llu bytes shorter than it was",
+				      (unsigned long long)(sc->durable - sc->r.limit));
 }
 
 /* ---- repair of the last one ---- */
@@ -253,18 +268,21 @@ static int repair_last(struct scan *sc)
 	uint64_t n_cut = seg->n_bytes - sc->end;
 	seg->n_durable = 0; /* what a PAD frame says of it */
 	for (size_t i = 0; i < sc->n_hole; i++) {
-		log_warn(JOURNAL_LOG, "spool %s: %s/%016llx.journal, bytes %llu to %llu: writes that did not end", sc->sp->name,
-		         sc->sp->path, (unsigned long long)seg->seq, (unsigned long long)sc->hole[i].from,
-		         (unsigned long long)sc->hole[i].to);
+		log_warn(JOURNAL_LOG,
+			 "spool %s: %s/%016llx.journal, bytes %llu to %llu: writes that did not end",
+			 sc->sp->name, sc->sp->path, (unsigned long long)seg->seq,
+			 (unsigned long long)sc->hole[i].from, (unsigned long long)sc->hole[i].to);
 		if (repair_hole(sc, sc->hole[i]) != 0)
 			goto fail;
 	}
 	if (n_cut > 0) {
-		log_warn(JOURNAL_LOG, "spool %s: %s/%016llx.journal: cut %llu bytes of a torn write at offset %llu", sc->sp->name,
-		         sc->sp->path, (unsigned long long)seg->seq, (unsigned long long)n_cut, (unsigned long long)sc->end);
-		if (segment_truncate(seg, sc->end) != 0)
-			goto fail;
+		log_warn(JOURNAL_LOG,
+			 "spool %s: %s/%016llx.journal: cut %llu bytes of a torn write at offset %llu",
+			 sc->sp->name, sc->sp->path, (unsigned long long)seg->seq, (unsigned long long)n_cut,
+			 (unsigned long long)sc->end);
 	}
+	if (segment_truncate(seg, sc->end) != 0) /* gives back the space that was allocated ahead, too */
+		goto fail;
 	/* What a killed process left in the page cache counts from now on, so it must be on the disk. */
 	if (segment_sync(seg) != 0)
 		goto fail;
@@ -273,7 +291,7 @@ static int repair_last(struct scan *sc)
 	return 0;
 fail:
 	err_set_sys(errno, "spool %s: cannot repair %s/%016llx.journal", sc->sp->name, sc->sp->path,
-	            (unsigned long long)seg->seq);
+		    (unsigned long long)seg->seq);
 	return -1;
 }
 
@@ -345,7 +363,8 @@ static int recover_open(struct spool *sp, const uint64_t *seq, size_t n, struct 
 		}
 		if (!err_is(ERR_CORRUPT))
 			return -1;
-		log_error(JOURNAL_LOG, "%s; its messages cannot be recovered, the file is left as it is", err_text());
+		log_error(JOURNAL_LOG, "%s; its messages cannot be recovered, the file is left as it is",
+			  err_text());
 		sp->n_damaged++;
 		n_bad++;
 	}
@@ -359,7 +378,8 @@ static int recover_replay(struct spool *sp, const struct segment_head *head)
 {
 	for (size_t i = 0; i < sp->n_segments; i++) {
 		struct segment *seg = sp->by_seq[i];
-		struct scan sc = {.sp = sp, .seg = seg, .is_last = i + 1 == sp->n_segments, .durable = seg->n_bytes};
+		struct scan sc = {
+			.sp = sp, .seg = seg, .is_last = i + 1 == sp->n_segments, .durable = seg->n_bytes};
 		if (!sc.is_last && le64toh(head[i + 1].prev_seq) == seg->seq)
 			sc.durable = le64toh(head[i + 1].prev_durable);
 		uint64_t limit = seg->n_bytes;
@@ -406,7 +426,8 @@ static void recover_sweep(struct spool *sp)
 		if (b->slot == 0) {
 			char id[33];
 			uuid_fmt_simple(&e->id, id);
-			journal_report_damage(sp, sp->slot[e->slot], (uint64_t)e->off8 * 8, "the body of message %s is nowhere", id);
+			journal_report_damage(sp, sp->slot[e->slot], (uint64_t)e->off8 * 8,
+					      "the body of message %s is nowhere", id);
 		}
 	}
 }
@@ -429,9 +450,12 @@ int journal_recover(struct spool *sp)
 	recover_sweep(sp);
 	sp->has_dead = true;
 	sp->compaction.is_due = true;
-	log_info(JOURNAL_LOG, "spool %s: %llu messages in %zu segments, %llu bytes, read in %.3f s; %llu places are damaged",
-	         sp->name, (unsigned long long)sp->messages.n, sp->n_segments, (unsigned long long)sp->disk_bytes,
-	         (double)(journal_now_ns() - from) / 1e9, (unsigned long long)sp->n_damaged);
+	log_info(JOURNAL_LOG,
+		 "spool %s: %llu messages in %zu segments, %llu bytes, read in %.3f s; %llu places are "
+		 "damaged",
+		 sp->name, (unsigned long long)sp->messages.n, sp->n_segments,
+		 (unsigned long long)sp->disk_bytes, (double)(journal_now_ns() - from) / 1e9,
+		 (unsigned long long)sp->n_damaged);
 	rc = 0;
 out:
 	free(seq);

@@ -1,7 +1,7 @@
-/* spool_journal_segment.c - segment files: their header, space, writes, reads, end.
- * A segment is made under a temporary name, its header synced, then renamed and the directory synced: whatever has the
- * final name has a header. The header stands twice, so that one bad block there does not cost the segment. Space is
- * allocated ahead in steps beyond the end of the file, so the file's size is always what was written. */
+/* spool_journal_segment.c - segment files: their header, space, writes, reads, end. A segment is made under a
+ * temporary name, its header synced, then renamed and the directory synced: whatever has the final name has a
+ * header. The header stands twice, so that one bad block there does not cost the segment. Space is allocated
+ * ahead in steps beyond the end of the file, so the file's size is always what was written. */
 #include "spool/spool_journal_impl.h"
 
 #include "base/alloc.h"
@@ -118,10 +118,12 @@ struct segment *segment_create(struct spool *sp, uint64_t seq, const struct segm
 	struct segment *seg = NULL;
 	struct buf tmp = BUF_INIT, path = BUF_INIT;
 	int fd = -1;
-	struct segment_head h = {.version = htole32(JOURNAL_VERSION), .n_bytes = htole32(sizeof h), .seq = htole64(seq),
-	                         .prev_seq = htole64(prev != NULL ? prev->seq : 0),
-	                         .prev_durable = htole64(prev != NULL ? prev->n_durable : 0),
-	                         .created_ns = (int64_t)htole64((uint64_t)wall_now().ns)};
+	struct segment_head h = {.version = htole32(JOURNAL_VERSION),
+				 .n_bytes = htole32(sizeof h),
+				 .seq = htole64(seq),
+				 .prev_seq = htole64(prev != NULL ? prev->seq : 0),
+				 .prev_durable = htole64(prev != NULL ? prev->n_durable : 0),
+				 .created_ns = (int64_t)htole64((uint64_t)wall_now().ns)};
 	memcpy(h.magic, segment_magic, sizeof h.magic);
 	random_bytes(&h.salt, sizeof h.salt);
 	h.crc = htole32(crc32c(0, &h, offsetof(struct segment_head, crc)));
@@ -156,8 +158,8 @@ struct segment *segment_create(struct spool *sp, uint64_t seq, const struct segm
 
 static bool segment_head_is_valid(const struct segment_head *h)
 {
-	return memcmp(h->magic, segment_magic, sizeof h->magic) == 0 && le32toh(h->version) == JOURNAL_VERSION &&
-	       le32toh(h->n_bytes) == sizeof *h &&
+	return memcmp(h->magic, segment_magic, sizeof h->magic) == 0 &&
+	       le32toh(h->version) == JOURNAL_VERSION && le32toh(h->n_bytes) == sizeof *h &&
 	       le32toh(h->crc) == crc32c(0, h, offsetof(struct segment_head, crc));
 }
 
@@ -195,7 +197,8 @@ struct segment *segment_open(struct spool *sp, uint64_t seq, struct segment_head
 	seg->state = SEGMENT_SEALED;
 	fd = -1;
 	if (!is_ok[0] || !is_ok[1])
-		journal_report_damage(sp, seg, is_ok[0] ? JOURNAL_HEAD_BYTES / 2 : 0, "a copy of the header is damaged");
+		journal_report_damage(sp, seg, is_ok[0] ? JOURNAL_HEAD_BYTES / 2 : 0,
+				      "a copy of the header is damaged");
 out:
 	if (fd >= 0)
 		close(fd);
@@ -214,8 +217,10 @@ int segment_remove(struct spool *sp, struct segment *seg)
 		goto out;
 	}
 	if (seg->is_damaged) {
-		log_warn(JOURNAL_LOG, "spool %s: nothing in %s is needed any more; it is kept as %s because it was damaged",
-		         sp->name, path.p, aside.p);
+		log_warn(
+			JOURNAL_LOG,
+			"spool %s: nothing in %s is needed any more; it is kept as %s because it was damaged",
+			sp->name, path.p, aside.p);
 		rc = rename(path.p, aside.p);
 	} else {
 		rc = unlink(path.p);
@@ -245,10 +250,12 @@ int segment_allocate(struct spool *sp, struct segment *seg, uint64_t end)
 		want = sp->segment_bytes;
 	if (want < end)
 		want = end;
-	int rc = fallocate(seg->fd, FALLOC_FL_KEEP_SIZE, (off_t)seg->n_allocated, (off_t)(want - seg->n_allocated));
+	int rc = fallocate(seg->fd, FALLOC_FL_KEEP_SIZE, (off_t)seg->n_allocated,
+			   (off_t)(want - seg->n_allocated));
 	if (rc != 0 && is_no_space(errno) && want > end) {
 		want = end;
-		rc = fallocate(seg->fd, FALLOC_FL_KEEP_SIZE, (off_t)seg->n_allocated, (off_t)(want - seg->n_allocated));
+		rc = fallocate(seg->fd, FALLOC_FL_KEEP_SIZE, (off_t)seg->n_allocated,
+			       (off_t)(want - seg->n_allocated));
 	}
 	if (rc == 0) {
 		seg->n_allocated = want;
@@ -366,7 +373,8 @@ uint64_t segment_reader_resync(struct segment_reader *r, uint64_t offset)
 		}
 		struct frame_head h;
 		memcpy(&h, p, sizeof h);
-		if (h.magic == htole32(JOURNAL_FRAME_MAGIC) && frame_head_is_valid(&h, r->seg->salt, offset) &&
+		if (h.magic == htole32(JOURNAL_FRAME_MAGIC) &&
+		    frame_head_is_valid(&h, r->seg->salt, offset) &&
 		    offset + frame_bytes(le32toh(h.n_payload)) <= r->limit)
 			return offset;
 	}

@@ -1,8 +1,8 @@
-/* spool_journal_table.c - hash tables of fixed-size rows, for an index that has to stay under 100 bytes a message. Open
- * addressing with linear probing; the home of a key is hash * cap >> 64, so capacities need not be powers of two and grow
- * by half, between 57 and 85 percent full. A removal shifts the rows after it back instead of leaving a grave. A table
- * is 64 shards, each resized for itself: no resize of a table of millions stops the writer for long. Shards shrink, so a
- * backlog that was delivered gives its memory back. */
+/* spool_journal_table.c - hash tables of fixed-size rows, for an index that has to stay under 100 bytes a
+ * message. Open addressing with linear probing; the home of a key is hash * cap >> 64, so capacities need not
+ * be powers of two and grow by half, between 57 and 85 percent full. A removal shifts the rows after it back
+ * instead of leaving a grave. A table is 64 shards, each resized for itself: no resize of a table of millions
+ * stops the writer for long. Shards shrink, so a backlog that was delivered gives its memory back. */
 #include "spool/spool_journal_impl.h"
 
 #include "base/alloc.h"
@@ -30,7 +30,8 @@ static uint64_t table_hash(const struct table *t, const void *key)
 	memcpy(&a, key, 8);
 	if (t->key_bytes == 16)
 		memcpy(&b, (const char *)key + 8, 8);
-	unsigned __int128 m = (unsigned __int128)(a ^ t->seed[0]) * (b ^ t->seed[1] ^ UINT64_C(0x9e3779b97f4a7c15));
+	unsigned __int128 m =
+		(unsigned __int128)(a ^ t->seed[0]) * (b ^ t->seed[1] ^ UINT64_C(0x9e3779b97f4a7c15));
 	uint64_t h = (uint64_t)m ^ (uint64_t)(m >> 64);
 	h *= UINT64_C(0xd6e8feb86659fd93);
 	return h ^ h >> 32;

@@ -1,19 +1,23 @@
 /* spool_journal_writer.c - the one thread that writes.
  *
- * Operations queue up in a list under a short mutex. The writer takes all there are, makes frames of them, writes, syncs
- * once if anybody waits, wakes all that waited with one mail a worker, and looks again: what arrived during the sync is
- * the next batch, so batches grow with the load and a lone message waits for nothing. Two refinements:
- *  - Under load, waking the waiters of one batch brings their next messages a few at a time. When the last batches had N
- *    puts, the writer gives the next one up to 200 us to reach half of N before it spends a sync on it.
- *  - Updates and removals have no waiter. Alone they are gathered for up to 1 ms before they are written, else each one
- *    would cost two context switches. They are synced with the next put, or within a second.
+ * Operations queue up in a list under a short mutex. The writer takes all there are, makes frames of them,
+ * writes, syncs once if anybody waits, wakes all that waited with one mail a worker, and looks again: what
+ * arrived during the sync is the next batch, so batches grow with the load and a lone message waits for
+ * nothing. Two refinements:
+ *  - Under load, waking the waiters of one batch brings their next messages a few at a time. When the last
+ *    batches had N puts, the writer gives the next one up to 200 us to reach half of N before it spends a
+ *    sync on it.
+ *  - Updates and removals have no waiter. Alone they are gathered for up to 1 ms before they are written,
+ *    else each one would cost two context switches. They are synced with the next put, or within a second.
  *
- * The frames of one put stand next to each other in one segment, each with the group's number, the last one marked: recovery
- * takes them all or none. Operations take effect in the order of the queue. One that must look at the index (an update,
- * a put without body) closes the batch before it when its message is not there but may be in that batch.
+ * The frames of one put stand next to each other in one segment, each with the group's number, the last one
+ * marked: recovery takes them all or none. Operations take effect in the order of the queue. One that must
+ * look at the index (an update, a put without body) closes the batch before it when its message is not there
+ * but may be in that batch.
  *
- * When a write fails, puts fail with its error; updates and removals stay in a list and are tried again before anything
- * else. Their removals leave the index at once, so that dead segments can be unlinked and a full disk gets free again. */
+ * When a write fails, puts fail with its error; updates and removals stay in a list and are tried again
+ * before anything else. Their removals leave the index at once, so that dead segments can be unlinked and a
+ * full disk gets free again. */
 #include "spool/spool_journal_impl.h"
 
 #include "base/alloc.h"
@@ -33,7 +37,8 @@
 int64_t journal_now_ns(void)
 {
 	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t); /* not mono_now(): tests with virtual time still have a real disk */
+	clock_gettime(CLOCK_MONOTONIC,
+		      &t); /* not mono_now(): tests with virtual time still have a real disk */
 	return t.tv_sec * NS_PER_S + t.tv_nsec;
 }
 
@@ -82,8 +87,8 @@ void journal_submit(struct spool *sp, struct op *op)
 		pthread_cond_signal(&sp->queue_cond);
 }
 
-/* Moves the outcome in the operation to whoever waits for it: onto one of the lists, one a worker. The writer's reference
- * goes along. */
+/* Moves the outcome in the operation to whoever waits for it: onto one of the lists, one a worker. The
+ * writer's reference goes along. */
 void journal_op_done(struct spool *sp, struct op *op, struct op **done_list)
 {
 	if (atomic_exchange_explicit(&op->state, OP_DONE, memory_order_acq_rel) == OP_ABANDONED) {
@@ -131,7 +136,8 @@ void journal_deliver_done(struct op *done_list)
 
 enum op_fit { OP_FITS, OP_NEXT_BATCH, OP_REFUSED };
 
-/* May it be decided now? Operations on a message that an earlier put of this batch may have brought wait for that. */
+/* May it be decided now? Operations on a message that an earlier put of this batch may have brought wait for
+ * that. */
 static enum op_fit journal_resolve(struct spool *sp, struct op *op, bool has_puts)
 {
 	for (uint32_t i = 0; i < op->n; i++) {
@@ -148,7 +154,8 @@ static enum op_fit journal_resolve(struct spool *sp, struct op *op, bool has_put
 		if (op->kind == OP_PUT) {
 			char id[33];
 			uuid_fmt_simple(&it->id, id);
-			err_set(ERR_NOT_FOUND, "spool %s: message %s has no body and is not stored", sp->name, id);
+			err_set(ERR_NOT_FOUND, "spool %s: message %s has no body and is not stored", sp->name,
+				id);
 		}
 		return OP_REFUSED;
 	}
@@ -193,8 +200,11 @@ static void journal_add_op(struct spool *sp, struct batch *b, struct op *op, boo
 	if (op->kind == OP_PUT) {
 		journal_add_put(sp, b, op);
 	} else if (op->kind == OP_UPDATE) {
-		struct frame_head h = {.type = FRAME_META, .id = it->id, .key = htole64(it->key),
-		                       .n_payload = htole32(it->n_record), .payload_crc = htole32(it->record_crc)};
+		struct frame_head h = {.type = FRAME_META,
+				       .id = it->id,
+				       .key = htole64(it->key),
+				       .n_payload = htole32(it->n_record),
+				       .payload_crc = htole32(it->record_crc)};
 		batch_add(sp, b, &h, op->record);
 	} else if (op->kind == OP_REMOVE) {
 		struct frame_head h = {.type = FRAME_TOMB, .id = it->id};
@@ -289,9 +299,10 @@ static void journal_finish_op(struct spool *sp, struct op *op, struct op **done)
 	op_unref(op);
 }
 
-/* Frames of as many operations from the head of the list as make one batch. Returns what is left; *taken are those whose
- * frames are in the batch, *n_puts how many of them wait for a sync. */
-static struct op *journal_fill(struct spool *sp, struct batch *b, struct op *list, struct op **taken, size_t *n_puts)
+/* Frames of as many operations from the head of the list as make one batch. Returns what is left; *taken are
+ * those whose frames are in the batch, *n_puts how many of them wait for a sync. */
+static struct op *journal_fill(struct spool *sp, struct batch *b, struct op *list, struct op **taken,
+			       size_t *n_puts)
 {
 	struct op *done = NULL, **tail = taken;
 	*taken = NULL;
@@ -299,8 +310,9 @@ static struct op *journal_fill(struct spool *sp, struct batch *b, struct op *lis
 	while (list != NULL) {
 		struct op *op = list;
 		bool is_first = b->end == b->start;
-		if (!is_first && (b->end + op->n_bytes > sp->segment_bytes || b->n_applied >= BATCH_MAX_FRAMES ||
-		                  b->end - b->start + op->n_bytes > BATCH_MAX_BYTES))
+		if (!is_first &&
+		    (b->end + op->n_bytes > sp->segment_bytes || b->n_applied >= BATCH_MAX_FRAMES ||
+		     b->end - b->start + op->n_bytes > BATCH_MAX_BYTES))
 			break;
 		enum op_fit fit = journal_resolve(sp, op, *n_puts > 0);
 		if (fit == OP_NEXT_BATCH)
@@ -358,8 +370,8 @@ static void journal_process(struct spool *sp, struct op *list)
 	}
 }
 
-/* A frame that says how far the segment is durable: without it, recovery could not tell damage of the last batch from a
- * batch that never counted. Written when there is time for it, never synced for its own sake. */
+/* A frame that says how far the segment is durable: without it, recovery could not tell damage of the last
+ * batch from a batch that never counted. Written when there is time for it, never synced for its own sake. */
 static void journal_add_mark(struct spool *sp)
 {
 	struct batch *b = &sp->batch;
@@ -388,7 +400,9 @@ static void journal_probe(struct spool *sp)
 		batch_begin(b, sp->active);
 		b->has_puts = true; /* must not use the reserve */
 		batch_add(sp, b, &h, NULL);
-		rc = segment_allocate(sp, sp->active, b->end + BATCH_BUF_BYTES) == 0 ? journal_commit(sp, b, sp->is_flushed) : -1;
+		rc = segment_allocate(sp, sp->active, b->end + BATCH_BUF_BYTES) == 0
+			     ? journal_commit(sp, b, sp->is_flushed)
+			     : -1;
 	}
 	if (rc != 0)
 		err_clear();
@@ -410,7 +424,8 @@ static void journal_wait_until(struct spool *sp, int64_t until_ns)
 
 static void journal_gather(struct spool *sp)
 {
-	int64_t now = journal_now_ns(), until = now + (sp->n_queued_puts > 0 ? PUT_GATHER_NS : LAZY_GATHER_NS);
+	int64_t now = journal_now_ns(),
+		until = now + (sp->n_queued_puts > 0 ? PUT_GATHER_NS : LAZY_GATHER_NS);
 	size_t wanted = sp->n_queued_puts > 0 ? sp->puts_expected / 2 : 1;
 	sp->n_wanted_puts = wanted;
 	while (sp->n_queued_puts < wanted && !sp->is_stopping && now < until) {
@@ -505,7 +520,7 @@ static void journal_stop(struct spool *sp)
 	struct op *done = NULL;
 	for (struct op *op; (op = sp->compact_op) != NULL;) {
 		sp->compact_op = op->next;
-		struct err e = {.kind = ERR_SHUTDOWN, .text = (char *)(uintptr_t)"the spool is closing"};
+		struct err e = {.kind = ERR_SHUTDOWN, .text = (char *)(uintptr_t) "the spool is closing"};
 		journal_fail_op(sp, op, &e, &done);
 	}
 	journal_deliver_done(done);
@@ -517,8 +532,9 @@ static void journal_stop(struct spool *sp)
 		op_unref(op);
 	}
 	if (n_lost > 0)
-		log_error(JOURNAL_LOG, "spool %s: closed with %zu updates and removals that could not be written", sp->name,
-		          n_lost);
+		log_error(JOURNAL_LOG,
+			  "spool %s: closed with %zu updates and removals that could not be written",
+			  sp->name, n_lost);
 	err_clear();
 }
 
@@ -542,7 +558,8 @@ void *journal_writer_main(void *arg)
 			sp->stalled = NULL;
 		}
 		journal_process(sp, list);
-		if (sp->active->n_durable == sp->active->n_bytes && !sp->is_segment_broken && !journal_has_queued(sp))
+		if (sp->active->n_durable == sp->active->n_bytes && !sp->is_segment_broken &&
+		    !journal_has_queued(sp))
 			journal_add_mark(sp);
 	}
 	journal_stop(sp);

@@ -1,5 +1,6 @@
-/* spool_model.h - messages whose every byte follows from a number, and a model of what a spool must hold: for the spool's
- * own tests. The version of a message is its n_attempts; sender, recipients, prefix and body follow from number and version. */
+/* spool_model.h - messages whose every byte follows from a number, and a model of what a spool must hold: for
+ * the spool's own tests. The version of a message is its n_attempts; sender, recipients, prefix and body
+ * follow from number and version. */
 #pragma once
 
 #include "base/alloc.h"
@@ -92,7 +93,8 @@ static inline const char *model_differs(const struct message *m, uint32_t body_n
 	if (m->n_rcpt != 1 || strcmp(m->rcpt[0], text) != 0)
 		return "recipient";
 	model_fill(prefix, sizeof prefix, (uint64_t)number << 16 | m->n_attempts);
-	if (m->n_prefix_bytes != 1 + (number + m->n_attempts) % 100 || memcmp(m->prefix, prefix, m->n_prefix_bytes) != 0)
+	if (m->n_prefix_bytes != 1 + (number + m->n_attempts) % 100 ||
+	    memcmp(m->prefix, prefix, m->n_prefix_bytes) != 0)
 		return "prefix";
 	if (m->due.ns != (int64_t)number * 1000 + m->n_attempts)
 		return "due";
