@@ -7,7 +7,7 @@
 
 #define FAULT_LIST(X) \
 	X(accept) X(connect) X(dns) X(log_write) X(mailbox) X(spool_alloc) X(spool_commit) X(spool_open) X(spool_read) \
-	X(spool_remove) X(spool_rotate) X(spool_sync) X(spool_write)
+	X(spool_remove) X(spool_rotate) X(spool_sync) X(spool_write) X(tls)
 
 enum fault_point {
 #define FAULT_ENUM(name) FAULT_##name,

@@ -1,6 +1,8 @@
 /* bind.c - the bindings of the language itself, together. */
 #include "bind/bind.h"
 
+#include "policy/policy.h"
+
 void bind_register_core(void)
 {
 	bind_register_kumo();
@@ -8,4 +10,5 @@ void bind_register_core(void)
 	bind_register_dns();
 	bind_register_time();
 	bind_register_message();
+	policy_serve_keysources();
 }

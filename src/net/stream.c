@@ -53,6 +53,8 @@ const struct net_addr *stream_peer(const struct stream *st)
 static void stream_fail(const struct stream *st, const char *what, int sys_errno)
 {
 	char peer[NET_ADDR_STRLEN];
+	if (sys_errno == EPROTO && st->ops->fail != NULL && st->ops->fail(st, what))
+		return;
 	switch (sys_errno) {
 	case ECONNRESET:
 	case ECONNABORTED:
@@ -70,7 +72,7 @@ static void stream_fail(const struct stream *st, const char *what, int sys_errno
 	}
 }
 
-static int stream_wait(struct stream *st, enum sock_side side, int events, mono_t deadline)
+int stream_wait(struct stream *st, enum sock_side side, int events, mono_t deadline)
 {
 	char peer[NET_ADDR_STRLEN];
 	const char *before = fiber_set_waits_for(side == SOCK_READER ? "input" : "room for output");
@@ -258,8 +260,10 @@ int stream_writev(struct stream *st, struct iovec *iov, int n_iov, mono_t deadli
 			return 0;
 		ssize_t n = st->ops->write(st, iov, n_iov < IOV_MAX ? n_iov : IOV_MAX, &events);
 		if (n == -EAGAIN) {
-			if (stream_wait(st, SOCK_WRITER, events, deadline) != 0)
+			if (stream_wait(st, SOCK_WRITER, events, deadline) != 0) {
+				st->is_write_cut = true;
 				return -1;
+			}
 			continue;
 		}
 		if (n < 0) {
@@ -280,6 +284,21 @@ int stream_writev(struct stream *st, struct iovec *iov, int n_iov, mono_t deadli
 void stream_shutdown_write(struct stream *st)
 {
 	st->ops->shutdown_write(st);
+}
+
+int stream_goodbye(struct stream *st, mono_t deadline)
+{
+	ssize_t rc = 0;
+	int events;
+	while (st->ops->goodbye != NULL && (rc = st->ops->goodbye(st, &events)) == -EAGAIN)
+		if (stream_wait(st, SOCK_WRITER, events, deadline) != 0)
+			return -1;
+	if (rc != 0) {
+		stream_fail(st, "ending the stream to", (int)-rc);
+		return -1;
+	}
+	st->ops->shutdown_write(st);
+	return 0;
 }
 
 void stream_set_abort(struct stream *st)

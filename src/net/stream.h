@@ -1,7 +1,7 @@
 /* stream.h - a connection as straight-line code sees it: buffered reads, complete writes, a deadline on
- * each. One fiber reads and one writes at a time. TCP today; TLS later is another struct stream_ops below
- * the same calls. Every function with a deadline yields and may fail with ERR_TIMEOUT, ERR_CANCELLED,
- * ERR_CLOSED (reset, broken pipe) or ERR_IO. */
+ * each. One fiber reads and one writes at a time. TCP, and TLS (tls.h) below the same calls. Every function with a deadline yields and may fail with ERR_TIMEOUT, ERR_CANCELLED,
+ * ERR_CLOSED (reset, broken pipe; with TLS also an end of input without close_notify) or ERR_IO; with TLS also ERR_PROTO.
+ * A TLS stream on which a write has failed cannot be written any more. */
 #pragma once
 
 #include "fiber/fiber.h"
@@ -35,7 +35,10 @@ MUST_CHECK int stream_write(struct stream *st, const void *p, size_t n_bytes, mo
 MUST_CHECK int stream_writev(struct stream *st, struct iovec *iov, int n_iov, mono_t deadline);
 /** True when the peer has sent something or closed: a kept connection that is about to be reused must answer false. */
 bool stream_has_input(struct stream *st);
-void stream_shutdown_write(struct stream *st);      /* half-close */
+void stream_shutdown_write(struct stream *st);      /* half-close; of TLS, the close_notify that fits into the socket at once */
+/** Half-close in good order: with TLS, close_notify is sent first, for which it may have to wait. Does not wait for the
+ * peer's. Without it or stream_shutdown_write, stream_free cuts a TLS stream off, which the peer can tell. */
+MUST_CHECK int stream_goodbye(struct stream *st, mono_t deadline);
 /** Sets SO_LINGER 0: stream_free resets the connection instead of closing it in order. */
 void stream_set_abort(struct stream *st);
 /** Reads and drops until end of input, limit or deadline: a lingering close, so that a peer still sending sees our answer. */

@@ -11,7 +11,7 @@
 
 bool param_is_secret(str_t name)
 {
-	static const char *const end[] = {"password", "key", "token", "secret"};
+	static const char *const end[] = {"password", "key", "key_data", "token", "secret"};
 	for (size_t i = 0; i < ARRAY_SIZE(end); i++) {
 		size_t n = strlen(end[i]);
 		if (name.n >= n && str_ieq(str_skip(name, name.n - n), str_of(end[i])))

@@ -75,6 +75,8 @@ MUST_CHECK int policy_call_begin(struct policy_call *c, const char *event, mono_
  * kumo.reject, ERR_TIMEOUT... Yields. */
 MUST_CHECK int policy_call_run(struct policy_call *c, int n_args, int n_results, mono_t deadline);
 void policy_call_end(struct policy_call *c);
+/** From now on a KeySource {event_name, event_args} asks the handler of that event. */
+void policy_serve_keysources(void);
 /** Calls `event` with no arguments and no result. 0 also when unhandled. */
 MUST_CHECK int policy_fire(const char *event, mono_t deadline);
 
