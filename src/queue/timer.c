@@ -1,16 +1,30 @@
 /* timer.c - the one timer wheel of the process and the fiber on worker 0 that turns it. Messages that become due leave the wheel
  * in a batch and are handed to their queues outside its lock. The fiber sleeps until the wheel's next tick of interest;
- * an earlier insertion wakes it. */
+ * an earlier insertion wakes it. Due times are points of the wall clock, which may be set: a jump forward is noticed within
+ * LOOK_EVERY, a jump back has the wheel built anew. */
 #include "base/err.h"
 #include "queue/queue_impl.h"
+
+#define LOOK_EVERY dur_s(30)
+#define JUMP_BACK dur_s(2)
+#define HAND_AT_ONCE 256 /* messages, before other fibers get their turn */
 
 static struct {
 	pthread_mutex_t lock;
 	struct wheel wheel;
-	wall_t sleeps_until;     /* ns INT64_MAX: until woken */
+	wall_t looked_at;        /* when the wheel was last advanced */
+	wall_t sleeps_until;
 	struct event *wake;      /* while the fiber sleeps */
 	bool is_running;
 } timer = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void timer_advance_locked(wall_t now, struct list *due)
+{
+	if (wall_sub(timer.looked_at, now).ns > JUMP_BACK.ns)
+		wheel_rebuild(&timer.wheel, now);
+	timer.looked_at = now;
+	wheel_advance(&timer.wheel, now, due);
+}
 
 static void timer_fiber(void *arg)
 {
@@ -19,12 +33,14 @@ static void timer_fiber(void *arg)
 	while (!fiber_is_cancelled()) {
 		pthread_mutex_lock(&timer.lock);
 		wall_t now = wall_now();
-		wheel_advance(&timer.wheel, now, &due);
+		timer_advance_locked(now, &due);
 		struct event *wake = NULL;
 		dur_t next = DUR_ZERO;
 		if (list_is_empty(&due)) {
 			next = wheel_next(&timer.wheel, now);
-			timer.sleeps_until = next.ns == INT64_MAX ? (wall_t){INT64_MAX} : wall_add(now, next);
+			if (next.ns > LOOK_EVERY.ns)
+				next = LOOK_EVERY;
+			timer.sleeps_until = wall_add(now, next);
 			wake = timer.wake = event_new();
 		}
 		bool is_running = timer.is_running;
@@ -37,12 +53,12 @@ static void timer_fiber(void *arg)
 			metric_dec(q->scheduled);
 			metric_dec(queue_metric_scheduled_total());
 			sched_queue_make_due(q, m);
-			if (++n_handed % 256 == 0)
+			if (++n_handed % HAND_AT_ONCE == 0)
 				fiber_yield();
 		}
 		if (wake == NULL)
 			continue;
-		if (is_running && event_wait(wake, next.ns == INT64_MAX ? MONO_NEVER : mono_after(next)) != 0)
+		if (is_running && event_wait(wake, mono_after(next)) != 0)
 			err_clear(); /* time-out: a tick; cancelled: the loop ends */
 		pthread_mutex_lock(&timer.lock);
 		timer.wake = NULL;
@@ -55,7 +71,8 @@ static void timer_fiber(void *arg)
 
 void timer_start(void)
 {
-	wheel_init(&timer.wheel, wall_now());
+	timer.looked_at = wall_now();
+	wheel_init(&timer.wheel, timer.looked_at);
 	timer.is_running = true;
 	worker_start_fiber(worker_get(0), "timer", timer_fiber, NULL);
 }

@@ -113,6 +113,18 @@ void wheel_advance(struct wheel *w, wall_t now, struct list *due)
 	}
 }
 
+void wheel_rebuild(struct wheel *w, wall_t now)
+{
+	struct list all;
+	list_init(&all);
+	for (int l = 0; l < WHEEL_LEVELS; l++)
+		for (int s = 0; s < WHEEL_SLOTS; s++)
+			list_splice_back(&all, &w->slot[l][s]);
+	wheel_init(w, now);
+	for (struct list *n; (n = list_pop_front(&all)) != NULL;)
+		wheel_insert(w, list_entry(n, struct message, link));
+}
+
 dur_t wheel_next(const struct wheel *w, wall_t now)
 {
 	if (w->n == 0)

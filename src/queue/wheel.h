@@ -21,5 +21,7 @@ void wheel_insert(struct wheel *w, struct message *m);
 void wheel_remove(struct wheel *w, struct message *m);
 /** Moves every message due at `now` to the end of `due`. */
 void wheel_advance(struct wheel *w, wall_t now, struct list *due);
+/** Starts over at `now`, with all messages: for a clock that was set back, by which a wheel would stand still. */
+void wheel_rebuild(struct wheel *w, wall_t now);
 /** How long from now until the wheel must be advanced again; DUR_MAX when it is empty. */
 dur_t wheel_next(const struct wheel *w, wall_t now);

@@ -99,9 +99,34 @@ static void test_remove(void **state)
 	assert_int_equal(w.n, 0);
 }
 
+static void test_rebuild_after_the_clock_was_set_back(void **state)
+{
+	enum { N = 500 };
+	static struct wheel w;
+	static struct message m[N];
+	struct list due;
+	list_init(&due);
+	wheel_init(&w, at(3600000));
+	for (int i = 0; i < N; i++) {
+		m[i].due = at(i * 10000); /* some before the new time, some after the old one */
+		list_init(&m[i].link);
+		wheel_insert(&w, &m[i]);
+	}
+	wheel_rebuild(&w, at(1000000));
+	assert_int_equal(w.n, N);
+	wheel_advance(&w, at(1000250), &due);
+	size_t n = 0;
+	for (struct list *l; (l = list_pop_front(&due)) != NULL; n++)
+		assert_true(list_entry(l, struct message, link)->due.ns <= at(1000250).ns);
+	assert_int_equal(n, 101);
+	assert_int_equal(drain(&due, &w, at(N * 10000), at(0)), N - 101);
+	assert_int_equal(w.n, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_spread), cmocka_unit_test(test_not_early_and_not_later_than_a_tick),
-	                                   cmocka_unit_test(test_past_due_comes_with_the_next_tick), cmocka_unit_test(test_remove)};
+	                                   cmocka_unit_test(test_past_due_comes_with_the_next_tick), cmocka_unit_test(test_remove),
+	                                   cmocka_unit_test(test_rebuild_after_the_clock_was_set_back)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
