@@ -23,6 +23,20 @@ static void context_set_str(json_t *ctx, const char *key, str_t s)
 		json_object_set_new(ctx, key, json_stringn_nocheck(s.p, s.n));
 }
 
+/** A part of an address, which anybody may choose: a slash in it would lead into another directory, so it is written as %2F. */
+static void context_set_address(json_t *ctx, const char *key, str_t s)
+{
+	struct buf b = BUF_INIT;
+	for (size_t i = 0; i < s.n; i++) {
+		if (s.p[i] == '/')
+			buf_add_z(&b, "%2F");
+		else
+			buf_add_c(&b, s.p[i]);
+	}
+	context_set_str(ctx, key, b.n > 0 ? buf_str(&b) : STR(""));
+	buf_fini(&b);
+}
+
 /** The documented names of the maildir_path template. */
 static json_t *maildir_context(const struct sched_queue *q, const struct message *m, str_t rcpt)
 {
@@ -41,15 +55,15 @@ static json_t *maildir_context(const struct sched_queue *q, const struct message
 	context_set_str(ctx, "routing_domain", q->part.routing_domain);
 	if (mailbox_parse(rcpt, &box) != 0)
 		err_clear();
-	context_set_str(ctx, "local_part", box.local.p != NULL ? box.local : STR(""));
-	context_set_str(ctx, "domain_part", box.domain.p != NULL ? box.domain : STR(""));
-	context_set_str(ctx, "email", rcpt);
+	context_set_address(ctx, "local_part", box.local);
+	context_set_address(ctx, "domain_part", box.domain);
+	context_set_address(ctx, "email", rcpt);
 	box = (struct mailbox){0};
 	if (mailbox_parse(str_of(m->sender), &box) != 0)
 		err_clear();
-	context_set_str(ctx, "sender_local_part", box.local.p != NULL ? box.local : STR(""));
-	context_set_str(ctx, "sender_domain_part", box.domain.p != NULL ? box.domain : STR(""));
-	context_set_str(ctx, "sender_email", str_of(m->sender));
+	context_set_address(ctx, "sender_local_part", box.local);
+	context_set_address(ctx, "sender_domain_part", box.domain);
+	context_set_address(ctx, "sender_email", str_of(m->sender));
 	return ctx;
 }
 
@@ -147,10 +161,13 @@ static int maildir_write_all(int fd, const char *p, size_t n, const char *path)
 	return 0;
 }
 
+/** A file system that cannot sync directories does what it can without. */
 static int maildir_sync_dir(const char *dir)
 {
 	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int rc = fd >= 0 ? fsync(fd) : -1;
+	if (rc != 0 && fd >= 0 && (errno == EINVAL || errno == ENOTSUP || errno == ENOSYS))
+		rc = 0;
 	if (rc != 0)
 		err_set_sys(errno, "syncing %s", dir);
 	if (fd >= 0)
@@ -198,6 +215,8 @@ static int maildir_write_file(void *arg)
 	free(tmp);
 	tmp = xasprintf("%s/new", w->dir);
 	rc = maildir_sync_dir(tmp);
+	if (rc != 0)
+		unlink(final); /* it is reported as failed and comes again */
 	goto out;
 fail:
 	unlink(tmp);

@@ -37,12 +37,19 @@ def test_path_template_and_modes(where):
 
 
 def test_an_address_cannot_climb_out(where):
-    path = str(where / "m") + "/{{ local_part }}"
-    with Daemon(where, maildir_policy(where, path, queue="retry_interval = '1h',")) as d:
-        d.accept(to=['"../../evil"@example.org'])
+    """A slash in an address is no separator; other values may have some, but no step up."""
+    path = str(where / "m") + "/{{ meta.tenant }}/{{ local_part }}"
+    extra = """kumo.on('http_message_generated', function(msg)
+  msg:set_meta('tenant', msg:recipient().user == 'bad' and '..' or 'a/b')
+end)"""
+    with Daemon(where, maildir_policy(where, path, extra=extra, queue="retry_interval = '1h',")) as d:
+        d.accept(to=['"../../evil"@example.org', "ann/new/evil@example.org", "bad@example.org"])
+        d.wait_record("Delivery", 2)
         r, = d.wait_record("TransientFailure")
+        assert r["recipient"] == "bad@example.org"
         assert r["response"]["code"] == 400 and "no usable path" in r["response"]["content"]
-    assert not list(where.rglob("evil*"))
+    assert sorted(os.listdir(where / "m")) == ["a"]
+    assert sorted(os.listdir(where / "m/a/b")) == ['"..%2F..%2Fevil"', "ann%2Fnew%2Fevil"]
 
 
 def test_unwritable_maildir_is_retried(where):
