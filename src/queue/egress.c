@@ -93,7 +93,7 @@ static struct param_object *egress_cache_find(struct egress_cache *c, str_t name
 	return o;
 }
 
-static void egress_cache_store(struct egress_cache *c, str_t name, struct param_object *o, dur_t ttl)
+static void egress_cache_store(struct egress_cache *c, str_t name, struct param_object *o, dur_t ttl, uint64_t epoch)
 {
 	pthread_mutex_lock(&c->lock);
 	struct egress_cached *e = map_find(&c->by_name, name);
@@ -106,7 +106,7 @@ static void egress_cache_store(struct egress_cache *c, str_t name, struct param_
 	}
 	e->object = param_object_ref(o);
 	e->expires = mono_after(ttl);
-	e->epoch = policy_epoch();
+	e->epoch = epoch;
 	pthread_mutex_unlock(&c->lock);
 }
 
@@ -151,6 +151,7 @@ static struct param_object *egress_get_cached(struct egress_cache *cache, const 
 	if (o != NULL)
 		return o;
 	dur_t ttl = dur_s(60);
+	uint64_t epoch = policy_epoch(); /* before the call: an answer that a bump overtakes is not kept */
 	if (str_eq(name, STR("unspecified"))) {
 		o = egress_unspecified(schema);
 		if (o == NULL)
@@ -163,7 +164,7 @@ static struct param_object *egress_get_cached(struct egress_cache *cache, const 
 			return NULL;
 		ttl = schema == &egress_source_schema ? ((struct egress_source *)o->data)->ttl : ((struct egress_pool *)o->data)->ttl;
 	}
-	egress_cache_store(cache, name, o, ttl);
+	egress_cache_store(cache, name, o, ttl, epoch);
 	return o;
 }
 

@@ -1,13 +1,11 @@
 /* outcome.c - what an attempt makes of a message: Delivery, Bounce or TransientFailure per recipient, one record for each distinct
- * answer, then the end of the message, or its next attempt (contracts B4, B10). The removal from the spool is issued before
- * the records are written: a record may wait for its logger, and a crash meanwhile must not send the message again. */
+ * answer, then the end of the message, or its next attempt (contracts B4, B10). What the spool must know is issued before
+ * the records are written: a record may wait for its logger, and a crash meanwhile must not send the message again. Except where
+ * the body is not in memory, so that nothing can have been sent: there the records may still want it. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "queue/queue_impl.h"
-
-/* A message that goes to sleep gives its body back while all bodies in memory are over this. */
-#define BODY_BUDGET_BYTES ((size_t)64 << 20)
 
 static str_t outcome_str(const char *z) { return z != NULL ? str_of(z) : STR_NULL; }
 
@@ -22,7 +20,7 @@ void outcome_record(const struct outcome *o, struct message *m, enum record_type
 		.msg = m,
 		.rcpt = rcpt,
 		.n_rcpt = n_rcpt,
-		.queue = str_of(o->q->name),
+		.queue = o->q != NULL ? str_of(o->q->name) : STR(""),
 		.site = o->ready_name != NULL ? str_of(o->ready_name) : STR(""),
 		.response = *r,
 		.egress_pool = outcome_str(o->pool),
@@ -62,13 +60,36 @@ static void outcome_count(const struct outcome *o, enum record_type type)
 	                                        : &o->metrics->transfail, 1);
 }
 
+void outcome_shed_body(struct message *m)
+{
+	if (m->body != NULL && m->is_spooled && body_total_bytes() > queue_g.body_budget_bytes)
+		message_set_body(m, NULL);
+}
+
+/** The one record of all recipients, and out of the spool. */
+static void outcome_record_end(const struct outcome *o, struct message *m, enum record_type type, const struct smtp_response *r)
+{
+	bool is_body_needed = m->body == NULL;
+	if (!is_body_needed)
+		spool_remove(queue_g.spool, &m->id);
+	outcome_record(o, m, type, r, NULL, 0);
+	if (is_body_needed)
+		spool_remove(queue_g.spool, &m->id);
+}
+
 static void outcome_expire(struct sched_queue *q, struct message *m, const struct buf *why)
 {
 	struct outcome o = {.q = q};
 	struct smtp_response r = {.code = 551, .enhanced = {5, 4, 7}, .content = buf_str(why)};
-	spool_remove(queue_g.spool, &m->id);
-	outcome_record(&o, m, RECORD_EXPIRATION, &r, NULL, 0);
+	outcome_record_end(&o, m, RECORD_EXPIRATION, &r);
 	sched_queue_finish(q, m);
+}
+
+void outcome_give_up(struct message *m, const struct smtp_response *r)
+{
+	struct outcome o = {.q = NULL};
+	outcome_record_end(&o, m, RECORD_EXPIRATION, r);
+	message_unref(m);
 }
 
 /** The next attempt after a failure, or expiration. */
@@ -88,65 +109,94 @@ static void outcome_requeue(struct sched_queue *q, struct message *m)
 	} else {
 		m->due = wall_add(now, delay);
 		spool_update(queue_g.spool, m);
-		if (body_total_bytes() > BODY_BUDGET_BYTES)
-			message_set_body(m, NULL);
+		outcome_shed_body(m);
 		timer_insert(m);
 	}
 	buf_fini(&why);
 	param_object_unref(config);
 }
 
-/** Logs one record per distinct answer and returns how many recipients got a final one, marking the others in keep. */
-static uint32_t outcome_log_groups(const struct outcome *o, struct message *m, const struct smtp_response *const *by_rcpt,
-                                   bool *keep, uint32_t *n_transient)
+struct outcome_split {
+	bool *keep;                /* per recipient: it has no final answer yet */
+	uint32_t n_final, n_transient; /* the others were not tried */
+};
+
+static void outcome_split_init(struct outcome_split *s, const struct message *m, const struct smtp_response *const *by_rcpt)
 {
-	const char **group = xcalloc(m->n_rcpt, sizeof(char *));
-	uint32_t n_final = 0;
-	*n_transient = 0;
+	*s = (struct outcome_split){.keep = xcalloc(m->n_rcpt + 1, sizeof(bool))};
 	for (uint32_t i = 0; i < m->n_rcpt; i++) {
-		keep[i] = by_rcpt[i] == NULL || outcome_type(by_rcpt[i]) == RECORD_TRANSIENT_FAILURE;
-		n_final += !keep[i];
-		*n_transient += keep[i] && by_rcpt[i] != NULL;
+		s->keep[i] = by_rcpt[i] == NULL || outcome_type(by_rcpt[i]) == RECORD_TRANSIENT_FAILURE;
+		s->n_final += !s->keep[i];
+		s->n_transient += s->keep[i] && by_rcpt[i] != NULL;
 	}
-	if (n_final == m->n_rcpt)
-		spool_remove(queue_g.spool, &m->id);
-	for (uint32_t i = 0; i < m->n_rcpt; i++) {
+}
+
+/** One record per distinct answer. rcpt: n of the recipients that by_rcpt is about. */
+static void outcome_log_groups(const struct outcome *o, struct message *m, const struct smtp_response *const *by_rcpt,
+                               char *const *rcpt, uint32_t n_rcpt)
+{
+	const char **group = xcalloc(n_rcpt + 1, sizeof(char *));
+	for (uint32_t i = 0; i < n_rcpt; i++) {
 		size_t n = 0;
 		bool is_first = by_rcpt[i] != NULL;
 		for (uint32_t k = 0; k < i && is_first; k++)
 			is_first = by_rcpt[k] != by_rcpt[i];
 		if (!is_first)
 			continue;
-		for (uint32_t k = i; k < m->n_rcpt; k++)
+		for (uint32_t k = i; k < n_rcpt; k++)
 			if (by_rcpt[k] == by_rcpt[i])
-				group[n++] = m->rcpt[k];
+				group[n++] = rcpt[k];
 		enum record_type type = outcome_type(by_rcpt[i]);
 		outcome_count(o, type);
 		outcome_record(o, m, type, by_rcpt[i], group, n);
 	}
 	free(group);
-	return n_final;
+}
+
+/** Every recipient has a final answer. */
+static void outcome_end(const struct outcome *o, struct message *m, const struct smtp_response *const *by_rcpt)
+{
+	bool is_body_needed = m->body == NULL;
+	if (!is_body_needed)
+		spool_remove(queue_g.spool, &m->id);
+	outcome_log_groups(o, m, by_rcpt, m->rcpt, m->n_rcpt);
+	if (is_body_needed)
+		spool_remove(queue_g.spool, &m->id);
+	sched_queue_finish(o->q, m);
+}
+
+/** Some have one: the message goes on without them. */
+static void outcome_reduce(const struct outcome *o, struct message *m, const struct smtp_response *const *by_rcpt, const bool *keep)
+{
+	uint32_t n = m->n_rcpt;
+	char **rcpt = xcalloc(n, sizeof(char *)); /* the records name those that the message has lost by then */
+	for (uint32_t i = 0; i < n; i++)
+		rcpt[i] = xstrdup(m->rcpt[i]);
+	message_keep_recipients(m, keep);
+	spool_update(queue_g.spool, m);
+	outcome_log_groups(o, m, by_rcpt, rcpt, n);
+	for (uint32_t i = 0; i < n; i++)
+		free(rcpt[i]);
+	free(rcpt);
 }
 
 void outcome_apply(const struct outcome *o, struct message *m, const struct smtp_response *const *by_rcpt, struct ready_queue *back)
 {
-	bool *keep = xcalloc(m->n_rcpt + 1, sizeof(bool));
-	uint32_t n_transient;
-	uint32_t n_final = outcome_log_groups(o, m, by_rcpt, keep, &n_transient);
-	if (n_final == m->n_rcpt) {
-		sched_queue_finish(o->q, m); /* already out of the spool */
+	struct outcome_split s;
+	outcome_split_init(&s, m, by_rcpt);
+	if (s.n_final == m->n_rcpt) {
+		outcome_end(o, m, by_rcpt);
 	} else {
-		if (n_final > 0)
-			message_keep_recipients(m, keep);
-		if (n_transient > 0 || back == NULL) {
+		if (s.n_final > 0)
+			outcome_reduce(o, m, by_rcpt, s.keep);
+		else
+			outcome_log_groups(o, m, by_rcpt, m->rcpt, m->n_rcpt);
+		if (s.n_transient > 0 || back == NULL)
 			outcome_requeue(o->q, m);
-		} else {
-			if (n_final > 0)
-				spool_update(queue_g.spool, m);
+		else
 			ready_queue_push_front(back, m);
-		}
 	}
-	free(keep);
+	free(s.keep);
 }
 
 void outcome_apply_all(const struct outcome *o, struct message *m, const struct smtp_response *r)
@@ -158,7 +208,6 @@ void outcome_apply_all(const struct outcome *o, struct message *m, const struct 
 		outcome_requeue(o->q, m);
 		return;
 	}
-	spool_remove(queue_g.spool, &m->id);
-	outcome_record(o, m, type, r, NULL, 0);
+	outcome_record_end(o, m, type, r);
 	sched_queue_finish(o->q, m);
 }

@@ -7,54 +7,75 @@
 
 #define MAINTAIN_EVERY dur_s(5)
 #define ORPHANS_EVERY 6 /* rounds of maintenance */
+#define BODY_BUDGET_BYTES ((size_t)64 << 20)
+#define RECOVER_AT_ONCE 256 /* messages, before other fibers get their turn */
+#define POLICY_TIMEOUT dur_s(60)
 
 /* Messages read from the spool whose queue could not be made yet (an error of the policy): tried again with each maintenance. */
 static struct {
 	pthread_mutex_t lock;
 	struct list messages;
-	size_t n;
 } orphans = {.lock = PTHREAD_MUTEX_INITIALIZER, .messages = {&orphans.messages, &orphans.messages}};
 
 static void orphans_add(struct message *m)
 {
 	pthread_mutex_lock(&orphans.lock);
 	list_push_back(&orphans.messages, &m->link);
-	orphans.n++;
 	pthread_mutex_unlock(&orphans.lock);
 }
 
+/** Metadata from which no queue name follows: that will not change (contracts B10). */
+static void recover_give_up(struct message *m)
+{
+	char *text = xasprintf("Failed to compute queue name: %s", err_text());
+	err_clear();
+	outcome_give_up(m, &(struct smtp_response){.code = 551, .enhanced = {5, 1, 3}, .content = str_of(text)});
+	free(text);
+}
+
+/** -1 with the error: its queue cannot be made now; m is still the caller's. */
 static int recover_message(struct message *m, mono_t deadline)
 {
 	struct buf name = BUF_INIT;
-	struct sched_queue *q = NULL;
-	if (message_queue_name(m, &name) == 0)
-		q = sched_queue_get(buf_str(&name), deadline);
-	buf_fini(&name);
-	if (q == NULL)
-		return -1;
-	sched_queue_insert(q, m);
+	int rc = 0;
+	if (message_queue_name(m, &name) != 0) {
+		recover_give_up(m);
+		goto out;
+	}
+	struct sched_queue *q = sched_queue_get(buf_str(&name), mono_min(deadline, mono_after(POLICY_TIMEOUT)));
+	if (q != NULL)
+		sched_queue_insert(q, m);
+	else
+		rc = -1;
 	sched_queue_unref(q);
-	return 0;
+out:
+	buf_fini(&name);
+	return rc;
 }
 
-/** Finds queues for all of the list; what has none becomes an orphan. Empties the list. */
-static void recover_list(struct list *messages, mono_t deadline)
+/** Finds queues for all of the list; what has none becomes an orphan. Empties the list. Returns how many became orphans. */
+static size_t recover_list(struct list *messages, mono_t deadline)
 {
+	size_t n_done = 0, n_orphans = 0;
 	for (struct list *n; (n = list_pop_front(messages)) != NULL;) {
 		struct message *m = list_entry(n, struct message, link);
-		if (fiber_is_cancelled()) {
+		if (fiber_is_cancelled() || atomic_load(&queue_g.is_stopping)) {
 			message_unref(m); /* still in the spool */
 			continue;
 		}
+		if (++n_done % RECOVER_AT_ONCE == 0)
+			fiber_yield();
 		if (recover_message(m, deadline) == 0)
 			continue;
-		struct err e = err_take();
-		char id[33];
-		uuid_fmt_simple(&m->id, id);
-		log_error(QUEUE_LOG, "message %s waits in the spool until its queue can be made: %s", id, e.text);
-		err_fini(&e);
+		if (n_orphans++ == 0) { /* one stands for all: there may be very many, and again with every round */
+			char id[33];
+			uuid_fmt_simple(&m->id, id);
+			log_error(QUEUE_LOG, "message %s waits in the spool until its queue can be made: %s", id, err_text());
+		}
+		err_clear();
 		orphans_add(m);
 	}
+	return n_orphans;
 }
 
 static void orphans_retry(mono_t deadline)
@@ -63,9 +84,10 @@ static void orphans_retry(mono_t deadline)
 	list_init(&all);
 	pthread_mutex_lock(&orphans.lock);
 	list_splice_back(&all, &orphans.messages);
-	orphans.n = 0;
 	pthread_mutex_unlock(&orphans.lock);
-	recover_list(&all, deadline);
+	size_t n = recover_list(&all, deadline);
+	if (n > 1)
+		log_error(QUEUE_LOG, "%zu messages wait in the spool until their queues can be made", n);
 }
 
 struct recovery {
@@ -87,20 +109,22 @@ int queue_recover(mono_t deadline)
 	list_init(&r.messages);
 	if (spool_enumerate(queue_g.spool, recover_collect, &r, deadline) != 0)
 		return -1;
-	recover_list(&r.messages, deadline);
+	size_t n_orphans = recover_list(&r.messages, deadline);
 	if (fiber_is_cancelled()) {
 		err_set(ERR_CANCELLED, "reading the spool was cancelled");
 		return -1;
 	}
 	log_info(QUEUE_LOG, "%zu messages recovered from the spool", r.n);
+	if (n_orphans > 0)
+		log_error(QUEUE_LOG, "the queues of %zu of them could not be made; they wait", n_orphans);
 	return 0;
 }
 
 static void maintain_fiber(void *arg)
 {
 	unsigned n_rounds = 0;
-	while (!atomic_load(&queue_g.is_stopping)) {
-		if (fiber_sleep(MAINTAIN_EVERY, MONO_NEVER) != 0) { /* cancelled */
+	for (;;) {
+		if (fiber_sleep(MAINTAIN_EVERY, MONO_NEVER) != 0 || atomic_load(&queue_g.is_stopping)) {
 			err_clear();
 			return;
 		}
@@ -118,6 +142,7 @@ void queue_start(const struct queue_params *p)
 {
 	queue_g.spool = p->spool;
 	queue_g.hostname = p->hostname;
+	queue_g.body_budget_bytes = p->body_budget_bytes > 0 ? p->body_budget_bytes : BODY_BUDGET_BYTES;
 	atomic_store(&queue_g.is_stopping, false);
 	timer_start();
 	worker_start_fiber(worker_get(0), "queue-maintenance", maintain_fiber, NULL);
@@ -145,6 +170,7 @@ void queue_stop(mono_t deadline)
 void queue_free(void)
 {
 	timer_drop_all();
+	resolve_drop_all();
 	for (struct list *n; (n = list_pop_front(&orphans.messages)) != NULL;)
 		message_unref(list_entry(n, struct message, link));
 	ready_queues_free_all();

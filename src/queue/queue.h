@@ -12,6 +12,7 @@ struct sched_queue;
 struct queue_params {
 	struct spool *spool;
 	const char *hostname;
+	size_t body_budget_bytes; /* of bodies in memory, over which waiting messages leave theirs to the spool; 0: 64 MiB */
 };
 void queue_start(const struct queue_params *p);
 /** No new sessions; sessions finish what they have in hand and say goodbye; at the deadline the rest is cancelled. All that is

@@ -1,6 +1,7 @@
 /* queue_impl.h - what the files of this folder share: the structs, the locks and their order.
  *
- * Locks, outermost first: registry (sched or ready) > sched_queue.lock > ready_queue.lock > timer lock. None is held across a yield.
+ * Locks, outermost first: registry (sched or ready) > sched_queue.lock > ready_queue.lock, resolvers > timer lock. None is held across
+ * a yield.
  * A message is in exactly one place: in the hands of a fiber, in sched_queue.parked (due, waiting for a route or room), in a
  * ready_queue.fifo, or in the timer wheel. message.link belongs to that place and is guarded by its lock; message.queue is set
  * from insertion to the end and keeps the sched_queue alive through its n_messages. */
@@ -23,6 +24,7 @@ struct queue_globals {
 	struct spool *spool;
 	const char *hostname;
 	const struct deliverer *smtp;
+	size_t body_budget_bytes;           /* of all bodies in memory: over it, messages that wait give theirs back */
 	_Atomic bool is_stopping;
 	_Atomic uint64_t n_sessions;
 };
@@ -51,15 +53,17 @@ struct ready_queue {
 	char *name;                         /* source->site@protocol */
 	char *domain, *site;                /* arguments of get_egress_path_config */
 	const struct deliverer *deliverer;
-	struct param_object *source, *config; /* EgressSource; the QueueConfig whose mx_list it serves. Immutable */
-	const struct dns_mx *mx;            /* NULL with an mx_list; replaced under lock */
 	struct queue_metrics metrics;
 
 	pthread_mutex_t lock;
+	struct param_object *source, *config; /* EgressSource; the QueueConfig whose mx_list it serves: the latest ones */
+	const struct dns_mx *mx;            /* NULL with an mx_list */
 	struct list fifo;                   /* messages */
 	size_t n_fifo;
 	struct list sessions;
-	uint32_t n_sessions, n_busy;        /* busy: a message in hand */
+	uint32_t n_sessions;
+	uint32_t n_busy;                    /* of them with a message in hand */
+	uint32_t n_leaving;                 /* of them at their goodbye: they take no message any more */
 	struct list idle_sessions;
 	struct list starved;                /* struct starve: queues with parked messages that wait for room here */
 	struct param_object *path;          /* EgressPath */
@@ -73,8 +77,9 @@ MUST_CHECK struct ready_queue *ready_queue_get(const char *protocol_domain, stru
                                                struct param_object *config, const struct dns_mx *mx, mono_t deadline);
 struct ready_queue *ready_queue_ref(struct ready_queue *rq);
 void ready_queue_unref(struct ready_queue *rq);
-/** Takes m (due, in no list) unless the queue is full: then false. Starts or wakes a session. */
-bool ready_queue_push(struct ready_queue *rq, struct message *m);
+/** Takes m (due, in no list) unless the queue is full, or others have waited for room in it: then false. Starts or wakes a
+ * session. is_turn: m's queue is the one whose turn among those has come. */
+bool ready_queue_push(struct ready_queue *rq, struct message *m, bool is_turn);
 void ready_queue_push_front(struct ready_queue *rq, struct message *m); /* back from a session: never refused */
 /** A scheduled queue that waits for room in a ready queue: linked there, and held by the route it belongs to. */
 struct starve {
@@ -101,12 +106,13 @@ struct session {
 	struct ready_queue *rq;             /* a reference */
 	struct uuid id;
 	struct param_object *path;          /* a reference; that of the message in hand */
+	struct param_object *source, *config; /* references; those of the start */
 	const struct dns_mx *mx;            /* a reference; NULL with an mx_list */
 	struct list link;                   /* rq->sessions */
 	struct list idle_link;              /* rq->idle_sessions, or nowhere */
 	struct event *wake;                 /* while idle */
 	struct message *handed;             /* given while idle; under rq->lock */
-	bool is_busy;
+	bool is_busy, is_leaving;
 };
 /** With rq->lock held: starts as many sessions as the load asks for. */
 void session_spawn_locked(struct ready_queue *rq);
@@ -133,15 +139,17 @@ struct sched_queue {
 	size_t n_messages;                  /* everything that belongs here, wherever it is */
 	struct list parked;
 	size_t n_parked;
-	bool is_resolving;                  /* a resolver fiber is at work */
+	bool is_resolving;                  /* a resolver fiber is at work, or will be: resolve_link */
+	struct list resolve_link;           /* resolve.c's */
 	struct route *route;
 	size_t n_routes;
 	mono_t routes_expire;
 	uint64_t routes_epoch;
 	mono_t empty_since;
 };
-/** Moves parked messages on: into ready queues, or starts the resolver. */
-void sched_queue_pump(struct sched_queue *q);
+/** Moves parked messages on: into ready queues, or starts the resolver. turn: the ready queue that has room for this one now
+ * (ready_queue_push), or NULL. */
+void sched_queue_pump(struct sched_queue *q, const struct ready_queue *turn);
 /** m (in no list) is due: it goes on. */
 void sched_queue_make_due(struct sched_queue *q, struct message *m);
 void sched_queue_ref(struct sched_queue *q);
@@ -155,7 +163,9 @@ void sched_queues_free_all(void);
 void sched_queue_requeue_parked(struct sched_queue *q, const struct smtp_response *r); /* all parked fail transiently; yields */
 
 /* --- the way out of a queue: resolve.c --- */
-void sched_queue_resolve_fiber(void *q);    /* holds a reference to q */
+/** With q->lock held and q->is_resolving just set: has a resolver fiber find routes, or deliver into maildirs, and pump. */
+void resolve_start(struct sched_queue *q);
+void resolve_drop_all(void);
 
 /* --- timer.c --- */
 void timer_start(void);
@@ -178,6 +188,10 @@ struct outcome {
 void outcome_apply(const struct outcome *o, struct message *m, const struct smtp_response *const *by_rcpt,
                    struct ready_queue *back);
 void outcome_apply_all(const struct outcome *o, struct message *m, const struct smtp_response *r);
+/** A message that is going to wait gives its body back while all bodies in memory are over the budget. */
+void outcome_shed_body(struct message *m);
+/** The end of a message that was never in a queue, with an Expiration record (contracts B10). Consumes the reference. Yields. */
+void outcome_give_up(struct message *m, const struct smtp_response *r);
 void outcome_record(const struct outcome *o, struct message *m, enum record_type type, const struct smtp_response *r,
                     const char *const *rcpt, size_t n_rcpt);
 

@@ -1,12 +1,14 @@
 /* ready.c - ready queues: one per egress source and site; the messages that may be delivered now, bounded by max_ready, and the
  * sessions that deliver them. A push hands the message straight to an idle session, or appends it and starts a session if the load
- * asks for one (session.c). When the queue has drained to half, the scheduled queues that wait for room are pumped. */
+ * asks for one (session.c). When the queue has drained to half, the scheduled queues that wait for room are pumped, each in its
+ * turn; while some wait, nobody else is let in, so that none waits for ever. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "queue/queue_impl.h"
 
 #define IDLE_LIFE dur_s(600)
+#define REFRESH_TIMEOUT dur_s(30)
 
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct map registry; /* name -> struct ready_queue; the registry holds a reference */
@@ -47,7 +49,7 @@ static struct ready_queue *ready_queue_find(str_t name)
 }
 
 static struct ready_queue *ready_queue_new(const char *name, const char *domain, struct param_object *source, const char *site,
-                                           struct param_object *config, struct param_object *path)
+                                           struct param_object *config, struct param_object *path, uint64_t epoch)
 {
 	struct ready_queue *rq = xnew(struct ready_queue);
 	atomic_init(&rq->refs, 1);
@@ -65,20 +67,27 @@ static struct ready_queue *ready_queue_new(const char *name, const char *domain,
 	list_init(&rq->starved);
 	rq->path = path;
 	rq->path_expires = mono_after(ready_queue_path(rq)->refresh_interval);
-	rq->path_epoch = policy_epoch();
+	rq->path_epoch = epoch;
 	rq->idle_since = mono_now();
 	return rq;
 }
 
-/** The exchangers may have changed since the queue was made, within the same site name. */
-static void ready_queue_set_mx(struct ready_queue *rq, const struct dns_mx *mx)
+/** What is behind the names may have changed since the queue was made: sessions that start from now on use the latest. Takes over
+ * the reference to mx. */
+static void ready_queue_update(struct ready_queue *rq, struct param_object *source, struct param_object *config,
+                               const struct dns_mx *mx)
 {
 	pthread_mutex_lock(&rq->lock);
-	const struct dns_mx *old = rq->mx;
+	struct param_object *old_source = rq->source, *old_config = rq->config;
+	const struct dns_mx *old_mx = rq->mx;
+	rq->source = param_object_ref(source);
+	rq->config = param_object_ref(config);
 	rq->mx = mx;
 	pthread_mutex_unlock(&rq->lock);
-	if (old != NULL)
-		dns_mx_unref(old);
+	param_object_unref(old_source);
+	param_object_unref(old_config);
+	if (old_mx != NULL)
+		dns_mx_unref(old_mx);
 }
 
 struct ready_queue *ready_queue_get(const char *domain, struct param_object *source, const char *site, struct param_object *config,
@@ -88,10 +97,11 @@ struct ready_queue *ready_queue_get(const char *domain, struct param_object *sou
 	char *name = xasprintf("%s->%s@%s", src->name, site, queue_g.smtp->protocol);
 	struct ready_queue *rq = ready_queue_find(str_of(name)), *fresh = NULL;
 	if (rq == NULL) {
+		uint64_t epoch = policy_epoch();
 		struct param_object *path = egress_get_path(str_of(domain), str_of(src->name), str_of(site), deadline);
 		if (path == NULL)
 			goto out;
-		fresh = ready_queue_new(name, domain, source, site, config, path);
+		fresh = ready_queue_new(name, domain, source, site, config, path, epoch);
 		pthread_mutex_lock(&registry_lock);
 		rq = map_find(&registry, str_of(name));
 		if (rq == NULL) {
@@ -102,10 +112,8 @@ struct ready_queue *ready_queue_get(const char *domain, struct param_object *sou
 		ready_queue_ref(rq);
 		pthread_mutex_unlock(&registry_lock);
 	}
-	if (mx != NULL) {
-		ready_queue_set_mx(rq, mx);
-		mx = NULL;
-	}
+	ready_queue_update(rq, source, config, mx);
+	mx = NULL;
 out:
 	ready_queue_unref(fresh);
 	if (mx != NULL)
@@ -128,11 +136,13 @@ static bool ready_queue_hand_over_locked(struct ready_queue *rq, struct message 
 	return true;
 }
 
-bool ready_queue_push(struct ready_queue *rq, struct message *m)
+bool ready_queue_push(struct ready_queue *rq, struct message *m, bool is_turn)
 {
 	pthread_mutex_lock(&rq->lock);
-	bool is_taken = ready_queue_hand_over_locked(rq, m);
-	if (!is_taken && rq->n_fifo < (size_t)ready_queue_path(rq)->max_ready) {
+	bool has_room = rq->n_fifo < (size_t)ready_queue_path(rq)->max_ready && (is_turn || list_is_empty(&rq->starved));
+	bool is_taken = has_room && ready_queue_hand_over_locked(rq, m);
+	if (has_room && !is_taken) {
+		outcome_shed_body(m);
 		list_push_back(&rq->fifo, &m->link);
 		rq->n_fifo++;
 		metric_pair_add(&rq->metrics.ready, 1);
@@ -166,7 +176,8 @@ bool ready_queue_add_starved(struct ready_queue *rq, struct starve *s, struct sc
 	if (atomic_exchange(&s->is_linked, true))
 		return true;
 	pthread_mutex_lock(&rq->lock);
-	bool is_full = rq->n_fifo > (size_t)ready_queue_path(rq)->max_ready / 2;
+	/* Behind others that wait there is no room either; whoever feeds them comes to this one too. */
+	bool is_full = rq->n_fifo > (size_t)ready_queue_path(rq)->max_ready / 2 || !list_is_empty(&rq->starved);
 	if (is_full) {
 		sched_queue_ref(q);
 		s->q = q;
@@ -179,7 +190,6 @@ bool ready_queue_add_starved(struct ready_queue *rq, struct starve *s, struct sc
 	return is_full;
 }
 
-
 void ready_queue_feed(struct ready_queue *rq)
 {
 	for (;;) {
@@ -191,7 +201,7 @@ void ready_queue_feed(struct ready_queue *rq)
 		struct starve *s = list_entry(n, struct starve, link);
 		struct sched_queue *q = s->q;
 		atomic_store(&s->is_linked, false);
-		sched_queue_pump(q);
+		sched_queue_pump(q, rq);
 		sched_queue_unref(q);
 		starve_unref(s);
 	}
@@ -209,9 +219,13 @@ void ready_queue_take_all(struct ready_queue *rq, struct list *out)
 /** Asks for the path again; a failure keeps the old one. */
 static void ready_queue_refresh(struct ready_queue *rq, mono_t deadline)
 {
-	const struct egress_source *src = (const void *)rq->source->data;
+	pthread_mutex_lock(&rq->lock);
+	struct param_object *source = param_object_ref(rq->source);
+	pthread_mutex_unlock(&rq->lock);
+	const struct egress_source *src = (const void *)source->data;
 	uint64_t epoch = policy_epoch();
 	struct param_object *path = egress_get_path(str_of(rq->domain), str_of(src->name), str_of(rq->site), deadline);
+	param_object_unref(source);
 	if (path == NULL) {
 		struct err e = err_take();
 		log_error(QUEUE_LOG, "%s: refreshing the egress path failed, the old one stays: %s", rq->name, e.text);
@@ -261,7 +275,7 @@ void ready_queues_maintain(mono_t deadline)
 	pthread_mutex_unlock(&registry_lock);
 	for (size_t i = 0; i < n_todo; i++) {
 		if (ready_queue_needs_refresh(todo[i]) && !atomic_load(&queue_g.is_stopping))
-			ready_queue_refresh(todo[i], deadline);
+			ready_queue_refresh(todo[i], mono_min(deadline, mono_after(REFRESH_TIMEOUT)));
 		ready_queue_feed(todo[i]);
 		ready_queue_unref(todo[i]);
 	}
@@ -291,8 +305,12 @@ uint64_t ready_queues_count_messages(void)
 	str_t key;
 	void *value;
 	pthread_mutex_lock(&registry_lock);
-	while (map_next(&registry, &pos, &key, &value))
-		total += ((struct ready_queue *)value)->n_fifo;
+	while (map_next(&registry, &pos, &key, &value)) {
+		struct ready_queue *rq = value;
+		pthread_mutex_lock(&rq->lock);
+		total += rq->n_fifo;
+		pthread_mutex_unlock(&rq->lock);
+	}
 	pthread_mutex_unlock(&registry_lock);
 	return total;
 }

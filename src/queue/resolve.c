@@ -1,14 +1,23 @@
 /* resolve.c - finding the way out of a scheduled queue: refresh its configuration, then pool -> sources -> site -> ready queues; or,
- * for a maildir, deliver what is parked. A resolver fiber per queue, started by the pump when there is no fresh route; it may
- * wait for DNS and for the policy, while messages pile up in `parked`. What cannot be resolved makes every parked message fail
- * transiently, with the text of contracts B10. */
+ * for a maildir, deliver what is parked. The pump asks for it when there is no fresh route; queues that ask line up, and at most
+ * MAX_RESOLVERS fibers take them from there, since a start with many domains would ask the DNS for all of them at once. A resolver
+ * may wait for DNS and for the policy, while messages pile up in `parked`. What cannot be resolved makes every parked message fail
+ * transiently, with the text of contracts B10; unless the process is stopping: then nobody was asked, and they stay. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "queue/queue_impl.h"
 
-#define ROUTE_LIFE dur_s(60)
+#define MAX_RESOLVERS 256
+#define ROUTE_LIFE dur_s(60)     /* at most; the configuration, the pool and its sources may say less */
+#define ROUTE_LIFE_MIN dur_s(1)  /* or a queue that waits for room would be resolved over and over */
 #define RESOLVE_TIMEOUT dur_s(30)
+
+static struct {
+	pthread_mutex_t lock;
+	struct list waiting; /* sched_queue.resolve_link; a reference each */
+	unsigned n_running;
+} resolvers = {.lock = PTHREAD_MUTEX_INITIALIZER, .waiting = {&resolvers.waiting, &resolvers.waiting}};
 
 static const struct queue_config *config_of(const struct param_object *o) { return (const void *)o->data; }
 
@@ -56,6 +65,11 @@ static char *resolve_site(const struct queue_config *cfg, const struct dns_mx *m
 /** All parked messages fail with 451 4.4.4 and this text, which is consumed. */
 static void resolve_fail(struct sched_queue *q, char *text)
 {
+	if (atomic_load(&queue_g.is_stopping) || fiber_is_cancelled()) {
+		free(text);
+		err_clear();
+		return;
+	}
 	log_warn(QUEUE_LOG, "%s", text);
 	sched_queue_requeue_parked(q, &(struct smtp_response){.code = 451, .enhanced = {4, 4, 4}, .content = str_of(text)});
 	free(text);
@@ -67,9 +81,22 @@ static char *resolve_insert_error(const struct sched_queue *q)
 	return xasprintf("KumoMTA internal: %s error while inserting into ready queue: %s", q->name, err_text());
 }
 
-/** One route per source of the pool with weight; their number, or -1 with parked messages failed. */
+static void resolve_shorten(dur_t *life, dur_t to)
+{
+	if (to.ns < life->ns)
+		*life = to;
+}
+
+/** An egress source that cannot be used leaves the others to serve. */
+static void resolve_note_bad_source(const struct sched_queue *q, const char *pool, const char *source)
+{
+	log_error(QUEUE_LOG, "%s: the egress source `%s` of pool `%s` is left out: %s", q->name, source, pool, err_text());
+}
+
+/** One route per source of the pool with weight; their number, or -1 with the error (ERR_NOT_FOUND: the pool has none). Shortens
+ * *life to what the policy says of pool and sources. */
 static int resolve_sources(struct sched_queue *q, struct param_object *config, const char *site, const struct dns_mx *mx,
-                           struct route *route, size_t max, mono_t deadline)
+                           struct route *route, size_t max, dur_t *life, mono_t deadline)
 {
 	const struct queue_config *cfg = config_of(config);
 	const char *pool_name = cfg->egress_pool != NULL ? cfg->egress_pool : "unspecified";
@@ -78,19 +105,23 @@ static int resolve_sources(struct sched_queue *q, struct param_object *config, c
 	if (pool == NULL)
 		return -1;
 	const struct egress_pool *p = (const void *)pool->data;
+	resolve_shorten(life, p->ttl);
 	str_t domain = q->part.routing_domain.p != NULL ? q->part.routing_domain : q->part.domain;
 	char *domain_z = str_dup(domain);
 	for (size_t i = 0; i < p->entries.n && n < max; i++) {
 		if (p->entries.v[i].weight == 0)
 			continue;
+		struct ready_queue *rq = NULL;
 		struct param_object *source = egress_get_source(str_of(p->entries.v[i].name), deadline);
-		if (source == NULL)
-			break;
-		struct ready_queue *rq =
-			ready_queue_get(domain_z, source, site, config, mx != NULL ? dns_mx_ref(mx) : NULL, deadline);
-		param_object_unref(source);
-		if (rq == NULL)
-			break;
+		if (source != NULL) {
+			resolve_shorten(life, ((const struct egress_source *)(const void *)source->data)->ttl);
+			rq = ready_queue_get(domain_z, source, site, config, mx != NULL ? dns_mx_ref(mx) : NULL, deadline);
+			param_object_unref(source);
+		}
+		if (rq == NULL) {
+			resolve_note_bad_source(q, pool_name, p->entries.v[i].name);
+			continue;
+		}
 		route[n].rq = rq;
 		route[n].weight = p->entries.v[i].weight;
 		route[n].current = 0;
@@ -101,11 +132,8 @@ static int resolve_sources(struct sched_queue *q, struct param_object *config, c
 	}
 	if (n == 0 && err_kind() == ERR_NONE)
 		err_set(ERR_NOT_FOUND, "KumoMTA internal: no sources available for %s pool=`%s`", q->name, pool_name);
-	else if (n > 0 && err_kind() != ERR_NONE) { /* the others serve */
-		struct err e = err_take();
-		log_error(QUEUE_LOG, "%s: an egress source of pool `%s` is left out: %s", q->name, pool_name, e.text);
-		err_fini(&e);
-	}
+	else if (n > 0)
+		err_clear();
 	free(domain_z);
 	param_object_unref(pool);
 	return n > 0 ? (int)n : -1;
@@ -118,6 +146,7 @@ static void resolve_smtp(struct sched_queue *q, struct param_object *config, mon
 	const struct queue_config *cfg = config_of(config);
 	const struct dns_mx *mx = NULL;
 	struct route *route = NULL;
+	dur_t life = ROUTE_LIFE;
 	char *site = NULL;
 
 	if (cfg->protocol.n_mx == 0) {
@@ -133,13 +162,17 @@ static void resolve_smtp(struct sched_queue *q, struct param_object *config, mon
 	site = resolve_site(cfg, mx);
 	route = xcalloc(MAX_ROUTES, sizeof(*route));
 	err_clear();
-	int n = resolve_sources(q, config, site, mx, route, MAX_ROUTES, deadline);
+	if (cfg->refresh_strategy == REFRESH_TTL)
+		resolve_shorten(&life, cfg->refresh_interval);
+	int n = resolve_sources(q, config, site, mx, route, MAX_ROUTES, &life, deadline);
 	if (n < 0) {
 		bool is_no_source = err_is(ERR_NOT_FOUND);
 		resolve_fail(q, is_no_source ? xstrdup(err_text()) : resolve_insert_error(q));
 		goto out;
 	}
-	sched_queue_set_routes(q, route, (size_t)n, mono_after(ROUTE_LIFE), epoch);
+	if (life.ns < ROUTE_LIFE_MIN.ns)
+		life = ROUTE_LIFE_MIN;
+	sched_queue_set_routes(q, route, (size_t)n, mono_after(life), epoch);
 	route = NULL;
 out:
 	free(route);
@@ -150,12 +183,12 @@ out:
 
 /* --- maildir --- */
 
-static struct message *resolve_pop_parked(struct sched_queue *q)
+static struct message *resolve_pop_parked(struct sched_queue *q, size_t *n_left)
 {
 	pthread_mutex_lock(&q->lock);
 	struct list *n = atomic_load(&queue_g.is_stopping) ? NULL : list_pop_front(&q->parked);
 	if (n != NULL)
-		q->n_parked--;
+		*n_left = --q->n_parked;
 	pthread_mutex_unlock(&q->lock);
 	if (n == NULL)
 		return NULL;
@@ -167,19 +200,27 @@ static struct message *resolve_pop_parked(struct sched_queue *q)
 struct maildir_job {
 	struct sched_queue *q;
 	struct param_object *config;
+	struct fiber_group helpers;
 };
 
+static void resolve_maildir_helper(void *arg);
+
+/** Delivers what is parked, with more fibers where more waits: their fsyncs overlap. */
 static void resolve_deliver_maildir(struct maildir_job *j)
 {
-	for (struct message *m; (m = resolve_pop_parked(j->q)) != NULL;)
+	enum { MAX_HELPERS = 7, MESSAGES_PER_HELPER = 4 };
+	size_t n_left;
+	for (struct message *m; (m = resolve_pop_parked(j->q, &n_left)) != NULL;) {
+		if (j->helpers.n < MAX_HELPERS && n_left > j->helpers.n * MESSAGES_PER_HELPER)
+			fiber_start(&j->helpers, "maildir", resolve_maildir_helper, j);
 		maildir_deliver(j->q, m, config_of(j->config), j->q->maildir_path);
+	}
 }
 
 static void resolve_maildir_helper(void *arg) { resolve_deliver_maildir(arg); }
 
-static void resolve_maildir(struct sched_queue *q, struct param_object *config, mono_t deadline)
+static void resolve_maildir(struct sched_queue *q, struct param_object *config)
 {
-	enum { MAX_HELPERS = 7 };
 	const struct queue_config *cfg = config_of(config);
 	if (q->maildir_path == NULL) {
 		q->maildir_path = template_compile("maildir_path", str_of(cfg->protocol.maildir_path), false);
@@ -188,24 +229,18 @@ static void resolve_maildir(struct sched_queue *q, struct param_object *config, 
 			return;
 		}
 	}
-	struct maildir_job job = {q, config};
-	struct fiber_group helpers;
-	fiber_group_init(&helpers);
-	pthread_mutex_lock(&q->lock);
-	size_t n = q->n_parked;
-	pthread_mutex_unlock(&q->lock);
-	for (size_t i = 0; i < MAX_HELPERS && i * 4 < n; i++) /* fsyncs overlap */
-		fiber_start(&helpers, "maildir", resolve_maildir_helper, &job);
+	struct maildir_job job = {.q = q, .config = config};
+	fiber_group_init(&job.helpers);
+	fiber_shield_begin(); /* a file is written whole, and its message charged for what happened; and helpers use this frame */
 	resolve_deliver_maildir(&job);
-	fiber_shield_begin(); /* the helpers use this frame */
-	if (fiber_group_join(&helpers, MONO_NEVER) != 0)
+	if (fiber_group_join(&job.helpers, MONO_NEVER) != 0)
 		panic("joining maildir deliveries failed: %s", err_text());
 	fiber_shield_end();
 }
 
-void sched_queue_resolve_fiber(void *arg)
+/** Until nothing is parked or there are routes. Takes over the reference. */
+static void resolve_queue(struct sched_queue *q)
 {
-	struct sched_queue *q = arg;
 	for (;;) {
 		mono_t deadline = mono_after(RESOLVE_TIMEOUT);
 		err_clear();
@@ -216,7 +251,7 @@ void sched_queue_resolve_fiber(void *arg)
 			resolve_smtp(q, config, deadline);
 		} else {
 			sched_queue_set_routes(q, NULL, 0, MONO_NEVER, 0);
-			resolve_maildir(q, config, deadline);
+			resolve_maildir(q, config);
 		}
 		param_object_unref(config);
 
@@ -228,6 +263,41 @@ void sched_queue_resolve_fiber(void *arg)
 		if (is_done)
 			break;
 	}
-	sched_queue_pump(q);
+	sched_queue_pump(q, NULL);
 	sched_queue_unref(q);
+}
+
+static void resolve_fiber(void *arg)
+{
+	for (;;) {
+		pthread_mutex_lock(&resolvers.lock);
+		bool is_over = atomic_load(&queue_g.is_stopping) || fiber_is_cancelled();
+		struct list *n = is_over ? NULL : list_pop_front(&resolvers.waiting);
+		if (n == NULL)
+			resolvers.n_running--;
+		pthread_mutex_unlock(&resolvers.lock);
+		if (n == NULL)
+			return;
+		resolve_queue(list_entry(n, struct sched_queue, resolve_link));
+	}
+}
+
+void resolve_start(struct sched_queue *q)
+{
+	sched_queue_ref(q);
+	pthread_mutex_lock(&resolvers.lock);
+	list_push_back(&resolvers.waiting, &q->resolve_link);
+	bool has_room = resolvers.n_running < MAX_RESOLVERS;
+	if (has_room)
+		resolvers.n_running++;
+	pthread_mutex_unlock(&resolvers.lock);
+	if (has_room)
+		worker_start_fiber(worker_least_loaded(), "resolve", resolve_fiber, NULL);
+}
+
+void resolve_drop_all(void)
+{
+	for (struct list *n; (n = list_pop_front(&resolvers.waiting)) != NULL;)
+		sched_queue_unref(list_entry(n, struct sched_queue, resolve_link));
+	resolvers.n_running = 0;
 }

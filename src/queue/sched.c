@@ -42,7 +42,7 @@ void sched_queue_unref(struct sched_queue *q)
 	free(q);
 }
 
-static struct sched_queue *sched_queue_new(str_t name, struct param_object *config)
+static struct sched_queue *sched_queue_new(str_t name, struct param_object *config, uint64_t epoch)
 {
 	struct sched_queue *q = xnew(struct sched_queue);
 	atomic_init(&q->refs, 1);
@@ -54,8 +54,9 @@ static struct sched_queue *sched_queue_new(str_t name, struct param_object *conf
 	q->config = config;
 	if (config != NULL)
 		q->config_expires = mono_after(((struct queue_config *)config->data)->refresh_interval);
-	q->config_epoch = policy_epoch();
+	q->config_epoch = epoch;
 	list_init(&q->parked);
+	list_init(&q->resolve_link);
 	q->empty_since = mono_now();
 	return q;
 }
@@ -78,6 +79,11 @@ struct sched_queue *sched_queue_get(str_t name, mono_t deadline)
 		return q;
 	struct queue_name part;
 	struct param_object *config = NULL;
+	uint64_t epoch = policy_epoch(); /* before the policy is asked: what a bump overtakes is asked for again */
+	if (memchr(name.p, 0, name.n) != NULL) {
+		err_set(ERR_INVALID, "queue name `" STR_FMT "` contains a NUL byte", STR_ARG(str_head(name, strlen(name.p))));
+		return NULL;
+	}
 	queue_name_parse(name, &part);
 	if (part.domain.n == 0) {
 		err_set(ERR_INVALID, "queue name `" STR_FMT "` has no domain", STR_ARG(name));
@@ -90,7 +96,7 @@ struct sched_queue *sched_queue_get(str_t name, mono_t deadline)
 			return NULL;
 		}
 	}
-	struct sched_queue *fresh = sched_queue_new(name, config);
+	struct sched_queue *fresh = sched_queue_new(name, config, epoch);
 	pthread_mutex_lock(&registry_lock);
 	q = map_find(&registry, name); /* somebody may have made it while the policy was asked */
 	if (q == NULL) {
@@ -131,11 +137,11 @@ static int sched_queue_pick_route(struct sched_queue *q, uint64_t full)
 }
 
 /** With q->lock held: puts m into a ready queue; false when there are no routes or all of them are full. */
-static bool sched_queue_route_locked(struct sched_queue *q, struct message *m)
+static bool sched_queue_route_locked(struct sched_queue *q, struct message *m, const struct ready_queue *turn)
 {
 	uint64_t tried = 0;
 	for (int i; (i = sched_queue_pick_route(q, tried)) >= 0; tried |= UINT64_C(1) << i)
-		if (ready_queue_push(q->route[i].rq, m))
+		if (ready_queue_push(q->route[i].rq, m, q->route[i].rq == turn))
 			return true;
 	return false;
 }
@@ -160,12 +166,10 @@ static void sched_queue_start_resolver_locked(struct sched_queue *q)
 	if (q->is_resolving || atomic_load(&queue_g.is_stopping))
 		return;
 	q->is_resolving = true;
-	sched_queue_ref(q);
-	struct worker *w = worker_self();
-	worker_start_fiber(w != NULL ? w : worker_get(0), "resolve", sched_queue_resolve_fiber, q);
+	resolve_start(q);
 }
 
-static void sched_queue_pump_locked(struct sched_queue *q)
+static void sched_queue_pump_locked(struct sched_queue *q, const struct ready_queue *turn)
 {
 	if (list_is_empty(&q->parked))
 		return;
@@ -177,7 +181,7 @@ static void sched_queue_pump_locked(struct sched_queue *q)
 	int64_t n_moved = 0;
 	do {
 		for (struct list *n; (n = list_pop_front(&q->parked)) != NULL; n_moved++) {
-			if (!sched_queue_route_locked(q, list_entry(n, struct message, link))) {
+			if (!sched_queue_route_locked(q, list_entry(n, struct message, link), turn)) {
 				list_push_front(&q->parked, n);
 				break;
 			}
@@ -199,22 +203,23 @@ void sched_queue_set_routes(struct sched_queue *q, struct route *route, size_t n
 	sched_queue_drop_routes(&old);
 }
 
-void sched_queue_pump(struct sched_queue *q)
+void sched_queue_pump(struct sched_queue *q, const struct ready_queue *turn)
 {
 	pthread_mutex_lock(&q->lock);
-	sched_queue_pump_locked(q);
+	sched_queue_pump_locked(q, turn);
 	pthread_mutex_unlock(&q->lock);
 }
 
 static void sched_queue_make_due_locked(struct sched_queue *q, struct message *m)
 {
-	if (list_is_empty(&q->parked) && sched_queue_has_routes_locked(q) && sched_queue_route_locked(q, m))
+	if (list_is_empty(&q->parked) && sched_queue_has_routes_locked(q) && sched_queue_route_locked(q, m, NULL))
 		return; /* the common case: nobody waits before it */
+	outcome_shed_body(m);
 	list_push_back(&q->parked, &m->link);
 	metric_inc(q->scheduled);
 	metric_inc(queue_metric_scheduled_total());
 	if (q->n_parked++ == 0) /* else whoever parked the first one has arranged for more */
-		sched_queue_pump_locked(q);
+		sched_queue_pump_locked(q, NULL);
 }
 
 void sched_queue_make_due(struct sched_queue *q, struct message *m)

@@ -11,10 +11,10 @@
 #include <math.h>
 
 const struct egress_path *session_path(const struct session *s) { return (const void *)s->path->data; }
-const struct egress_source *session_source(const struct session *s) { return (const void *)s->rq->source->data; }
+const struct egress_source *session_source(const struct session *s) { return (const void *)s->source->data; }
 const struct delivery_protocol *session_protocol(const struct session *s)
 {
-	return &((const struct queue_config *)(const void *)s->rq->config->data)->protocol;
+	return &((const struct queue_config *)(const void *)s->config->data)->protocol;
 }
 const struct dns_mx *session_mx(const struct session *s) { return s->mx; }
 const char *session_ready_queue_name(const struct session *s) { return s->rq->name; }
@@ -29,7 +29,7 @@ static uint32_t session_target(size_t n_messages, uint32_t limit)
 	return (uint32_t)fmin(q, fmin(share, limit));
 }
 
-/** With rq->lock held: no longer one of its sessions' messages. */
+/** With rq->lock held: it has no message in hand. */
 static void session_set_idle_locked(struct session *s)
 {
 	if (s->is_busy) {
@@ -40,9 +40,19 @@ static void session_set_idle_locked(struct session *s)
 
 static void session_set_path(struct session *s, struct param_object *path)
 {
-	if (s->path != NULL)
-		param_object_unref(s->path);
+	param_object_unref(s->path);
 	s->path = path;
+}
+
+static void session_free(struct session *s)
+{
+	param_object_unref(s->path);
+	param_object_unref(s->source);
+	param_object_unref(s->config);
+	if (s->mx != NULL)
+		dns_mx_unref(s->mx);
+	ready_queue_unref(s->rq);
+	free(s);
 }
 
 static void session_fiber(void *arg)
@@ -58,16 +68,14 @@ static void session_fiber(void *arg)
 	pthread_mutex_lock(&rq->lock);
 	session_set_idle_locked(s);
 	list_remove(&s->link);
+	if (s->is_leaving)
+		rq->n_leaving--;
 	if (--rq->n_sessions == 0)
 		rq->idle_since = mono_now();
 	session_spawn_locked(rq);
 	pthread_mutex_unlock(&rq->lock);
+	session_free(s);
 	atomic_fetch_sub(&queue_g.n_sessions, 1);
-	session_set_path(s, NULL);
-	if (s->mx != NULL)
-		dns_mx_unref(s->mx);
-	ready_queue_unref(rq);
-	free(s);
 }
 
 void session_spawn_locked(struct ready_queue *rq)
@@ -76,17 +84,28 @@ void session_spawn_locked(struct ready_queue *rq)
 		return;
 	uint32_t target = session_target(rq->n_fifo + rq->n_busy,
 	                                 ((const struct egress_path *)(const void *)rq->path->data)->connection_limit.limit);
-	while (rq->n_sessions < target && rq->n_sessions - rq->n_busy < rq->n_fifo) {
+	while (rq->n_sessions < target && rq->n_sessions - rq->n_busy - rq->n_leaving < rq->n_fifo) {
 		struct session *s = xnew(struct session);
 		s->rq = ready_queue_ref(rq);
 		s->id = uuid_new_v4();
 		s->path = param_object_ref(rq->path);
+		s->source = param_object_ref(rq->source);
+		s->config = param_object_ref(rq->config);
 		s->mx = rq->mx != NULL ? dns_mx_ref(rq->mx) : NULL;
 		list_init(&s->idle_link);
 		list_push_back(&rq->sessions, &s->link);
 		rq->n_sessions++;
 		atomic_fetch_add(&queue_g.n_sessions, 1);
 		worker_start_fiber(worker_least_loaded(), "session", session_fiber, s);
+	}
+}
+
+/** With rq->lock held: it will take no message any more. It still holds its connection, so it still counts against the limit. */
+static void session_set_leaving_locked(struct session *s)
+{
+	if (!s->is_leaving) {
+		s->is_leaving = true;
+		s->rq->n_leaving++;
 	}
 }
 
@@ -100,6 +119,8 @@ static struct message *session_wait(struct session *s, dur_t idle)
 	list_remove(&s->idle_link); /* harmless when a push took it out */
 	struct message *m = s->handed;
 	s->handed = NULL;
+	if (m == NULL)
+		session_set_leaving_locked(s);
 	pthread_mutex_unlock(&rq->lock);
 	event_unref(s->wake);
 	s->wake = NULL;
@@ -115,7 +136,7 @@ static struct message *session_take(struct session *s, dur_t idle)
 	pthread_mutex_lock(&rq->lock);
 	session_set_idle_locked(s);
 	const struct egress_path *path = (const void *)rq->path->data;
-	bool is_over = session_is_stopping(s) || rq->n_sessions > path->connection_limit.limit;
+	bool is_over = s->is_leaving || session_is_stopping(s) || rq->n_sessions - rq->n_leaving > path->connection_limit.limit;
 	struct list *n = is_over ? NULL : list_pop_front(&rq->fifo);
 	if (n != NULL) {
 		m = list_entry(n, struct message, link);
@@ -127,6 +148,9 @@ static struct message *session_take(struct session *s, dur_t idle)
 	} else if (!is_over && idle.ns > 0) {
 		s->wake = event_new();
 		list_push_back(&rq->idle_sessions, &s->idle_link);
+	} else {
+		session_set_leaving_locked(s);
+		session_spawn_locked(rq); /* the limit may leave room for another in its place */
 	}
 	if (s->path != rq->path)
 		session_set_path(s, param_object_ref(rq->path));
@@ -158,12 +182,13 @@ struct message *session_next(struct session *s, dur_t idle)
 	return NULL;
 }
 
-static struct outcome session_outcome(struct session *s, const struct message *m, const struct session_peer *peer)
+/** config: of the message's queue; several may share a ready queue. */
+static struct outcome session_outcome(struct session *s, const struct message *m, const struct param_object *config,
+                                      const struct session_peer *peer)
 {
-	struct sched_queue *q = m->queue;
-	const struct queue_config *cfg = (const void *)s->rq->config->data;
+	const struct queue_config *cfg = (const void *)config->data;
 	const char *provider = session_path(s)->provider_name;
-	return (struct outcome){.q = q,
+	return (struct outcome){.q = m->queue,
 	                        .ready_name = s->rq->name,
 	                        .pool = cfg->egress_pool != NULL ? cfg->egress_pool : "unspecified",
 	                        .source = session_source(s)->name,
@@ -176,21 +201,27 @@ static struct outcome session_outcome(struct session *s, const struct message *m
 
 void session_done(struct session *s, struct message *m, const struct smtp_response *const *by_rcpt, const struct session_peer *peer)
 {
-	struct outcome o = session_outcome(s, m, peer);
+	struct param_object *config = sched_queue_config(m->queue);
+	struct outcome o = session_outcome(s, m, config, peer);
 	outcome_apply(&o, m, by_rcpt, s->rq);
+	param_object_unref(config);
 }
 
 void session_done_all(struct session *s, struct message *m, const struct smtp_response *r, const struct session_peer *peer)
 {
-	struct outcome o = session_outcome(s, m, peer);
+	struct param_object *config = sched_queue_config(m->queue);
+	struct outcome o = session_outcome(s, m, config, peer);
 	outcome_apply_all(&o, m, r);
+	param_object_unref(config);
 }
 
 void session_note_failure(struct session *s, struct message *m, const struct smtp_response *r, const struct session_peer *peer)
 {
-	struct outcome o = session_outcome(s, m, peer);
+	struct param_object *config = sched_queue_config(m->queue);
+	struct outcome o = session_outcome(s, m, config, peer);
 	metric_pair_add(&s->rq->metrics.transfail, 1);
 	outcome_record(&o, m, RECORD_TRANSIENT_FAILURE, r, NULL, 0);
+	param_object_unref(config);
 }
 
 void session_return(struct session *s, struct message *m)
