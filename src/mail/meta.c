@@ -1,5 +1,6 @@
 /* meta.c - metadata entries in an array, searched linearly: a message has about a dozen, and comparing
- * lengths first beats a hash at that size. An entry is one heap block: the key, a NUL, the JSON text, a NUL. */
+ * lengths first beats a hash at that size. An entry is one heap block: the key, a NUL, the JSON text, a
+ * NUL. */
 #include "mail/meta.h"
 
 #include "base/alloc.h"

@@ -156,7 +156,7 @@ static void journal_set_write_error(struct spool *sp, const struct segment *seg,
 			    (unsigned long long)seg->seq);
 }
 
-void journal_schedule_lazy_sync(struct spool *sp)
+static void journal_schedule_lazy_sync(struct spool *sp)
 {
 	if (sp->unsynced_ns == 0)
 		sp->unsynced_ns = journal_now_ns();

@@ -40,6 +40,7 @@
 #define LOOK_NS NS_PER_S
 #define REMOVE_RETRY_NS (10 * NS_PER_S)
 #define REMOVE_PER_TURN 4
+#define DOOM_NS (NS_PER_S / 20)
 #define TOMB_LOOK_NS 1000 /* a look takes 50 ns: five percent of the time */
 
 /* ---- dead segments ---- */
@@ -140,13 +141,16 @@ void journal_reclaim(struct spool *sp)
 	if (sp->remove_retry_ns > now)
 		return;
 	sp->remove_retry_ns = 0;
-	if (sp->is_segment_broken || reclaim_doom(sp, now) != 0 || (sp->is_full && journal_sync(sp) != 0)) {
+	bool must_sync =
+		sp->has_doomed || sp->is_full; /* doomed a moment ago, and nobody else synced since */
+	if (sp->is_segment_broken || reclaim_doom(sp, now) != 0 || (must_sync && journal_sync(sp) != 0)) {
 		err_clear(); /* latched as health */
 		sp->remove_retry_ns = now + NS_PER_S;
 		return;
 	}
 	size_t n_removed = 0;
 	bool is_left = false;
+	sp->has_doomed = false;
 	for (size_t i = 0; i < sp->n_segments;) {
 		struct segment *seg = sp->by_seq[i];
 		bool is_doomed = seg->state == SEGMENT_DOOMED;
@@ -164,14 +168,13 @@ void journal_reclaim(struct spool *sp)
 				  (unsigned long long)seg->seq, strerror(errno));
 			sp->remove_retry_ns = now + REMOVE_RETRY_NS;
 		}
-		if (is_doomed && seg->doom_gen > sp->synced_gen)
-			journal_schedule_lazy_sync(sp);
+		sp->has_doomed = sp->has_doomed || (is_doomed && seg->doom_gen > sp->synced_gen);
 		is_left = is_left || is_doomed || reclaim_is_dead(sp, seg);
 		i++;
 	}
 	sp->has_dead = is_left || n_removed > 0; /* a removal may free others */
 	if (sp->has_dead && sp->remove_retry_ns == 0)
-		sp->remove_retry_ns = n_removed >= REMOVE_PER_TURN ? now : now + NS_PER_S / 4;
+		sp->remove_retry_ns = n_removed >= REMOVE_PER_TURN ? now : now + DOOM_NS;
 }
 
 /* ---- sparse segments ---- */

@@ -131,7 +131,7 @@ struct segment {
 	uint64_t doom_gen;	 /* DOOMED: may be unlinked when writes up to here are durable */
 	_Atomic bool is_damaged; /* any thread; kept aside instead of unlinked */
 	bool is_stuck;		 /* compaction found what it cannot read: not tried again */
-	bool is_overlong; /* its file could not be cut to n_bytes: the next segment's header must stay */
+	bool is_overlong;   /* its file could not be cut to n_bytes: the next segment's header must stay */
 	uint64_t tombs_gen; /* removed_gen when too many of its tombs were needed for it to go */
 	struct tomb_list tombs; /* those of its TOMB frames that concern other segments */
 };
@@ -296,6 +296,7 @@ struct spool {
 	bool has_reserve;	/* space set aside for removals and compaction; without it no put is taken */
 	bool is_full;		/* the last failure was for want of space */
 	bool is_segment_broken; /* nothing may be appended to the active segment any more */
+	bool has_doomed;	/* some wait for a sync */
 	bool has_dead;		/* a segment may have become empty */
 	int64_t remove_retry_ns;
 	uint64_t removed_gen; /* counts segments that were removed, from 1 */
@@ -354,7 +355,6 @@ MUST_CHECK int journal_make_room(struct spool *sp, uint64_t n_bytes);
 MUST_CHECK int journal_rotate(struct spool *sp);
 void journal_op_done(struct spool *sp, struct op *op, struct op **done_list);
 void journal_deliver_done(struct op *done_list);
-void journal_schedule_lazy_sync(struct spool *sp); /* within a second */
 
 /* spool_journal_compact.c */
 /* Unlinks what is dead and durable so. */
