@@ -693,6 +693,8 @@ def full_disk(where, spool, free, queue, sink, restart):
         for _ in range(20):
             assert inject(1000) == 200
         wait_for("liveness", lambda: d.request("GET", "/api/check-liveness/v1")[0] == 200)
+        if not restart:
+            wait_for("all that was accepted", lambda: len(sink.messages) >= len(accepted))
     if restart:
         d.set_policy(text.replace(queue, smtp_queue(sink.port)))
         with d:
