@@ -18,6 +18,7 @@
 #include "base/err.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/path.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -250,37 +251,19 @@ mono_t segment_due(const struct segment_writer *w)
 
 int segment_dir_prepare(const char *dir)
 {
-	char *path = xstrdup(dir);
-	int rc = -1;
-	if (path[0] == '\0') {
+	if (dir[0] == '\0') {
 		err_set(ERR_IO, "the log directory has no name");
-		goto out;
+		return -1;
 	}
-	for (char *p = path + 1;; p++) {
-		char c = *p;
-		if (c != '/' && c != '\0')
-			continue;
-		*p = '\0';
-		/* A parent that may not be made is there already, or the next step says so. */
-		if (mkdir(path, 0777) != 0 && errno != EEXIST &&
-		    (c == '\0' || (errno != EACCES && errno != EROFS && errno != EPERM))) {
-			err_set_sys(errno, "creating log directory %s", path);
-			goto out;
-		}
-		*p = c;
-		if (c == '\0')
-			break;
+	if (path_make_dirs(dir, 0777) != 0) {
+		err_wrap("log directory %s", dir);
+		return -1;
 	}
-	struct stat st;
-	if (stat(dir, &st) == 0 && !S_ISDIR(st.st_mode))
-		errno = ENOTDIR;
-	else if (eaccess(dir, W_OK | X_OK) == 0)
-		rc = 0;
-	if (rc != 0)
+	if (eaccess(dir, W_OK | X_OK) != 0) {
 		err_set_sys(errno, "log directory %s cannot be written to", dir);
-out:
-	free(path);
-	return rc;
+		return -1;
+	}
+	return 0;
 }
 
 int segment_dir_mark_done(const char *dir)

@@ -19,6 +19,7 @@
 
 #include "base/alloc.h"
 #include "base/err.h"
+#include "base/path.h"
 #include "base/text.h"
 
 #include <errno.h>
@@ -37,40 +38,6 @@
 /* ---- open and close ---- */
 
 /* A directory that was just made is on the disk only when the one that holds it is. */
-static int journal_sync_parent(const char *path)
-{
-	char *p = xstrdup(path), *slash = strrchr(p, '/');
-	if (slash != NULL)
-		slash[slash == p] = 0;
-	int fd = open(slash != NULL ? p : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC),
-	    rc = fd >= 0 ? fsync(fd) : -1;
-	if (fd >= 0)
-		close(fd);
-	free(p);
-	return rc;
-}
-
-static int journal_make_dirs(const char *path)
-{
-	char *p = xstrdup(path);
-	int rc = 0;
-	for (char *at = p + 1; rc == 0; at++) {
-		if (*at != '/' && *at != 0)
-			continue;
-		char c = *at;
-		*at = 0;
-		if (mkdir(p, 0750) == 0)
-			rc = journal_sync_parent(p);
-		else if (errno != EEXIST)
-			rc = -1;
-		*at = c;
-		if (c == 0)
-			break;
-	}
-	free(p);
-	return rc;
-}
-
 static int journal_lock_dir(struct spool *sp)
 {
 	char pid[32];
@@ -175,8 +142,8 @@ struct spool *spool_open_journal(const struct spool_params *p)
 			sp->name, (unsigned long long)sp->segment_bytes);
 		goto fail;
 	}
-	if (journal_make_dirs(sp->path) != 0) {
-		err_set_sys(errno, "spool %s: cannot make the directory %s", sp->name, sp->path);
+	if (path_make_dirs(sp->path, 0750) != 0) {
+		err_wrap("spool %s: %s", sp->name, sp->path);
 		goto fail;
 	}
 	sp->dir_fd = open(sp->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
