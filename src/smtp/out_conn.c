@@ -1,5 +1,6 @@
 /* out_conn.c - from an address to a peer that has been greeted: TCP, banner, EHLO with its extensions. Each phase has its own time
- * limit. A failure is an error whose text says at which step; the session goes on to the next address. */
+ * limit. A failure is an error whose text says at which step; the session goes on to the next address. A peer that does not know EHLO
+ * is greeted with HELO, if need be on a new connection, since some close after a command that they do not know. */
 #include "smtp/out_impl.h"
 
 #define QUIT_TIMEOUT dur_s(5)
@@ -55,6 +56,23 @@ static void conn_note_extension(struct out_conn *c, str_t line)
 	}
 }
 
+static int conn_say_helo(struct out_conn *c, const char *name)
+{
+	buf_clear(&c->out);
+	buf_printf(&c->out, "HELO %s\r\n", name);
+	if (conn_command(c, session_path(c->s)->ehlo_timeout) != 0) {
+		err_wrap("HELO");
+		return -1;
+	}
+	return c->reply.code == 250 ? 0 : conn_refused(c, "HELO");
+}
+
+/** The codes of a command that is not known or not wanted (RFC 5321 sections 3.2 and 4.2.4). Others refuse us, not the word. */
+static bool code_is_unknown_command(int code)
+{
+	return code == 500 || code == 501 || code == 502 || code == 504 || code == 550;
+}
+
 static int conn_greet(struct out_conn *c)
 {
 	const struct egress_path *path = session_path(c->s);
@@ -63,6 +81,8 @@ static int conn_greet(struct out_conn *c)
 	                   : src->ehlo_domain != NULL ? src->ehlo_domain
 	                                              : session_hostname(c->s);
 	const char *verb = path->use_lmtp ? "LHLO" : "EHLO";
+	if (c->is_ehlo_unknown)
+		return conn_say_helo(c, name);
 	buf_clear(&c->out);
 	buf_printf(&c->out, "%s %s\r\n", verb, name);
 	if (conn_command(c, path->ehlo_timeout) != 0) {
@@ -78,22 +98,26 @@ static int conn_greet(struct out_conn *c)
 			c->has_pipelining = false;
 		return 0;
 	}
-	if (c->reply.code < 500 || path->use_lmtp) /* only a permanent refusal may mean that EHLO is unknown (RFC 5321 section 3.2) */
+	if (path->use_lmtp || !code_is_unknown_command(c->reply.code))
 		return conn_refused(c, verb);
-	buf_clear(&c->out);
-	buf_printf(&c->out, "HELO %s\r\n", name);
-	if (conn_command(c, path->ehlo_timeout) != 0) {
-		err_wrap("HELO");
-		return -1;
-	}
-	return c->reply.code == 250 ? 0 : conn_refused(c, "HELO");
+	c->is_ehlo_unknown = true;
+	return conn_say_helo(c, name);
 }
 
-int out_conn_open(struct out_conn *c, const struct out_candidate *to)
+/** For a peer that has refused us: it may hear that we go (RFC 5321 section 4.1.1.10), but is not waited for. Keeps the error. */
+static void conn_leave(struct out_conn *c)
+{
+	struct err e = err_take();
+	if (e.kind == ERR_CONNECT && stream_write(c->st, "QUIT\r\n", 6, mono_after(DUR_ZERO)) != 0)
+		err_clear();
+	out_conn_close(c);
+	err_put(e);
+}
+
+static int conn_try(struct out_conn *c, const struct out_candidate *to)
 {
 	const struct egress_path *path = session_path(c->s);
 	const struct egress_source *src = session_source(c->s);
-	c->to = to;
 	c->has_pipelining = c->has_8bitmime = c->has_smtputf8 = c->has_size = c->needs_rset = false;
 	c->max_size_bytes = 0;
 	c->n_transactions = 0;
@@ -112,8 +136,20 @@ int out_conn_open(struct out_conn *c, const struct out_candidate *to)
 		(void)conn_refused(c, "the connection");
 	else if (conn_greet(c) == 0)
 		return 0;
-	out_conn_close(c);
+	conn_leave(c);
 	return -1;
+}
+
+int out_conn_open(struct out_conn *c, const struct out_candidate *to)
+{
+	c->to = to;
+	c->is_ehlo_unknown = false;
+	if (conn_try(c, to) == 0)
+		return 0;
+	if (!c->is_ehlo_unknown || !err_is(ERR_CLOSED))
+		return -1;
+	err_clear();
+	return conn_try(c, to); /* with HELO from the beginning */
 }
 
 void out_conn_quit(struct out_conn *c)

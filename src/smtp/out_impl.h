@@ -34,6 +34,7 @@ struct out_conn {
 	uint64_t max_size_bytes;  /* with has_size; 0: no limit was named */
 	uint32_t n_transactions;
 	bool needs_rset;          /* the last transaction did not end in an accepted message */
+	bool is_ehlo_unknown;     /* answered as an unknown command */
 	struct smtp_reply reply;
 	struct buf out;           /* commands being built */
 	char addr_text[NET_ADDR_STRLEN], source_text[NET_ADDR_STRLEN];
@@ -50,7 +51,9 @@ enum out_result {
 	OUT_DONE,                 /* reported; the connection stands */
 	OUT_BROKEN,               /* reported; the connection is of no more use */
 	OUT_TRANSPORT,            /* m is still ours, logged as a transport failure: another host may be tried */
+	OUT_STALE,                /* m is still ours, untouched: the kept connection was of no more use */
 	OUT_CANCELLED,            /* m was given back */
 };
-/** One mail transaction. Consumes m unless OUT_TRANSPORT, which is only returned when is_retry_wanted. Yields. */
+/** A message to all its recipients, as far as the connection carries. Consumes m unless OUT_STALE, or OUT_TRANSPORT, which is only
+ * returned when is_retry_wanted. Yields. */
 enum out_result out_deliver(struct out_conn *c, struct message *m, bool is_retry_wanted);

@@ -6,7 +6,8 @@
 
 #include "base/uuid.h"
 
-#define RESOLVE_TIMEOUT dur_s(30)
+#define RESOLVE_TIMEOUT dur_s(30) /* of one host */
+#define PLAN_TIMEOUT dur_s(60)    /* of all */
 
 void out_plan_fini(struct out_plan *p)
 {
@@ -32,13 +33,14 @@ static str_t plan_own_name(struct out_plan *p, const char *name)
 	return str_of(p->names[p->n_names++]);
 }
 
-/** Every address of a host. A host that cannot be resolved adds none and leaves its error in `why`. -1 only when cancelled. */
-static int plan_add_host(struct session *s, struct out_plan *p, const char *name, uint16_t port, struct buf *why)
+/** Every address of a host. A host that cannot be resolved adds none and leaves its error in `why`. -1 only when cancelled, or the
+ * resolver has stopped because everything stops. */
+static int plan_add_host(struct session *s, struct out_plan *p, const char *name, uint16_t port, struct buf *why, mono_t deadline)
 {
 	const struct dns_addrs *a = dns_lookup_addr(str_of(name), (enum dns_ip_strategy)session_path(s)->ip_lookup_strategy,
-	                                            mono_after(RESOLVE_TIMEOUT));
+	                                            mono_min(deadline, mono_after(RESOLVE_TIMEOUT)));
 	if (a == NULL) {
-		if (err_is(ERR_CANCELLED))
+		if (err_is(ERR_CANCELLED) || err_is(ERR_SHUTDOWN))
 			return -1;
 		buf_printf(why, "%s%s: %s", why->n > 0 ? ", " : "", name, err_text());
 		err_clear();
@@ -69,20 +71,20 @@ static uint16_t plan_port(const struct session *s, uint16_t named)
 	return named != 0 ? named : (uint16_t)session_path(s)->smtp_port;
 }
 
-static int plan_from_list(struct session *s, struct out_plan *p, const struct delivery_protocol *proto, struct buf *why)
+static int plan_from_list(struct session *s, struct out_plan *p, const struct delivery_protocol *proto, struct buf *why, mono_t deadline)
 {
 	for (size_t i = 0; i < proto->n_mx; i++) {
 		const struct mx_list_entry *e = &proto->mx[i];
 		uint16_t port = plan_port(s, e->port);
 		if (e->addr.len != 0)
 			plan_add(p, plan_own_name(p, e->name), &e->addr, port);
-		else if (plan_add_host(s, p, e->name, port, why) != 0)
+		else if (plan_add_host(s, p, e->name, port, why, deadline) != 0)
 			return -1;
 	}
 	return 0;
 }
 
-static int plan_from_mx(struct session *s, struct out_plan *p, const struct dns_mx *mx, struct buf *why)
+static int plan_from_mx(struct session *s, struct out_plan *p, const struct dns_mx *mx, struct buf *why, mono_t deadline)
 {
 	bool is_in_order = session_path(s)->ip_lookup_strategy == DNS_IPV6_THEN_IPV4 ||
 	                   session_path(s)->ip_lookup_strategy == DNS_IPV4_THEN_IPV6;
@@ -90,7 +92,7 @@ static int plan_from_mx(struct session *s, struct out_plan *p, const struct dns_
 		size_t first = p->n;
 		uint16_t pref = mx->host[i].pref;
 		for (; i < mx->n && mx->host[i].pref == pref; i++)
-			if (plan_add_host(s, p, mx->host[i].name, plan_port(s, mx->port), why) != 0)
+			if (plan_add_host(s, p, mx->host[i].name, plan_port(s, mx->port), why, deadline) != 0)
 				return -1;
 		if (!is_in_order)
 			plan_shuffle(p->v + first, p->n - first);
@@ -129,7 +131,8 @@ int out_plan_make(struct session *s, struct out_plan *p, struct smtp_response *r
 		*r = (struct smtp_response){.code = 556, .enhanced = {5, 1, 10}};
 		goto out;
 	}
-	if ((mx != NULL ? plan_from_mx(s, p, mx, &why) : plan_from_list(s, p, session_protocol(s), &why)) != 0)
+	mono_t deadline = mono_after(PLAN_TIMEOUT);
+	if ((mx != NULL ? plan_from_mx(s, p, mx, &why, deadline) : plan_from_list(s, p, session_protocol(s), &why, deadline)) != 0)
 		goto out; /* cancelled: code stays 0 */
 	size_t n_found = p->n;
 	if (plan_filter(s, p, &bad)) {

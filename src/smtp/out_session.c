@@ -10,12 +10,17 @@ struct out_session {
 	struct out_conn conn;
 	struct buf failures;      /* what went wrong with the candidates so far */
 	int64_t n_tried;          /* messages on this connection */
+	bool has_tried;           /* a message, on any connection */
 };
 
-/** Connects to the next candidate that answers. -1: none is left (failures says why), or ERR_CANCELLED. */
+/** Connects to the next candidate that answers. -1: none is left (failures says why), or ERR_CANCELLED, also when we are stopping. */
 static int out_connect(struct out_session *o)
 {
 	while (o->next < o->plan.n) {
+		if (session_is_stopping(o->s)) {
+			err_set(ERR_CANCELLED, "no new connections while stopping");
+			return -1;
+		}
 		const struct out_candidate *to = &o->plan.v[o->next++];
 		if (out_conn_open(&o->conn, to) == 0) {
 			o->n_tried = 0;
@@ -47,6 +52,21 @@ static void out_report_unreachable(struct out_session *o, struct message *m)
 	buf_fini(&text);
 }
 
+/** Connects for m, or gives m up: False. Where the session has delivered before, m is not charged: that a further candidate does not
+ * answer says nothing of those that do, which a new session begins with. */
+static bool out_connect_for(struct out_session *o, struct message *m)
+{
+	if (out_connect(o) == 0)
+		return true;
+	bool is_cancelled = err_is(ERR_CANCELLED);
+	err_clear();
+	if (is_cancelled || o->has_tried)
+		session_return(o->s, m);
+	else
+		out_report_unreachable(o, m);
+	return false;
+}
+
 /** After a connection was lost: true when the session may go on with another. */
 static bool out_may_reconnect(struct out_session *o)
 {
@@ -66,8 +86,11 @@ static bool out_may_reconnect(struct out_session *o)
 static bool out_deliver_one(struct out_session *o, struct message *m)
 {
 	for (;;) {
-		bool is_retry_wanted = session_path(o->s)->try_next_host_on_transport_error && o->next < o->plan.n;
+		const struct egress_path *path = session_path(o->s);
+		bool is_retry_wanted = path->try_next_host_on_transport_error && path->reconnect_strategy == RECONNECT_NEXT_HOST &&
+		                       o->next < o->plan.n;
 		o->n_tried++;
+		o->has_tried = true;
 		switch (out_deliver(&o->conn, m, is_retry_wanted)) {
 		case OUT_DONE:
 			return true;
@@ -77,6 +100,15 @@ static bool out_deliver_one(struct out_session *o, struct message *m)
 		case OUT_BROKEN:
 			out_conn_close(&o->conn);
 			return out_may_reconnect(o);
+		case OUT_STALE:
+			out_conn_close(&o->conn);
+			if (!out_may_reconnect(o)) {
+				session_return(o->s, m);
+				return false;
+			}
+			if (!out_connect_for(o, m))
+				return false;
+			continue;
 		case OUT_TRANSPORT:
 			out_conn_close(&o->conn);
 			if (out_connect(o) == 0)
@@ -121,15 +153,8 @@ static void out_run(struct session *s)
 			session_return(s, m); /* not charged: it was never sent */
 			break;
 		}
-		if (o.conn.st == NULL && out_connect(&o) != 0) {
-			if (err_is(ERR_CANCELLED)) {
-				err_clear();
-				session_return(s, m);
-			} else {
-				out_report_unreachable(&o, m);
-			}
+		if (o.conn.st == NULL && !out_connect_for(&o, m))
 			break;
-		}
 		if (!out_deliver_one(&o, m))
 			break;
 		if (o.n_tried >= session_path(s)->max_deliveries_per_connection)
