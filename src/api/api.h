@@ -2,8 +2,15 @@
  * by the application. */
 #pragma once
 
+#include "spool/spool.h"
+
+/** What the API tells of this program: its version, a text that must stay, and how many processors it may use. Before the
+ * routes are registered. */
+void api_set_info(const char *version, unsigned n_cores);
 /** Adds every route of the API to the table; once, before the first listener starts. */
 void api_register_routes(void);
+/** The spool that GET /api/admin/memory/stats tells of; before the first listener starts. */
+void api_set_spool(struct spool *sp);
 
 /** What GET /api/check-liveness/v1 asks: NULL when the service can take mail (200 "OK"), else why not (503 and the text).
  * Called from any worker; must not yield. Without a condition the service is alive. */

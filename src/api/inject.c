@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/metric.h"
 #include "http/http.h"
+#include "http/reference.h"
 #include "mail/envelope.h"
 #include "policy/policy.h"
 #include "queue/queue.h"
@@ -270,9 +271,28 @@ out:
 
 static const char *inject_gate(void) { return inject_g.why_not != NULL ? inject_g.why_not() : NULL; }
 
+static const struct http_field response_fields[] = {
+	{.name = "success_count", .type = HTTP_INTEGER, .is_required = true, .doc = "How many recipients' messages are durable."},
+	{.name = "fail_count", .type = HTTP_INTEGER, .is_required = true, .doc = "How many recipients were refused."},
+	{.name = "failed_recipients", .type = HTTP_STRING, .is_list = true, .is_required = true, .doc = "The addresses that were refused, as they were sent."},
+	{.name = "errors", .type = HTTP_STRING, .is_list = true, .is_required = true, .doc = "Why: a text for each of them, in the same order."},
+	{0},
+};
+static const struct http_schema response_schema = {
+	.name = "InjectV1Response", .doc = "What became of each recipient.", .fields = response_fields, .is_strict = true};
+
+static const char *const inject_tags[] = {"inject", NULL};
+static const struct http_answer inject_answers[] = {
+	{200, "The successful recipients' messages are durable, the others are named, each with its error.", "application/json",
+	 &response_schema, NULL},
+	{0},
+};
 static const struct http_route inject_routes[] = {
 	{.method = "POST", .path = "/api/inject/v1", .handler = inject_handler, .consumes = "application/json", .gate = inject_gate,
-	 .summary = "Inject a message, given as text, for one or many recipients."},
+	 .id = "inject_v1", .tags = inject_tags, .body = &inject_request_schema, .answers = inject_answers,
+	 .summary = "Inject a message, given as text, for one or many recipients.",
+	 .text = "Each recipient is a message of its own. The answer comes when all of them are on stable storage. What is wrong "
+		 "with one recipient fails that one alone; after a 503, or an answer that never came, post the request again."},
 };
 
 void api_inject_init(struct spool *sp, const char *(*why_not)(void))

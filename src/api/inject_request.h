@@ -1,6 +1,7 @@
 /* inject_request.h - the body of an injection request, checked. */
 #pragma once
 
+#include "http/reference.h"
 #include "mail/template.h"
 
 #include <jansson.h>
@@ -20,6 +21,8 @@ struct inject_request {
 	struct inject_recipient *recipient;
 	size_t n_recipients;
 };
+/** Its shape, as the API reference shows it. */
+extern const struct http_schema inject_request_schema;
 /** Parses and checks body. 0; or the HTTP status (400 syntax, 422 shape) with the error set to the text of the answer.
  * Fields that this version does not honour are 422 by name. */
 MUST_CHECK int inject_request_parse(str_t body, struct inject_request *out);

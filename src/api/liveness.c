@@ -1,9 +1,8 @@
 /* liveness.c - GET /api/check-liveness/v1: can this service take mail? For load balancers, so anybody may
  * ask. */
-#include "api/api.h"
-
 #include "api/api_impl.h"
-#include "http/http.h"
+
+#include "base/defs.h"
 
 #include <stdatomic.h>
 
@@ -26,12 +25,23 @@ static void api_check_liveness(struct http_request *r, struct http_response *a, 
 	http_response_text(a, 200, "OK");
 }
 
+static const char *const api_liveness_tags[] = {"liveness", NULL};
+static const struct http_answer api_liveness_answers[] = {
+	{200, "Messages are taken.", "text/plain", NULL, NULL},
+	{503, "They are not; the text says why.", "text/plain", NULL, NULL},
+	{0},
+};
 static const struct http_route api_liveness_routes[] = {
 	{
 		.method = "GET",
 		.path = "/api/check-liveness/v1",
 		.handler = api_check_liveness,
-		.summary = "Tell whether the service can take messages: 200 OK, or 503 and the reason.",
+		.id = "check_liveness_v1",
+		.tags = api_liveness_tags,
+		.summary = "Tell whether the service can take messages.",
+		.text = "For load balancers: anybody may ask, from any address. Starting, stopping, a full disk and a spool that "
+			"takes nothing are reasons why not.",
+		.answers = api_liveness_answers,
 		.is_public = true,
 		.is_immediate = true,
 	},
@@ -39,5 +49,5 @@ static const struct http_route api_liveness_routes[] = {
 
 void api_liveness_register(void)
 {
-	http_routes_add(api_liveness_routes, 1);
+	http_routes_add(api_liveness_routes, ARRAY_SIZE(api_liveness_routes));
 }

@@ -59,6 +59,7 @@ static void service_register(void)
 	bind_register_logs();
 	bind_register_queue();
 	bind_register_spool();
+	api_set_info(CIRRUS_VERSION, bind_available_parallelism());
 	api_register_routes();
 	api_inject_register();
 	api_set_liveness(service_why_not);
@@ -135,6 +136,7 @@ int service_start(const struct options *o)
 	record_set_body_loader(service_load_body);
 	bind_message_set_loader(service_load_body);
 	api_inject_init(service.spool, service_why_not);
+	api_set_spool(service.spool);
 	queue_set_smtp_deliverer(&smtp_deliverer);
 	queue_start(&(struct queue_params){.spool = service.spool, .hostname = service.hostname});
 	service.is_queue_started = true;

@@ -61,6 +61,11 @@ void watchdog_read_name(struct worker *w, char name[FIBER_NAME_BYTES])
 	name[FIBER_NAME_BYTES - 1] = 0;
 }
 
+void worker_read_running(struct worker *w, char name[FIBER_NAME_BYTES])
+{
+	watchdog_read_name(w, name);
+}
+
 static void watchdog_look(struct watchdog *d, unsigned i)
 {
 	struct worker *w = &workers_all[i];

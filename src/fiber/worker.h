@@ -53,5 +53,7 @@ void worker_run(fiber_fn *fn, void *arg);
  * fibers concerned run soon after, not before it returns. For tests. */
 void worker_clock_changed(void);
 
+/** What a worker runs at this moment: a fiber's name, "loop" for its mail, "" while it waits for something to do. Any thread. */
+void worker_read_running(struct worker *w, char name[32]);
 /** A slice longer than this is logged by the watchdog thread with the fiber's name (default 50 ms; 0 = off). */
 void worker_set_watchdog(dur_t slice);

@@ -6,6 +6,7 @@
 #include "api/api.h"
 #include "base/log.h"
 #include "base/metric.h"
+#include "fiber/offload.h"
 #include "http/http.h"
 
 #include <pthread.h>
@@ -764,12 +765,14 @@ static int setup(void **state)
 	api_register_routes();
 	http_routes_add(routes, ARRAY_SIZE(routes));
 	workers_start(2);
+	offload_start(2);
 	return 0;
 }
 
 static int teardown(void **state)
 {
 	workers_stop(mono_after(dur_s(10)));
+	offload_stop();
 	return 0;
 }
 
