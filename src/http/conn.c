@@ -31,23 +31,21 @@ enum {
 	HTTP_OUT_BYTES = 65536,	      /* of answers held back */
 	HTTP_COPY_BYTES = 16384,      /* a body up to here is copied behind its header */
 	HTTP_BODY_STEP_BYTES = 65536, /* first size of a body buffer */
-	HTTP_KEEP_BYTES = 65536,      /* a buffer up to here is kept for the next request */
 	HTTP_DISCARD_BYTES = 65536,   /* of a refused body that are read to keep the connection */
 	HTTP_TURN_REQUESTS = 16,      /* served without a wait before other fibers get a turn */
 };
 
 struct http_conn {
-	struct stream *st;
+	struct http_session *session;
+	struct stream *st; /* the session's */
 	struct http_listener *l;
-	struct list link; /* l->conns[this worker] */
-	struct fiber *fiber;
-	bool is_idle;	   /* waits for a request or for the end of input: may be cancelled */
 	bool is_lingering; /* the client may still be sending */
 	unsigned n_turn;
 
 	struct arena arena; /* of the request */
 	struct buf out;
-	struct buf body;
+	struct http_body body;
+	struct buf chunks; /* of a compressed body */
 	struct http_request r;
 	struct http_response a;
 	struct http_framing f;
@@ -57,12 +55,6 @@ struct http_conn {
 enum { CONN_END = -1, CONN_OK = 0 };
 
 /* --- writing --- */
-
-/* For moving n bytes: d, and the time they take at the slowest rate that is put up with. */
-static mono_t conn_deadline(mono_t begun, dur_t d, size_t n_bytes)
-{
-	return mono_add(mono_add(begun, d), dur_s((int64_t)(n_bytes / HTTP_MIN_BYTES_PER_S)));
-}
 
 static int conn_write_failed(struct http_conn *c)
 {
@@ -75,7 +67,7 @@ static int conn_flush(struct http_conn *c)
 {
 	if (c->out.n == 0)
 		return CONN_OK;
-	mono_t deadline = conn_deadline(mono_now(), c->l->p.write_timeout, c->out.n);
+	mono_t deadline = http_deadline(mono_now(), c->l->p.write_timeout, c->out.n);
 	int rc = stream_write(c->st, c->out.p, c->out.n, deadline);
 	buf_clear(&c->out);
 	return rc == 0 ? CONN_OK : conn_write_failed(c);
@@ -99,7 +91,7 @@ static int conn_answer(struct http_conn *c, bool is_keeping)
 	if (has_body && c->a.body.n > HTTP_COPY_BYTES) {
 		size_t n = c->out.n + c->a.body.n;
 		struct iovec iov[2] = {{c->out.p, c->out.n}, {c->a.body.p, c->a.body.n}};
-		if (stream_writev(c->st, iov, 2, conn_deadline(mono_now(), c->l->p.write_timeout, n)) != 0)
+		if (stream_writev(c->st, iov, 2, http_deadline(mono_now(), c->l->p.write_timeout, n)) != 0)
 			rc = conn_write_failed(c);
 		buf_clear(&c->out);
 	} else {
@@ -115,8 +107,7 @@ static int conn_answer(struct http_conn *c, bool is_keeping)
 /* Refuses what cannot be followed by another request. */
 static int conn_refuse(struct http_conn *c, int status, const char *why)
 {
-	/* The exact text of a 413 is matched on by clients. */
-	http_response_text(&c->a, status, status == 413 ? "%s" : "Error: %s", why);
+	http_response_refuse(&c->r, &c->a, status, why);
 	c->is_lingering = true;
 	if (conn_answer(c, false) == CONN_OK)
 		(void)conn_flush(c);
@@ -129,7 +120,8 @@ static void conn_trim(struct http_conn *c)
 {
 	arena_fini(&c->arena);
 	buf_fini(&c->out);
-	buf_fini(&c->body);
+	buf_fini(&c->chunks);
+	http_body_fini(&c->body);
 	buf_fini(&c->a.body);
 }
 
@@ -137,13 +129,13 @@ static void conn_trim(struct http_conn *c)
 static int conn_wait_idle(struct http_conn *c)
 {
 	mono_t deadline = mono_after(c->l->p.idle_timeout);
-	c->is_idle = true;
+	c->session->is_idle = true;
 	int rc = stream_fill(c->st, HTTP_FILL_BYTES, mono_min(deadline, mono_after(HTTP_IDLE_TRIM)));
 	if (rc < 0 && err_is(ERR_TIMEOUT) && !mono_is_past(deadline)) {
 		conn_trim(c);
 		rc = stream_fill(c->st, HTTP_FILL_BYTES, deadline);
 	}
-	c->is_idle = false;
+	c->session->is_idle = false;
 	if (rc < 0)
 		err_clear();
 	/* http_listener_stop was faster: the request is not begun. */
@@ -166,7 +158,7 @@ static int conn_wait_header(struct http_conn *c, mono_t deadline)
 /* Fills c->r and c->f. */
 static int conn_read_head(struct http_conn *c)
 {
-	struct h1_scan scan = {0};
+	struct h1_scan scan = {.max_fields = c->l->p.max_request_headers};
 	mono_t deadline = MONO_NEVER; /* of the header, from its first byte */
 	const char *why = NULL;
 	int rc;
@@ -218,28 +210,70 @@ static int conn_ask_for_body(struct http_conn *c)
 	return conn_flush(c);
 }
 
-static int conn_read_sized_body(struct http_conn *c, const char **why)
+/* What is not compressed is read to where it stays. */
+static int conn_read_plain_body(struct http_conn *c, mono_t begun, const char **why)
 {
+	struct buf *b = &c->body.buf;
 	size_t n = (size_t)c->f.content_length; /* within the limit */
-	mono_t begun = mono_now();
-	if (stream_buffered(c->st).n < n && conn_ask_for_body(c) != CONN_OK)
-		return CONN_END;
-	while (c->body.n < n) {
-		size_t n_left = n - c->body.n;
-		if (c->body.cap <= c->body.n + 1) {
-			size_t n_step = c->body.n < HTTP_BODY_STEP_BYTES ? HTTP_BODY_STEP_BYTES : c->body.n;
-			buf_reserve(&c->body, n_step < n_left ? n_step : n_left);
-		}
-		size_t n_room = c->body.cap - 1 - c->body.n, n_want = n_room < n_left ? n_room : n_left;
-		mono_t deadline = conn_deadline(begun, c->l->p.body_timeout, c->body.n);
-		ssize_t rc = stream_read(c->st, c->body.p + c->body.n, n_want, deadline);
+	while (b->n < n) {
+		size_t n_left = n - b->n;
+		size_t n_step = b->n < HTTP_BODY_STEP_BYTES ? HTTP_BODY_STEP_BYTES : b->n;
+		size_t n_want = n_step < n_left ? n_step : n_left;
+		int status = http_body_reserve(&c->body, n_want, why);
+		if (status != H1_MORE)
+			return status;
+		mono_t deadline = http_deadline(begun, c->l->p.body_timeout, b->n);
+		ssize_t rc = stream_read(c->st, b->p + b->n, n_want, deadline);
 		if (rc <= 0)
 			return conn_body_failed(c, (int)rc, why);
-		c->body.n += (size_t)rc;
-		c->body.p[c->body.n] = 0;
+		b->n += (size_t)rc;
+		b->p[b->n] = 0;
 		c->r.n_bytes_in += (uint64_t)rc;
 	}
 	return CONN_OK;
+}
+
+static int conn_read_sized_body(struct http_conn *c, const char **why)
+{
+	size_t n_left = (size_t)c->f.content_length, n_received = 0;
+	mono_t begun = mono_now();
+	if (stream_buffered(c->st).n < n_left && conn_ask_for_body(c) != CONN_OK)
+		return CONN_END;
+	if (c->f.coding == HTTP_CODING_IDENTITY)
+		return conn_read_plain_body(c, begun, why);
+	while (n_left != 0) {
+		str_t in = str_head(stream_buffered(c->st), n_left);
+		int rc = in.n == 0 ? stream_fill(c->st, HTTP_FILL_BYTES,
+						 http_deadline(begun, c->l->p.body_timeout, n_received))
+				   : http_body_add(&c->body, in, why);
+		if (in.n == 0 && rc <= 0)
+			return conn_body_failed(c, rc, why);
+		if (in.n != 0 && rc != H1_MORE)
+			return rc;
+		stream_consume(c->st, in.n);
+		c->r.n_bytes_in += in.n;
+		n_received += in.n;
+		n_left -= in.n;
+	}
+	return CONN_OK;
+}
+
+/* What of a chunked body has arrived. *n_data: its bytes without the framing, over all calls. */
+static int conn_take_chunks(struct http_conn *c, struct h1_chunks *chunks, str_t in, size_t *n_used, uint64_t *n_data,
+			    const char **why)
+{
+	uint64_t limit = http_body_wire_limit(c->f.coding, c->l->p.request_body_limit);
+	if (c->f.coding == HTTP_CODING_IDENTITY) {
+		int rc = http_body_reserve(&c->body, in.n, why);
+		return rc == H1_MORE ? h1_chunks_decode(chunks, in, n_used, &c->body.buf, limit, why) : rc;
+	}
+	buf_clear(&c->chunks);
+	int rc = h1_chunks_decode(chunks, in, n_used, &c->chunks, limit - *n_data, why);
+	*n_data += c->chunks.n;
+	if (rc != H1_MORE && rc != H1_DONE)
+		return rc;
+	int status = http_body_add(&c->body, buf_str(&c->chunks), why);
+	return status == H1_MORE ? rc : status;
 }
 
 static int conn_read_chunked_body(struct http_conn *c, const char **why)
@@ -247,21 +281,20 @@ static int conn_read_chunked_body(struct http_conn *c, const char **why)
 	struct h1_chunks chunks = {0};
 	mono_t begun = mono_now();
 	size_t n_received = 0;
+	uint64_t n_data = 0;
 	for (;;) {
 		str_t in = stream_buffered(c->st);
 		size_t n_used = 0;
-		int rc = h1_chunks_decode(&chunks, in, &n_used, &c->body, c->l->p.request_body_limit, why);
+		int rc = conn_take_chunks(c, &chunks, in, &n_used, &n_data, why);
 		stream_consume(c->st, n_used);
 		n_received += n_used;
 		c->r.n_bytes_in += n_used;
-		if (rc == H1_DONE)
-			return CONN_OK;
 		if (rc != H1_MORE)
-			return rc;
+			return rc == H1_DONE ? CONN_OK : rc;
 		if (conn_ask_for_body(c) != CONN_OK)
 			return CONN_END;
 		c->f.is_expecting = false;
-		mono_t deadline = conn_deadline(begun, c->l->p.body_timeout, n_received);
+		mono_t deadline = http_deadline(begun, c->l->p.body_timeout, n_received);
 		rc = stream_fill(c->st, HTTP_FILL_BYTES, deadline);
 		if (rc <= 0)
 			return conn_body_failed(c, rc, why);
@@ -272,11 +305,14 @@ static int conn_read_body(struct http_conn *c)
 {
 	const char *why = NULL;
 	int rc = CONN_OK;
+	http_body_begin(&c->body, c->f.coding, c->l->p.request_body_limit);
 	if (c->f.is_chunked)
 		rc = conn_read_chunked_body(c, &why);
 	else if (c->f.content_length != 0)
 		rc = conn_read_sized_body(c, &why);
-	c->r.body = buf_str(&c->body);
+	if (rc == CONN_OK && (rc = http_body_end(&c->body, &why)) == H1_DONE)
+		rc = CONN_OK;
+	c->r.body = buf_str(&c->body.buf);
 	return rc >= 400 ? conn_refuse(c, rc, why) : rc;
 }
 
@@ -319,7 +355,9 @@ static int conn_run_handler(struct http_conn *c, const struct http_route *route)
 {
 	if (!route->is_immediate && conn_flush(c) != CONN_OK)
 		return CONN_END;
-	route->handler(&c->r, &c->a, route->arg, mono_after(c->l->p.handler_timeout));
+	mono_t deadline = mono_after(c->l->p.handler_timeout);
+	route->handler(&c->r, &c->a, route->arg, deadline);
+	http_response_encode(&c->r, &c->a, deadline);
 	bool is_keeping = c->f.is_keep_alive && !c->a.is_closing && !http_listener_is_stopping(c->l);
 	c->is_lingering = c->f.is_keep_alive && !is_keeping; /* then the client did not expect it */
 	if (conn_answer(c, is_keeping) != CONN_OK)
@@ -330,14 +368,13 @@ static int conn_run_handler(struct http_conn *c, const struct http_route *route)
 static void conn_begin_request(struct http_conn *c)
 {
 	arena_reset(&c->arena);
-	if (c->body.cap > HTTP_KEEP_BYTES + 1)
-		buf_fini(&c->body);
-	buf_clear(&c->body);
+	http_body_reset(&c->body);
 	http_response_reset(&c->a);
 	c->r = (struct http_request){
 		.peer = stream_peer(c->st),
 		.local = stream_local(c->st),
 		.listener = c->l,
+		.stream = c->st,
 		.arena = &c->arena,
 		.version_minor = 1,
 		.flush = conn_flush_request,
@@ -361,15 +398,14 @@ static int conn_serve_request(struct http_conn *c)
 static void conn_linger(struct http_conn *c)
 {
 	stream_shutdown_write(c->st);
-	c->is_idle = true;
+	c->session->is_idle = true;
 	dur_t patience = http_listener_is_stopping(c->l) ? HTTP_LINGER_STOPPING : HTTP_LINGER_TIMEOUT;
 	stream_drain(c->st, SIZE_MAX, mono_after(patience));
 }
 
-void http_conn_main(struct stream *st, void *arg)
+void h1_conn_main(struct http_session *s)
 {
-	struct http_conn c = {.st = st, .l = arg, .fiber = fiber_self(), .a = {.status = 200}};
-	list_push_back(&c.l->conns[worker_index(worker_self())], &c.link);
+	struct http_conn c = {.session = s, .st = s->st, .l = s->l, .a = {.status = 200}};
 	while (conn_serve_request(&c) == CONN_OK) {
 		if (++c.n_turn == HTTP_TURN_REQUESTS) {
 			c.n_turn = 0;
@@ -380,15 +416,4 @@ void http_conn_main(struct stream *st, void *arg)
 	conn_trim(&c);
 	if (is_flushed && c.is_lingering)
 		conn_linger(&c);
-	list_remove(&c.link);
-	stream_free(st);
-}
-
-void http_conns_cancel_idle(struct list *conns)
-{
-	list_for_each (it, conns) {
-		struct http_conn *c = list_entry(it, struct http_conn, link);
-		if (c->is_idle)
-			fiber_cancel(c->fiber);
-	}
 }

@@ -106,7 +106,8 @@ static int h1_scan_line(struct h1_scan *s, str_t in, const char **why)
 		return H1_DONE;
 	if (s->n_lines != 0)
 		rc = h1_scan_check_field(line, why);
-	if (rc == H1_MORE && ++s->n_lines > HTTP_MAX_HEADERS + 1)
+	unsigned max_fields = s->max_fields != 0 ? s->max_fields : HTTP_MAX_HEADERS;
+	if (rc == H1_MORE && ++s->n_lines > max_fields + 1)
 		return h1_refuse(why, 431, "too many header fields");
 	return rc;
 }
@@ -297,6 +298,10 @@ static int h1_parse_framing(const struct http_request *r, struct http_framing *f
 			if (str_ieq(name, STR("content-length")))
 				rc = h1_take_length(value, f, why);
 			break;
+		case 16:
+			if (str_ieq(name, STR("content-encoding")))
+				f->coding = http_coding_add(f->coding, value);
+			break;
 		case 17:
 			if (!str_ieq(name, STR("transfer-encoding")))
 				break;
@@ -465,7 +470,7 @@ int h1_chunks_decode(struct h1_chunks *d, str_t in, size_t *n_used, struct buf *
 		bool is_size = d->state == CK_SIZE;
 		rc = h1_chunk_byte(d, in.p[i++], why);
 		if (is_size && rc == H1_MORE && d->state != CK_SIZE && d->left > limit - out->n)
-			rc = h1_refuse(why, 413, "Failed to buffer the request body: length limit exceeded");
+			rc = h1_refuse(why, 413, HTTP_TOO_LARGE);
 	}
 	*n_used = i;
 	return rc;

@@ -1,5 +1,6 @@
-/* http.h - the HTTP service: listeners, requests, responses, routes. It knows nothing of mail. A connection is a fiber that reads a
- * request, routes it, runs the handler and writes the answer (RFC 9110, RFC 9112). Ambiguous framing is 400 and the connection closes. */
+/* http.h - the HTTP service: listeners, requests, responses, routes. It knows nothing of mail. A connection of HTTP/1 is a
+ * fiber that reads a request, routes it, runs the handler and writes the answer (RFC 9110, RFC 9112); ambiguous framing is 400 and the
+ * connection closes. Of HTTP/2 each stream is a fiber that does so (RFC 9113). Handlers cannot tell the two apart. */
 #pragma once
 
 #include "base/arena.h"
@@ -7,6 +8,7 @@
 #include "net/addr.h"
 
 struct http_route;
+struct stream;
 struct http_header {
 	str_t name, value; /* as sent, value trimmed */
 };
@@ -17,11 +19,13 @@ struct http_request {
 	str_t path;               /* percent-decoded, without query */
 	str_t query;              /* as sent, without the '?' */
 	int version_minor;        /* of HTTP/1 */
+	bool is_http2;            /* otherwise HTTP/1: of interest to logs only */
 	struct http_header *header;
 	size_t n_headers;
 	str_t body;               /* whole, after decoding */
 	const struct net_addr *peer, *local;
 	const struct http_listener *listener;
+	const struct stream *stream; /* for what its transport knows of the peer (stream_tls_info) */
 	struct arena *arena;      /* lives as long as the request */
 	const struct http_route *route; /* what it asks for, also when that is refused; NULL: nothing that is there */
 	uint64_t n_bytes_in;      /* of its header and body, as they came over the wire so far */
@@ -101,8 +105,19 @@ typedef int http_authorize_fn(struct http_request *r, struct http_response *a, m
 void http_set_authorizer(http_authorize_fn *fn); /* before the first listener starts */
 
 /* --- listeners --- */
+
+/** What a connection begins with before its first request, a TLS handshake for instance. Runs in the connection's fiber. 0, and
+ * *protocol when it was agreed upon (ALPN); -1 with the error set closes the connection. */
+enum http_protocol { HTTP_PROTOCOL_UNKNOWN /* the first bytes will tell */, HTTP_PROTOCOL_1, HTTP_PROTOCOL_2 };
+typedef int http_setup_fn(struct stream *st, enum http_protocol *protocol, void *arg, mono_t deadline);
+
 struct http_listener_params {
 	struct net_addr listen;
+	/* Instead of an address, a path in the file system or the name of a descriptor that systemd has handed down (sock.h). Their
+	 * peers, if they have no address of their own, count as 127.0.0.1. */
+	const char *unix_path;
+	unsigned unix_mode;
+	const char *fd_name;
 	char *hostname;           /* NULL: the machine's */
 	struct cidr_set trusted_hosts;
 	uint64_t request_body_limit;
@@ -112,16 +127,30 @@ struct http_listener_params {
 	dur_t idle_timeout;       /* between requests; 75 s */
 	dur_t write_timeout;      /* 60 s */
 	dur_t handler_timeout;    /* the deadline that a handler gets; 5 min */
+	/* Zero: the default */
+	unsigned max_connections;          /* further ones wait in the kernel's queue; 20000 */
+	unsigned max_connections_per_host; /* of an IPv4 address or IPv6 /64 that is not trusted; further ones are closed; 1000 */
+	unsigned max_concurrent_streams;   /* of a connection of HTTP/2; 100 */
+	unsigned max_request_headers;      /* fields; 100 */
+	struct cidr_set proxy_protocol;    /* peers that must begin with a PROXY header (net/proxy.h), and are then who it says */
+	http_setup_fn *setup;     /* may be NULL; gets header_timeout */
+	void *setup_arg;
 	http_done_fn *on_done;    /* may be NULL */
 	void *on_done_arg;
 };
 struct http_listener;
 /** Binds; accepts from http_listener_start on. Copies p. -1/NULL ERR_IO naming the address. */
 MUST_CHECK struct http_listener *http_listener_open(const struct http_listener_params *p);
-const struct net_addr *http_listener_addr(const struct http_listener *l);
+const struct net_addr *http_listener_addr(const struct http_listener *l); /* 127.0.0.1:0 of one that has none */
+const char *http_listener_name(const struct http_listener *l); /* "127.0.0.1:8000", "unix:/run/cirrus.sock" */
 void http_listener_start(struct http_listener *l);
 /** Stops accepting and closes idle connections; requests in flight go on and are answered with Connection: close. From a fiber,
  * of the worker that calls http_listener_close later. Again: no effect. */
 void http_listener_stop(struct http_listener *l);
 /** Does http_listener_stop, waits for the requests in flight, after the deadline cancels the rest, and frees l. Yields. */
 void http_listener_close(struct http_listener *l, mono_t deadline);
+
+/** How much memory the bodies of requests may take that are being received or handled, of all listeners together (256 MB); beyond
+ * it requests are answered 503. Before the first listener starts. */
+void http_set_body_memory(uint64_t max_bytes);
+uint64_t http_body_memory(void); /* taken at this moment */

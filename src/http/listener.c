@@ -32,6 +32,14 @@ static void http_listener_set_defaults(struct http_listener_params *p)
 		p->write_timeout = dur_s(60);
 	if (p->handler_timeout.ns == 0)
 		p->handler_timeout = dur_s(300);
+	if (p->max_connections == 0)
+		p->max_connections = 20000;
+	if (p->max_connections_per_host == 0)
+		p->max_connections_per_host = 1000;
+	if (p->max_concurrent_streams == 0)
+		p->max_concurrent_streams = 100;
+	if (p->max_request_headers == 0)
+		p->max_request_headers = HTTP_MAX_HEADERS;
 }
 
 static char *http_machine_hostname(void)
@@ -48,15 +56,26 @@ static void http_listener_free(struct http_listener *l)
 	event_unref(l->swept);
 	free(l->p.hostname);
 	cidr_set_fini(&l->p.trusted_hosts);
-	free(l->conns);
+	cidr_set_fini(&l->p.proxy_protocol);
+	map_fini(&l->hosts); /* its entries are those of connections */
+	pthread_mutex_destroy(&l->lock);
+	free(l->sessions);
 	free(l);
+}
+
+static struct listener *http_listener_bind(const struct http_listener_params *p, struct http_listener *l)
+{
+	if (p->unix_path != NULL)
+		return listener_open_unix(p->unix_path, p->unix_mode, "http", http_session_main, l);
+	if (p->fd_name != NULL)
+		return listener_open_inherited(p->fd_name, "http", http_session_main, l);
+	return listener_open(&p->listen, "http", http_session_main, l);
 }
 
 struct http_listener *http_listener_open(const struct http_listener_params *p)
 {
-	char text[NET_ADDR_STRLEN];
 	struct http_listener *l = xnew(struct http_listener);
-	l->listener = listener_open(&p->listen, "http", http_conn_main, l);
+	l->listener = http_listener_bind(p, l);
 	if (l->listener == NULL) {
 		free(l);
 		return NULL;
@@ -66,12 +85,20 @@ struct http_listener *http_listener_open(const struct http_listener_params *p)
 	l->p.hostname = is_named ? xstrdup(p->hostname) : http_machine_hostname();
 	l->p.trusted_hosts = (struct cidr_set){0};
 	cidr_set_copy(&l->p.trusted_hosts, &p->trusted_hosts);
+	cidr_set_copy(&l->p.proxy_protocol, &p->proxy_protocol);
 	http_listener_set_defaults(&l->p);
-	l->conns = xcalloc(HTTP_MAX_WORKERS, sizeof(*l->conns));
+	listener_set_max_connections(l->listener, l->p.max_connections);
+	pthread_mutex_init(&l->lock, NULL);
+	l->sessions = xcalloc(HTTP_MAX_WORKERS, sizeof(*l->sessions));
 	for (size_t i = 0; i < HTTP_MAX_WORKERS; i++)
-		list_init(&l->conns[i]);
-	log_info("kumod", "http listener on %s", net_addr_fmt(listener_addr(l->listener), text));
+		list_init(&l->sessions[i]);
+	log_info("kumod", "http listener on %s", http_listener_name(l));
 	return l;
+}
+
+const char *http_listener_name(const struct http_listener *l)
+{
+	return listener_name(l->listener);
 }
 
 const struct net_addr *http_listener_addr(const struct http_listener *l)
@@ -88,7 +115,7 @@ void http_listener_start(struct http_listener *l)
 static void http_listener_sweep(void *arg)
 {
 	struct http_listener *l = arg;
-	http_conns_cancel_idle(&l->conns[worker_index(worker_self())]);
+	http_sessions_stop(&l->sessions[worker_index(worker_self())]);
 	struct event *swept = event_ref(l->swept); /* l may be gone once the count is down */
 	if (atomic_fetch_sub_explicit(&l->n_sweeping, 1, memory_order_acq_rel) == 1)
 		event_fire(swept);
@@ -110,7 +137,6 @@ void http_listener_stop(struct http_listener *l)
 
 void http_listener_close(struct http_listener *l, mono_t deadline)
 {
-	char text[NET_ADDR_STRLEN];
 	if (l == NULL)
 		return;
 	http_listener_stop(l);
@@ -119,7 +145,7 @@ void http_listener_close(struct http_listener *l, mono_t deadline)
 	if (!is_gone) {
 		err_clear();
 		log_warn("kumod", "http listener on %s: cancelling %zu connections",
-			 net_addr_fmt(http_listener_addr(l), text), listener_n_connections(l->listener));
+			 http_listener_name(l), listener_n_connections(l->listener));
 		is_gone = listener_join(l->listener, true, mono_after(HTTP_CANCEL_TIMEOUT)) == 0;
 	}
 	if (event_wait(l->swept, mono_after(HTTP_CANCEL_TIMEOUT)) != 0)
@@ -130,7 +156,6 @@ void http_listener_close(struct http_listener *l, mono_t deadline)
 		return;
 	}
 	/* Whoever is left points at l: it stays. */
-	log_error("kumod", "http listener on %s did not end: %s", net_addr_fmt(http_listener_addr(l), text),
-		  err_text());
+	log_error("kumod", "http listener on %s did not end: %s", http_listener_name(l), err_text());
 	err_clear();
 }

@@ -42,6 +42,15 @@ static str_t http_unescape(struct arena *arena, str_t s, bool is_query)
 	return str_mk(p, n);
 }
 
+bool http_target_is_visible(str_t target)
+{
+	for (size_t i = 0; i < target.n; i++) {
+		if (target.p[i] <= ' ' || target.p[i] >= 0x7f || target.p[i] == '#')
+			return false;
+	}
+	return target.n != 0;
+}
+
 int http_request_split_target(struct http_request *r, const char **why)
 {
 	str_t t = r->target;

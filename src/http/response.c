@@ -52,6 +52,13 @@ void http_response_err(struct http_response *a, int status)
 	err_fini(&e);
 }
 
+void http_response_refuse(struct http_request *r, struct http_response *a, int status, const char *why)
+{
+	http_response_text(a, status, status == 413 ? "%s" : "Error: %s", why);
+	if (status == 503)
+		http_response_add_header(r, a, STR("retry-after"), STR("1"));
+}
+
 void http_response_reset(struct http_response *a)
 {
 	if (a->body.cap > HTTP_KEEP_BODY_BYTES)
@@ -106,7 +113,7 @@ static const char *http_reason(int status)
 }
 
 /* RFC 9110 section 5.6.7, for the current second. */
-static void http_write_date(struct buf *out)
+str_t http_date(void)
 {
 	static _Thread_local struct {
 		int64_t unix_s;
@@ -122,14 +129,14 @@ static void http_write_date(struct buf *out)
 		struct tm tm;
 		gmtime_r(&t, &tm);
 		struct buf b = BUF_INIT;
-		buf_printf(&b, "date: %s, %02d %s %d %02d:%02d:%02d GMT\r\n", days[tm.tm_wday], tm.tm_mday,
+		buf_printf(&b, "%s, %02d %s %d %02d:%02d:%02d GMT", days[tm.tm_wday], tm.tm_mday,
 			   months[tm.tm_mon], tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec);
 		last.n = b.n < sizeof(last.text) ? b.n : 0;
 		memcpy(last.text, b.p, last.n);
 		last.unix_s = now;
 		buf_fini(&b);
 	}
-	buf_add(out, last.text, last.n);
+	return str_mk(last.text, last.n);
 }
 
 static void http_write_field(struct buf *out, str_t name, str_t value)
@@ -160,7 +167,7 @@ void http_response_write_head(const struct http_response *a, bool is_keeping, in
 		buf_add_u64(out, a->body.n);
 		buf_add(out, "\r\n", 2);
 	}
-	http_write_date(out);
+	http_write_field(out, STR("date"), http_date());
 	for (size_t i = 0; i < a->n_headers; i++)
 		http_write_field(out, a->header[i].name, a->header[i].value);
 	if (!is_keeping)

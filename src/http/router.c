@@ -14,7 +14,10 @@
 
 #include <stdlib.h>
 
-enum { HTTP_MAX_METHODS = 4 };
+enum {
+	HTTP_MAX_METHODS = 4,
+	HTTP_SMALL_BODY_BYTES = 65536, /* has come before there is time to refuse it */
+};
 
 struct http_path {
 	const struct http_route *route[HTTP_MAX_METHODS];
@@ -138,8 +141,8 @@ static bool http_admit_body(struct http_request *r, const struct http_route *rou
 		http_response_text(a, 411, "Error: this request needs a body and its Content-Length");
 		return false;
 	}
-	if (f->has_length && f->content_length > r->listener->p.request_body_limit) {
-		http_response_text(a, 413, "Failed to buffer the request body: length limit exceeded");
+	if (f->has_length && f->content_length > http_body_wire_limit(f->coding, r->listener->p.request_body_limit)) {
+		http_response_refuse(r, a, 413, HTTP_TOO_LARGE);
 		return false;
 	}
 	if (route->consumes != NULL &&
@@ -147,10 +150,9 @@ static bool http_admit_body(struct http_request *r, const struct http_route *rou
 		http_response_text(a, 415, "Expected request with `Content-Type: %s`", route->consumes);
 		return false;
 	}
-	str_t coding = http_request_header(r, STR("content-encoding"));
-	if (coding.n != 0 && !str_ieq(coding, STR("identity"))) {
-		http_response_text(a, 415, "Error: the request body must not be compressed");
-		http_response_add_header(r, a, STR("accept-encoding"), STR("identity"));
+	if (f->coding == HTTP_CODING_OTHER) {
+		http_response_text(a, 415, "Error: a request body may be coded with one of " HTTP_CODINGS_TEXT);
+		http_response_add_header(r, a, STR("accept-encoding"), STR(HTTP_CODINGS_TEXT));
 		return false;
 	}
 	if (f->is_expect_unknown) {
@@ -181,9 +183,10 @@ const struct http_route *http_admit(struct http_request *r, const struct http_fr
 	if (!http_admit_body(r, route, f, a))
 		return NULL;
 	const char *why = route->gate != NULL ? route->gate() : NULL;
+	if (why == NULL && f->content_length > HTTP_SMALL_BODY_BYTES && !http_memory_has(f->content_length))
+		why = "too many requests are being received";
 	if (why != NULL) {
-		http_response_text(a, 503, "Error: %s", why);
-		http_response_add_header(r, a, STR("retry-after"), STR("1"));
+		http_response_refuse(r, a, 503, why);
 		return NULL;
 	}
 	return route;

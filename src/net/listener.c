@@ -10,6 +10,10 @@
  * lane, waits for the fence and joins the group. These fibers may outlive the call (deadline), so they hold
  * references to the listener.
  *
+ * At the cap of connections the accepting fiber raises is_full and waits; whoever ends a connection and finds the
+ * flag raised takes it down and sends the home worker a mail. The flag is raised before the count is looked at
+ * again, and taken down after the count has gone down, so one of the two sees the other.
+ *
  * Threads: `lock` guards home, is_stopped and fd before the accepting fiber runs; a lane belongs to its
  * worker. */
 #include "net/sock.h"
@@ -19,6 +23,7 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "fiber/sync.h"
+#include "net/listen.h"
 #include "net/stream_impl.h"
 
 #include <errno.h>
@@ -46,8 +51,12 @@ struct lane {
 struct listener {
 	atomic_uint n_refs;
 	atomic_size_t n_connections; /* accepted and not ended */
+	atomic_bool is_full;	     /* the accepting fiber waits for one to end */
+	size_t max_connections;	     /* 0: no limit */
 	struct net_addr addr;	     /* the bound one */
-	char name[32];
+	struct listen_unix path;     /* of a socket in the file system */
+	char *name;		     /* for people */
+	char fiber_name[32];
 	listener_fn *fn;
 	void *arg;
 
@@ -60,6 +69,7 @@ struct listener {
 
 	/* Of the home worker. */
 	struct fiber_group accepting;
+	struct fiber_cond room;
 	struct sock_poll *poll;
 	mono_t next_complaint;
 };
@@ -109,23 +119,83 @@ static int listener_bind(const struct net_addr *addr)
 	return -1;
 }
 
-struct listener *listener_open(const struct net_addr *addr, const char *fiber_name, listener_fn *fn,
-			       void *arg)
+/* A socket that is not of the Internet has no address that anybody could compare: it is this machine. */
+static void listener_set_local_host(struct net_addr *a)
 {
-	int fd = listener_bind(addr);
-	if (fd < 0)
-		return NULL;
+	memset(a, 0, sizeof(*a));
+	a->in4.sin_family = AF_INET;
+	a->in4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	a->len = sizeof(a->in4);
+}
+
+static void listener_normalize(struct net_addr *a)
+{
+	if (a->len == 0 || (a->sa.sa_family != AF_INET && a->sa.sa_family != AF_INET6))
+		listener_set_local_host(a);
+}
+
+/* Takes the listening socket. */
+static struct listener *listener_new(int fd, const char *fiber_name, listener_fn *fn, void *arg)
+{
+	char text[NET_ADDR_STRLEN];
 	struct listener *l = xnew(struct listener);
 	atomic_init(&l->n_refs, 1);
 	l->fd = fd;
 	l->fn = fn;
 	l->arg = arg;
-	snprintf(l->name, sizeof(l->name), "%s", fiber_name);
+	snprintf(l->fiber_name, sizeof(l->fiber_name), "%s", fiber_name);
 	pthread_mutex_init(&l->lock, NULL);
+	fiber_cond_init(&l->room);
 	l->addr.len = sizeof(l->addr.in6);
 	if (getsockname(fd, &l->addr.sa, &l->addr.len) != 0)
-		l->addr = *addr;
+		l->addr.len = 0;
+	listener_normalize(&l->addr);
+	l->name = xstrdup(net_addr_fmt(&l->addr, text));
 	return l;
+}
+
+struct listener *listener_open(const struct net_addr *addr, const char *fiber_name, listener_fn *fn,
+			       void *arg)
+{
+	int fd = listener_bind(addr);
+	return fd >= 0 ? listener_new(fd, fiber_name, fn, arg) : NULL;
+}
+
+struct listener *listener_open_unix(const char *path, unsigned mode, const char *fiber_name, listener_fn *fn,
+				    void *arg)
+{
+	struct listen_unix bound;
+	int fd = listen_unix_bind(path, mode, LISTENER_BACKLOG, &bound);
+	if (fd < 0)
+		return NULL;
+	struct listener *l = listener_new(fd, fiber_name, fn, arg);
+	l->path = bound;
+	free(l->name);
+	l->name = xasprintf("unix:%s", path);
+	return l;
+}
+
+struct listener *listener_open_inherited(const char *fd_name, const char *fiber_name, listener_fn *fn, void *arg)
+{
+	int fd = listen_inherit(fd_name, LISTENER_BACKLOG);
+	if (fd < 0)
+		return NULL;
+	struct listener *l = listener_new(fd, fiber_name, fn, arg);
+	if (net_addr_port(&l->addr) == 0) {
+		free(l->name);
+		l->name = xasprintf("fd:%s", fd_name);
+	}
+	return l;
+}
+
+void listener_set_max_connections(struct listener *l, size_t max)
+{
+	l->max_connections = max;
+}
+
+const char *listener_name(const struct listener *l)
+{
+	return l->name;
 }
 
 const struct net_addr *listener_addr(const struct listener *l)
@@ -150,12 +220,28 @@ static void listener_unref(struct listener *l)
 		return;
 	if (l->fd >= 0)
 		close(l->fd);
+	listen_unix_remove(&l->path);
 	pthread_mutex_destroy(&l->lock);
+	free(l->name);
 	free(l->lane);
 	free(l);
 }
 
 /* --- connections, on their worker --- */
+
+static void listener_make_room(void *arg)
+{
+	struct listener *l = arg;
+	fiber_cond_broadcast(&l->room);
+	listener_unref(l);
+}
+
+static void listener_connection_ended(struct listener *l)
+{
+	atomic_fetch_sub(&l->n_connections, 1);
+	if (l->max_connections != 0 && atomic_load(&l->is_full) && atomic_exchange(&l->is_full, false))
+		worker_post(l->home, listener_make_room, listener_ref(l));
+}
 
 static void listener_run_connection(void *arg)
 {
@@ -164,7 +250,7 @@ static void listener_run_connection(void *arg)
 	struct stream *st = c->stream;
 	free(c);
 	l->fn(st, l->arg);
-	atomic_fetch_sub_explicit(&l->n_connections, 1, memory_order_release);
+	listener_connection_ended(l);
 }
 
 static void listener_arrive(void *arg)
@@ -173,12 +259,12 @@ static void listener_arrive(void *arg)
 	struct lane *lane = h->lane;
 	if (lane->is_cancelling) {
 		close(h->fd);
-		atomic_fetch_sub_explicit(&lane->listener->n_connections, 1, memory_order_release);
+		listener_connection_ended(lane->listener);
 	} else {
 		struct conn *c = xnew(struct conn);
 		c->lane = lane;
 		c->stream = stream_from_fd(h->fd, &h->local, &h->peer);
-		fiber_start(&lane->group, lane->listener->name, listener_run_connection, c);
+		fiber_start(&lane->group, lane->listener->fiber_name, listener_run_connection, c);
 	}
 	free(h);
 }
@@ -193,6 +279,8 @@ static void listener_hand_over(struct listener *l, int fd, const struct net_addr
 	h->local.len = sizeof(h->local.in6);
 	if (getsockname(fd, &h->local.sa, &h->local.len) != 0)
 		h->local = l->addr;
+	listener_normalize(&h->peer);
+	listener_normalize(&h->local);
 	h->mail.fn = listener_arrive;
 	h->mail.arg = h;
 	atomic_fetch_add_explicit(&l->n_connections, 1, memory_order_relaxed);
@@ -217,22 +305,48 @@ static int listener_accept_one(struct listener *l, struct net_addr *peer)
 
 static void listener_complain(struct listener *l, int sys_errno)
 {
-	char text[NET_ADDR_STRLEN];
 	if (!mono_is_past(l->next_complaint))
 		return;
 	l->next_complaint = mono_after(LISTENER_COMPLAIN_EVERY);
 	log_error(LISTENER_TARGET, "cannot accept connections on %s, trying again soon: %s",
-		  net_addr_fmt(&l->addr, text), strerror(sys_errno));
+		  l->name, strerror(sys_errno));
+}
+
+static bool listener_is_full(const struct listener *l)
+{
+	return l->max_connections != 0 && atomic_load(&l->n_connections) >= l->max_connections;
+}
+
+/* -1: cancelled. */
+static int listener_wait_for_room(struct listener *l)
+{
+	const char *before = fiber_set_waits_for("fewer connections");
+	log_debug(LISTENER_TARGET, "%s has all %zu connections that it may have", l->name, l->max_connections);
+	int rc = 0;
+	for (;;) {
+		atomic_store(&l->is_full, true);
+		if (!listener_is_full(l))
+			break;
+		if ((rc = fiber_cond_wait(&l->room, MONO_NEVER)) != 0)
+			break;
+	}
+	atomic_store(&l->is_full, false);
+	fiber_set_waits_for(before);
+	return rc;
 }
 
 /* Accepts what is there, up to a batch. -1: cancelled. */
 static int listener_accept_batch(struct listener *l)
 {
 	struct net_addr peer;
+	if (listener_is_full(l))
+		return listener_wait_for_room(l);
 	for (int i = 0; i < LISTENER_BATCH; i++) {
 		int fd = listener_accept_one(l, &peer);
 		if (fd >= 0) {
 			listener_hand_over(l, fd, &peer);
+			if (listener_is_full(l))
+				return 0;
 			continue;
 		}
 		if (errno == EAGAIN || errno == EWOULDBLOCK)
@@ -298,7 +412,7 @@ static void listener_begin(void *arg)
 		listener_close(l);
 		return;
 	}
-	snprintf(name, sizeof(name), "accept %s", l->name);
+	snprintf(name, sizeof(name), "accept %s", l->fiber_name);
 	fiber_start(&l->accepting, name, listener_accept, l);
 }
 
@@ -378,7 +492,6 @@ static void listener_join_on_worker(void *arg)
 
 int listener_join(struct listener *l, bool is_cancelling, mono_t deadline)
 {
-	char text[NET_ADDR_STRLEN];
 	if (l->home == NULL)
 		return 0;
 	struct joint *j = xnew(struct joint);
@@ -392,8 +505,7 @@ int listener_join(struct listener *l, bool is_cancelling, mono_t deadline)
 		worker_start_fiber(worker_get(i), "listener-join", listener_join_on_worker, j);
 	int rc = event_wait(j->done, deadline);
 	if (rc != 0)
-		err_wrap("%zu connections of %s are left", listener_n_connections(l),
-			 net_addr_fmt(&l->addr, text));
+		err_wrap("%zu connections of %s are left", listener_n_connections(l), l->name);
 	listener_joint_unref(j);
 	return rc;
 }

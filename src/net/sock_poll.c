@@ -89,6 +89,14 @@ int sock_poll_wait(struct sock_poll **pp, int fd, enum sock_side side, int event
 	return rc;
 }
 
+void sock_poll_wake(struct sock_poll *p, enum sock_side side)
+{
+	if (p == NULL || p->side[side].waiter == NULL)
+		return;
+	waiter_wake(p->side[side].waiter);
+	p->side[side].waiter = NULL;
+}
+
 static void sock_poll_on_closed(uv_handle_t *h)
 {
 	free(container_of((uv_poll_t *)h, struct sock_poll, handle));

@@ -124,6 +124,15 @@ static void stream_drop_empty_buffer(struct stream *st)
 	st->in_off = st->in_n = st->in_cap = 0;
 }
 
+static bool stream_take_wake(struct stream *st)
+{
+	if (LIKELY(!st->is_woken))
+		return false;
+	st->is_woken = false;
+	err_set(ERR_TIMEOUT, "the reader was woken");
+	return true;
+}
+
 int stream_fill(struct stream *st, size_t max_bytes, mono_t deadline)
 {
 	char peer[NET_ADDR_STRLEN];
@@ -147,9 +156,15 @@ int stream_fill(struct stream *st, size_t max_bytes, mono_t deadline)
 			return -1;
 		}
 		stream_drop_empty_buffer(st);
-		if (stream_wait(st, SOCK_READER, events, deadline) != 0)
+		if (stream_take_wake(st) || stream_wait(st, SOCK_READER, events, deadline) != 0 || stream_take_wake(st))
 			return -1;
 	}
+}
+
+void stream_wake_reader(struct stream *st)
+{
+	st->is_woken = true;
+	sock_poll_wake(st->poll, SOCK_READER);
 }
 
 ssize_t stream_read(struct stream *st, void *p, size_t n_bytes, mono_t deadline)

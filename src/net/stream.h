@@ -23,6 +23,9 @@ void stream_consume(struct stream *st, size_t n_bytes);
 /** Waits for more input: 1 when the buffer grew, 0 at end of input (buffer unchanged), -1. A buffer that already holds
  * `max_bytes` is -1 ERR_LIMIT. An idle stream holds no buffer memory while it waits. */
 MUST_CHECK int stream_fill(struct stream *st, size_t max_bytes, mono_t deadline);
+/** Ends the present stream_fill with ERR_TIMEOUT, or else the next one: for a reader that also waits for something else. From the same
+ * worker, does not yield. */
+void stream_wake_reader(struct stream *st);
 /** For bulk: reads straight into p what there is, at least one byte; what is buffered comes first. Returns the number
  * of bytes, 0 at end of input, -1. n_bytes is not 0. */
 MUST_CHECK ssize_t stream_read(struct stream *st, void *p, size_t n_bytes, mono_t deadline);

@@ -15,6 +15,8 @@ struct sock_poll;
  * end without the socket being ready: try the system call again. -1 ERR_TIMEOUT, ERR_CANCELLED. */
 MUST_CHECK int sock_poll_wait(struct sock_poll **pp, int fd, enum sock_side side, int events,
 			      mono_t deadline);
+/** Ends the wait of one side, if there is one. p may be NULL. */
+void sock_poll_wake(struct sock_poll *p, enum sock_side side);
 /** Before the descriptor is closed; NULL is fine. The handle outlives this call by a turn of the loop. */
 void sock_poll_close(struct sock_poll *p);
 
@@ -40,6 +42,7 @@ struct stream {
 	bool is_drained; /* TCP: the last read got less than it asked for, so the next would find nothing */
 	uint8_t n_reads; /* TCP: calls since the last wait, see TCP_TURN_CALLS */
 	uint8_t n_writes;
+	bool is_woken;	   /* stream_wake_reader */
 	bool is_write_cut; /* a write was given up with a part of it sent, perhaps */
 	struct tls *tls;	     /* NULL in the clear */
 	struct sock_poll *poll;	     /* NULL until something had to wait */
