@@ -4,6 +4,7 @@
  * shared by all recipients unless a template makes it differ. */
 #include "api/inject.h"
 
+#include "api/authorize.h"
 #include "api/inject_content.h"
 #include "base/alloc.h"
 #include "base/err.h"
@@ -13,6 +14,7 @@
 #include "http/reference.h"
 #include "mail/envelope.h"
 #include "policy/policy.h"
+#include "policy/value.h"
 #include "queue/queue.h"
 #include "record/record.h"
 
@@ -30,6 +32,9 @@ static struct {
 struct injection {
 	const struct http_request *http;
 	const struct inject_request *req;
+	const struct auth_info *who;    /* that posts it */
+	str_t who_name;
+	json_t *who_json;               /* for the policy; NULL until it is called */
 	struct inject_content content;
 	struct message **msg;           /* accepted so far */
 	struct sched_queue **queue;     /* of each */
@@ -75,7 +80,7 @@ static void injection_set_meta(struct injection *in, struct message *m, const st
 	char peer[NET_ADDR_STRLEN], local[NET_ADDR_STRLEN];
 	net_addr_fmt_ip(in->http->peer, peer);
 	net_addr_fmt_ip(in->http->local, local);
-	meta_set_str(&m->meta, STR("http_auth"), str_of(peer));
+	meta_set_str(&m->meta, STR("http_auth"), in->who_name);
 	meta_set_str(&m->meta, STR("received_via"), str_of(local));
 	meta_set_str(&m->meta, STR("received_from"), str_of(peer));
 	meta_set_str(&m->meta, STR("hostname"), str_of(http_request_hostname(in->http)));
@@ -87,8 +92,8 @@ static void injection_set_meta(struct injection *in, struct message *m, const st
 	}
 }
 
-/** http_message_generated(msg). A handler that rejects, or fails, fails this recipient. */
-static int injection_call_policy(struct message *m, mono_t deadline)
+/** http_message_generated(msg, auth_info). A handler that rejects, or fails, fails this recipient. */
+static int injection_call_policy(struct injection *in, struct message *m, mono_t deadline)
 {
 	struct policy_call c;
 	if (!policy_has_handler(EVENT_GENERATED))
@@ -96,8 +101,11 @@ static int injection_call_policy(struct message *m, mono_t deadline)
 	int rc = policy_call_begin(&c, EVENT_GENERATED, deadline);
 	if (rc <= 0)
 		return rc;
+	if (in->who_json == NULL)
+		in->who_json = auth_info_json(in->who);
 	policy_push_message(c.L, m);
-	rc = policy_call_run(&c, 1, 0, deadline);
+	value_push_json(c.L, in->who_json);
+	rc = policy_call_run(&c, 2, 0, deadline);
 	policy_call_end(&c);
 	return rc < 0 ? -1 : 0;
 }
@@ -134,7 +142,7 @@ static int injection_add(struct injection *in, const struct inject_recipient *r,
 		goto out;
 	m = message_new(in->req->envelope_sender, &box.email, 1, body);
 	injection_set_meta(in, m, r);
-	if (injection_call_policy(m, deadline) != 0 || (q = injection_find_queue(m, deadline)) == NULL) {
+	if (injection_call_policy(in, m, deadline) != 0 || (q = injection_find_queue(m, deadline)) == NULL) {
 		if (!err_is(ERR_REJECT))
 			injection_complain();
 		goto out;
@@ -235,6 +243,7 @@ static void injection_fini(struct injection *in)
 	inject_content_fini(&in->content);
 	json_decref(in->failed);
 	json_decref(in->errors);
+	json_decref(in->who_json);
 }
 
 static void inject_handler(struct http_request *r, struct http_response *a, void *arg, mono_t deadline)
@@ -247,6 +256,8 @@ static void inject_handler(struct http_request *r, struct http_response *a, void
 		return;
 	}
 	struct injection in = {.http = r, .req = &req, .failed = json_array(), .errors = json_array()};
+	in.who = api_request_who(r);
+	in.who_name = auth_info_name(in.who);
 	in.msg = xcalloc(req.n_recipients + 1, sizeof(struct message *));
 	in.queue = xcalloc(req.n_recipients + 1, sizeof(struct sched_queue *));
 	if (inject_content_init(&in.content, &req) != 0) {

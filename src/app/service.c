@@ -3,7 +3,11 @@
  * everything before may still tell it something. */
 #include "app/service.h"
 
+#include "aaa/access.h"
+#include "aaa/acct.h"
+#include "aaa/login.h"
 #include "api/api.h"
+#include "api/authorize.h"
 #include "api/inject.h"
 #include "app/privilege.h"
 #include "app/version.h"
@@ -12,6 +16,7 @@
 #include "base/log.h"
 #include "base/path.h"
 #include "bind/bind.h"
+#include "bind/bind_aaa.h"
 #include "bind/bind_http.h"
 #include "bind/bind_logs.h"
 #include "bind/bind_queue.h"
@@ -55,12 +60,14 @@ static int service_load_body(struct message *m, mono_t deadline) { return spool_
 static void service_register(void)
 {
 	bind_register_core();
+	bind_register_aaa();
 	bind_register_http();
 	bind_register_logs();
 	bind_register_queue();
 	bind_register_spool();
 	api_set_info(CIRRUS_VERSION, bind_available_parallelism());
 	api_register_routes();
+	api_authorize_register();
 	api_inject_register();
 	api_set_liveness(service_why_not);
 }
@@ -182,10 +189,13 @@ void service_stop(void)
 
 void service_close(void)
 {
+	acct_log_stop();
 	record_stop();
 	if (service.is_queue_started)
 		queue_free();
 	if (service.spool != NULL)
 		spool_close(service.spool);
 	service.spool = NULL;
+	access_reset();
+	login_reset();
 }

@@ -4,6 +4,7 @@
 
 #include "base/err.h"
 #include "bind/bind.h"
+#include "bind/bind_aaa.h"
 #include "bind/bind_http.h"
 #include "bind/bind_logs.h"
 #include "bind/bind_queue.h"
@@ -14,6 +15,7 @@ static void test_schemas(void **state)
 {
 	const struct param_schema *s;
 	bind_register_core();
+	bind_register_aaa();
 	bind_register_http();
 	bind_register_logs();
 	bind_register_queue();
