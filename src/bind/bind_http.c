@@ -9,21 +9,100 @@
 #include "http/http.h"
 #include "policy/param.h"
 #include "policy/policy.h"
+#include "policy/value.h"
 
 #include <lauxlib.h>
 #include <stdlib.h>
 
+/* Where to listen: one of the three. */
+struct http_listen {
+	struct net_addr addr;
+	char *unix_path, *fd_name;
+};
+
 struct http_listener_spec {
 	char *hostname;
-	struct net_addr listen;
+	struct http_listen listen;
+	unsigned listen_mode;
 	struct cidr_set trusted_hosts;
 	uint64_t request_body_limit;
 	bool use_tls;
+	dur_t header_timeout, body_timeout, idle_timeout, write_timeout;
+	int64_t max_connections, max_connections_per_host, max_concurrent_streams, max_request_headers;
+	struct cidr_set proxy_protocol;
 };
+
+static int http_fail_type(const json_t *v, const char *expected)
+{
+	struct buf what = BUF_INIT;
+	value_describe(v, false, &what);
+	err_set(ERR_INVALID, "invalid type: %s, expected %s", what.p, expected);
+	buf_fini(&what);
+	return -1;
+}
+
+static int http_listen_parse(const json_t *v, void *field)
+{
+	static const str_t in_files = {"unix:", 5}, inherited = {"fd:", 3};
+	struct http_listen *l = field;
+	if (!json_is_string(v))
+		return http_fail_type(v, "an address and port such as 127.0.0.1:8000, unix:/path or fd:NAME");
+	str_t text = str_mk(json_string_value(v), json_string_length(v));
+	bool is_unix = str_starts(text, in_files), is_fd = str_starts(text, inherited);
+	if (!is_unix && !is_fd)
+		return net_addr_parse(text, &l->addr);
+	str_t rest = str_skip(text, is_unix ? in_files.n : inherited.n);
+	if (rest.n == 0 || memchr(rest.p, 0, rest.n) != NULL || (is_unix && rest.p[0] != '/')) {
+		err_set(ERR_INVALID, "invalid value: \"" STR_FMT "\", expected %s", STR_ARG(text),
+			is_unix ? "unix: and an absolute path" : "fd: and the name of a descriptor");
+		return -1;
+	}
+	*(is_unix ? &l->unix_path : &l->fd_name) = str_dup(rest);
+	return 0;
+}
+
+static void http_listen_fini(void *field)
+{
+	struct http_listen *l = field;
+	free(l->unix_path);
+	free(l->fd_name);
+	*l = (struct http_listen){0};
+}
+
+/* "0660": in octal, as chmod(1) takes it. */
+static int http_listen_mode_parse(const json_t *v, void *field)
+{
+	if (!json_is_string(v))
+		return http_fail_type(v, "permissions such as '0660'");
+	const char *s = json_string_value(v);
+	unsigned mode = 0;
+	size_t n = json_string_length(v), i = 0;
+	while (i < n && s[i] >= '0' && s[i] <= '7' && n <= 4)
+		mode = mode << 3 | (unsigned)(s[i++] - '0');
+	if (i != n || n < 3 || mode > 0777) {
+		err_set(ERR_INVALID, "invalid value: \"%.32s\", expected permissions such as '0660'", s);
+		return -1;
+	}
+	*(unsigned *)field = mode;
+	return 0;
+}
 
 static int http_listener_check(void *obj)
 {
 	const struct http_listener_spec *s = obj;
+	const struct {
+		const char *name;
+		dur_t d;
+	} times[] = {{"header_timeout", s->header_timeout},
+		     {"body_timeout", s->body_timeout},
+		     {"idle_timeout", s->idle_timeout},
+		     {"write_timeout", s->write_timeout}};
+	for (size_t i = 0; i < ARRAY_SIZE(times); i++) {
+		if (times[i].d.ns <= 0) {
+			err_set(ERR_INVALID, "field `%s`: invalid value: 0s, expected a duration of more than nothing", times[i].name);
+			return -1;
+		}
+	}
 	if (!s->use_tls)
 		return 0;
 	err_set(ERR_INVALID, "field `use_tls`: `true` is not supported by this version of cirrus");
@@ -32,8 +111,11 @@ static int http_listener_check(void *obj)
 
 static const struct param http_listener_fields[] = {
 	PARAM_STR(http_listener_spec, hostname, .doc = "Name of this service; the machine's when not given."),
-	PARAM_ADDR(http_listener_spec, listen, .def = "127.0.0.1:8000",
-		   .doc = "Address and port to listen on; port 0 takes a free one."),
+	PARAM_CUSTOM(http_listener_spec, listen, .parse = http_listen_parse, .fini = http_listen_fini, .def = "\"127.0.0.1:8000\"",
+		     .doc = "Address and port to listen on; port 0 takes a free one. Or unix:/path, or fd:NAME for a socket that systemd hands "
+			    "down; who has no address of his own there counts as 127.0.0.1."),
+	PARAM_CUSTOM(http_listener_spec, listen_mode, .parse = http_listen_mode_parse, .def = "\"0660\"",
+		     .doc = "Permissions of the socket of unix:/path, in octal."),
 	PARAM_BOOL(http_listener_spec, use_tls, .def = "false", .doc = "Serve HTTPS instead of HTTP."),
 	PARAM_BYTES(http_listener_spec, request_body_limit, .def = "2097152",
 		    .doc = "Largest body of a request in bytes; a larger one is answered with 413."),
@@ -41,6 +123,24 @@ static const struct param http_listener_fields[] = {
 	PARAM_UNSUPPORTED(tls_private_key),
 	PARAM_CIDRS(http_listener_spec, trusted_hosts, .def = "127.0.0.1,::1",
 		    .doc = "Hosts that may use the service without a login."),
+	PARAM_DUR(http_listener_spec, header_timeout, .def = "30s",
+		  .doc = "From the first byte of a request to the end of its header; also for a TLS handshake and a PROXY header."),
+	PARAM_DUR(http_listener_spec, body_timeout, .def = "60s",
+		  .doc = "For the body of a request, plus what it takes at 4 KB/s."),
+	PARAM_DUR(http_listener_spec, idle_timeout, .def = "75s", .doc = "Between requests; then the connection is closed."),
+	PARAM_DUR(http_listener_spec, write_timeout, .def = "60s",
+		  .doc = "For a client to take an answer, plus what it takes at 4 KB/s."),
+	PARAM_INT(http_listener_spec, max_connections, .min = 1, .max = 1000000, .def = "15000",
+		  .doc = "Connections at a time; further ones wait until one ends."),
+	PARAM_INT(http_listener_spec, max_connections_per_host, .min = 1, .max = 1000000, .def = "1000",
+		  .doc = "Connections at a time of an IPv4 address or IPv6 /64 that is not in trusted_hosts; further ones are closed."),
+	PARAM_INT(http_listener_spec, max_concurrent_streams, .min = 1, .max = 10000, .def = "100",
+		  .doc = "Requests at a time on a connection of HTTP/2."),
+	PARAM_INT(http_listener_spec, max_request_headers, .min = 1, .max = 1000, .def = "100",
+		  .doc = "Header fields of a request; more are answered with 431."),
+	PARAM_CIDRS(http_listener_spec, proxy_protocol,
+		    .doc = "Proxies that begin each connection with a PROXY header, version 1 or 2; the addresses in it count from then on. "
+			   "Nobody else may send one."),
 	{0}};
 static const struct param_schema http_listener_schema = {
 	"HttpListenerParams", http_listener_fields, sizeof(struct http_listener_spec), http_listener_check};
@@ -62,10 +162,22 @@ static int start_http_listener(lua_State *L)
 		goto out;
 	}
 	l = http_listener_open(&(struct http_listener_params){
-		.listen = s.listen,
+		.listen = s.listen.addr,
+		.unix_path = s.listen.unix_path,
+		.unix_mode = s.listen_mode,
+		.fd_name = s.listen.fd_name,
 		.hostname = s.hostname,
 		.trusted_hosts = s.trusted_hosts,
 		.request_body_limit = s.request_body_limit,
+		.header_timeout = s.header_timeout,
+		.body_timeout = s.body_timeout,
+		.idle_timeout = s.idle_timeout,
+		.write_timeout = s.write_timeout,
+		.max_connections = (unsigned)s.max_connections,
+		.max_connections_per_host = (unsigned)s.max_connections_per_host,
+		.max_concurrent_streams = (unsigned)s.max_concurrent_streams,
+		.max_request_headers = (unsigned)s.max_request_headers,
+		.proxy_protocol = s.proxy_protocol,
 	});
 	if (l == NULL)
 		goto out;

@@ -128,7 +128,7 @@ struct http_listener_params {
 	dur_t write_timeout;      /* 60 s */
 	dur_t handler_timeout;    /* the deadline that a handler gets; 5 min */
 	/* Zero: the default */
-	unsigned max_connections;          /* further ones wait in the kernel's queue; 20000 */
+	unsigned max_connections;          /* further ones wait in the kernel's queue; 15000 */
 	unsigned max_connections_per_host; /* of an IPv4 address or IPv6 /64 that is not trusted; further ones are closed; 1000 */
 	unsigned max_concurrent_streams;   /* of a connection of HTTP/2; 100 */
 	unsigned max_request_headers;      /* fields; 100 */

@@ -15,6 +15,7 @@
 #include "fiber/worker.h"
 
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 enum { HTTP_MAX_WORKERS = 256 };
@@ -33,13 +34,25 @@ static void http_listener_set_defaults(struct http_listener_params *p)
 	if (p->handler_timeout.ns == 0)
 		p->handler_timeout = dur_s(300);
 	if (p->max_connections == 0)
-		p->max_connections = 20000;
+		p->max_connections = 15000;
 	if (p->max_connections_per_host == 0)
 		p->max_connections_per_host = 1000;
 	if (p->max_concurrent_streams == 0)
 		p->max_concurrent_streams = 100;
 	if (p->max_request_headers == 0)
 		p->max_request_headers = HTTP_MAX_HEADERS;
+}
+
+/* Mail needs descriptors, too: a listener may have three quarters of them. */
+static void http_listener_fit_connections(struct http_listener *l)
+{
+	struct rlimit r;
+	if (getrlimit(RLIMIT_NOFILE, &r) != 0 || r.rlim_cur == RLIM_INFINITY || l->p.max_connections <= r.rlim_cur / 4 * 3)
+		return;
+	unsigned max = (unsigned)(r.rlim_cur / 4 * 3);
+	log_warn("kumod", "max_connections of the listener on %s is %u instead of %u, as this process may open %llu files only",
+		 http_listener_name(l), max, l->p.max_connections, (unsigned long long)r.rlim_cur);
+	l->p.max_connections = max;
 }
 
 static char *http_machine_hostname(void)
@@ -87,6 +100,7 @@ struct http_listener *http_listener_open(const struct http_listener_params *p)
 	cidr_set_copy(&l->p.trusted_hosts, &p->trusted_hosts);
 	cidr_set_copy(&l->p.proxy_protocol, &p->proxy_protocol);
 	http_listener_set_defaults(&l->p);
+	http_listener_fit_connections(l);
 	listener_set_max_connections(l->listener, l->p.max_connections);
 	pthread_mutex_init(&l->lock, NULL);
 	l->sessions = xcalloc(HTTP_MAX_WORKERS, sizeof(*l->sessions));
