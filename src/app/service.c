@@ -23,6 +23,7 @@
 #include "bind/bind_spool.h"
 #include "fiber/worker.h"
 #include "net/dns.h"
+#include "policy/monitor.h"
 #include "policy/policy.h"
 #include "queue/queue.h"
 #include "record/record.h"
@@ -138,7 +139,10 @@ int service_start(const struct options *o)
 	log_info("kumod", "NodeId is %s", node_id());
 	if (service_run_init(o) != 0)
 		return -1;
-	if (privilege_drop() != 0 || service_open_spool() != 0)
+	if (privilege_drop() != 0)
+		return -1;
+	monitor_start();
+	if (service_open_spool() != 0)
 		return -1;
 	record_set_body_loader(service_load_body);
 	bind_message_set_loader(service_load_body);
@@ -181,6 +185,7 @@ void service_stop(void)
 {
 	mono_t deadline = mono_after(SHUTDOWN_TIME);
 	atomic_store(&service.is_stopping, true);
+	monitor_stop(deadline);
 	http_listeners_close_all(deadline);
 	if (service.is_queue_started)
 		queue_stop(deadline);

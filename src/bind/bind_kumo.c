@@ -1,10 +1,13 @@
 /* bind_kumo.c - the functions of `kumo` itself: events, diagnostics, refusals, the pool's settings. */
+#include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "bind/bind.h"
 #include "fiber/fiber.h"
+#include "policy/monitor.h"
 
 #include <lauxlib.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -233,6 +236,51 @@ static int kumo_bump_config_epoch(lua_State *L)
 	return 0;
 }
 
+/* --- the files of the configuration --- */
+
+static int kumo_set_config_monitor_globs(lua_State *L)
+{
+	luaL_checktype(L, 1, LUA_TTABLE);
+	size_t n = lua_rawlen(L, 1);
+	/* The texts stay in the table while this array, which Lua owns, points at them. */
+	const char **glob = lua_newuserdatauv(L, (n + 1) * sizeof(*glob), 0);
+	for (size_t i = 0; i < n; i++) {
+		if (lua_rawgeti(L, 1, (lua_Integer)i + 1) != LUA_TSTRING)
+			return luaL_error(L, "kumo.set_config_monitor_globs: element %d is a %s, expected a string",
+					  (int)i + 1, luaL_typename(L, -1));
+		glob[i] = lua_tostring(L, -1);
+		lua_pop(L, 1);
+	}
+	if (monitor_set_globs(glob, n) == 0)
+		return 0;
+	err_wrap("kumo.set_config_monitor_globs");
+	return policy_raise(L);
+}
+
+static void kumo_free_files(void *files)
+{
+	glob_files_fini(files);
+	free(files);
+}
+
+static int kumo_eval_config_monitor_globs(lua_State *L)
+{
+	void **box = policy_box(L, kumo_free_files);
+	struct glob_files *files = xnew(struct glob_files);
+	*box = files;
+	if (monitor_find_files(files, policy_deadline(L)) != 0) {
+		err_wrap("kumo.eval_config_monitor_globs");
+		return policy_raise(L);
+	}
+	lua_createtable(L, files->n < INT_MAX ? (int)files->n : INT_MAX, 0);
+	for (size_t i = 0; i < files->n; i++) {
+		lua_pushstring(L, files->v[i]);
+		lua_rawseti(L, -2, (lua_Integer)i + 1);
+	}
+	policy_box_free(box);
+	return 1;
+}
+
 static int kumo_available_parallelism(lua_State *L)
 {
 	lua_pushinteger(L, bind_available_parallelism());
@@ -258,6 +306,8 @@ static void kumo_open(lua_State *L)
 		{"set_max_spare_lua_contexts", kumo_set_max_spare_lua_contexts},
 		{"set_lua_gc_on_put", kumo_set_lua_gc_on_put},
 		{"bump_config_epoch", kumo_bump_config_epoch},
+		{"set_config_monitor_globs", kumo_set_config_monitor_globs},
+		{"eval_config_monitor_globs", kumo_eval_config_monitor_globs},
 		{"available_parallelism", kumo_available_parallelism},
 		{NULL, NULL},
 	};

@@ -97,6 +97,7 @@ int policy_start(const struct policy_params *p)
 {
 	if (policy_self.is_started)
 		panic("the policy is started twice");
+	policy_self.loaded = wall_now();
 	struct chunk *main = chunk_new(p->file);
 	if (main == NULL)
 		return -1;

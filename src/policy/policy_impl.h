@@ -92,6 +92,7 @@ void message_boxes_release(struct policy_state *st);
 struct policy {
 	pthread_mutex_t lock;
 	bool is_started, is_validating;
+	wall_t loaded; /* when the file was read at the start */
 	char *file, *dir, *version; /* fixed while started */
 	struct chunk *main;	    /* of this epoch */
 	struct map modules;	    /* key -> struct chunk */
