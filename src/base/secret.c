@@ -1,6 +1,6 @@
-/* secret.c - bytes that are wiped. The block is allocated once at its final size, since a reallocation would leave
- * a copy behind; a buffer that has to grow moves to a new block and wipes the old one. What libraries copy into
- * memory of their own is beyond our reach: this narrows the window, it does not close it. */
+/* secret.c - bytes that are wiped. The block is allocated once at its final size, since a reallocation would
+ * leave a copy behind; a buffer that has to grow moves to a new block and wipes the old one. What libraries
+ * copy into memory of their own is beyond our reach: this narrows the window, it does not close it. */
 #include "base/secret.h"
 
 #include "base/alloc.h"

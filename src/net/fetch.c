@@ -1,16 +1,16 @@
 /* fetch.c - libcurl's multi interface on a worker's loop.
  *
- * Each worker that fetches has a hub: the multi handle, a uv_timer and a uv_poll per socket, which together are what
- * libcurl asks for (curl_multi_socket_action(3)). libcurl works in their callbacks, on the loop stack; a finished
- * transfer wakes its fiber. A fiber only adds and removes easy handles, and those calls never overlap with a callback,
- * being of the same thread. The transfer is on the fiber's stack: it is removed from the hub before the fiber leaves, in
- * every case.
+ * Each worker that fetches has a hub: the multi handle, a uv_timer and a uv_poll per socket, which together
+ * are what libcurl asks for (curl_multi_socket_action(3)). libcurl works in their callbacks, on the loop
+ * stack; a finished transfer wakes its fiber. A fiber only adds and removes easy handles, and those calls
+ * never overlap with a callback, being of the same thread. The transfer is on the fiber's stack: it is
+ * removed from the hub before the fiber leaves, in every case.
  *
- * A fiber keeps the hub: it ends it when it has been idle for HUB_LINGER, which closes the kept connections, and when
- * the worker stops, after the last transfer has gone. The next fetch makes another one.
+ * A fiber keeps the hub: it ends it when it has been idle for HUB_LINGER, which closes the kept connections,
+ * and when the worker stops, after the last transfer has gone. The next fetch makes another one.
  *
- * libcurl resolves names on threads of its own. Giving up must not wait for those, hence CURLOPT_QUICK_EXIT. Redirects
- * are followed here and not by libcurl, which would take a secret header to any host. */
+ * libcurl resolves names on threads of its own. Giving up must not wait for those, hence CURLOPT_QUICK_EXIT.
+ * Redirects are followed here and not by libcurl, which would take a secret header to any host. */
 #include "net/fetch.h"
 
 #include "base/alloc.h"
@@ -122,7 +122,8 @@ static int hub_watch(CURL *easy, curl_socket_t fd, int what, void *arg, void *of
 		}
 		curl_multi_assign(hub->multi, fd, s);
 	}
-	int events = ((what & CURL_POLL_IN) != 0 ? UV_READABLE : 0) | ((what & CURL_POLL_OUT) != 0 ? UV_WRITABLE : 0);
+	int events = ((what & CURL_POLL_IN) != 0 ? UV_READABLE : 0) |
+		     ((what & CURL_POLL_OUT) != 0 ? UV_WRITABLE : 0);
 	return uv_poll_start(&s->poll, events, hub_on_poll) == 0 ? 0 : -1;
 }
 
@@ -264,7 +265,8 @@ static int fetch_add_header(struct curl_slist **list, const char *name, str_t va
 {
 	struct buf line = BUF_INIT;
 	if (!fetch_is_token(name) || !fetch_is_value(value)) {
-		err_set(ERR_INVALID, "the value of the header `%.100s` (or the name) has characters that it must not",
+		err_set(ERR_INVALID,
+			"the value of the header `%.100s` (or the name) has characters that it must not",
 			name);
 		return -1;
 	}
@@ -297,7 +299,8 @@ static int fetch_make_headers(const struct fetch_request *rq, struct curl_slist 
 			return -1;
 		}
 	}
-	struct curl_slist *more = curl_slist_append(list, "Expect:"); /* not asked for before a body is sent */
+	struct curl_slist *more =
+		curl_slist_append(list, "Expect:"); /* not asked for before a body is sent */
 	if (more == NULL)
 		panic("out of memory in libcurl");
 	*out = more;
@@ -405,7 +408,6 @@ static enum err_kind fetch_err_kind(CURLcode code)
 	case CURLE_PARTIAL_FILE:
 		return ERR_CLOSED;
 	case CURLE_URL_MALFORMAT:
-	case CURLE_UNSUPPORTED_PROTOCOL:
 	case CURLE_SSL_CACERT_BADFILE:
 		return ERR_INVALID;
 	default:
@@ -418,7 +420,8 @@ static int fetch_fail(const struct fetch_transfer *t)
 	if (t->is_too_large)
 		err_set(ERR_LIMIT, "the answer is larger than %zu bytes", t->max_body_bytes);
 	else
-		err_set(fetch_err_kind(t->result), "%s", t->why[0] != 0 ? t->why : curl_easy_strerror(t->result));
+		err_set(fetch_err_kind(t->result), "%s",
+			t->why[0] != 0 ? t->why : curl_easy_strerror(t->result));
 	return -1;
 }
 
@@ -489,7 +492,8 @@ static bool fetch_has_secret(const struct fetch_request *rq)
 static void fetch_turn_to_get(int status, const char **method, str_t *body)
 {
 	bool is_post = strcmp(*method, "POST") == 0;
-	if ((status == 303 && strcmp(*method, "HEAD") != 0) || ((status == 301 || status == 302) && is_post)) {
+	if ((status == 303 && strcmp(*method, "HEAD") != 0) ||
+	    ((status == 301 || status == 302) && is_post)) {
 		*method = "GET";
 		*body = STR_NULL;
 	}
@@ -515,7 +519,8 @@ int fetch_perform(const struct fetch_request *rq, struct fetch_response *out, mo
 			err_wrap("%s %.*s", method, FETCH_NAME_BYTES, shown);
 			goto out;
 		}
-		if (rs.location == NULL || n_left == 0 || !fetch_may_follow(url, rs.location, fetch_has_secret(rq)))
+		if (rs.location == NULL || n_left == 0 ||
+		    !fetch_may_follow(url, rs.location, fetch_has_secret(rq)))
 			break;
 		fetch_turn_to_get(rs.status, &method, &body);
 		free(url);

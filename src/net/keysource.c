@@ -1,10 +1,11 @@
 /* keysource.c - parsing, naming, and comparing of sources; loading is dispatched from here.
  *
- * A source is parsed strictly: which of the forms it is shows from its fields, and a field of another form, an unknown
- * one or a missing one is named. Values are never in an error, since any of them may have been meant as a secret.
+ * A source is parsed strictly: which of the forms it is shows from its fields, and a field of another form,
+ * an unknown one or a missing one is named. Values are never in an error, since any of them may have been
+ * meant as a secret.
  *
- * $VAULT_ADDR and $VAULT_TOKEN are read when a source is parsed, so that its text and id are fixed; that they are missing
- * shows when it is loaded, since a policy may be validated where there is no Vault. */
+ * $VAULT_ADDR and $VAULT_TOKEN are read when a source is parsed, so that its text and id are fixed; that they
+ * are missing shows when it is loaded, since a policy may be validated where there is no Vault. */
 #include "net/keysource_impl.h"
 
 #include "base/alloc.h"
@@ -69,8 +70,7 @@ static char *keysource_make_text(const struct keysource *ks)
 		break;
 	case KEYSOURCE_VAULT:
 		text = xasprintf("vault secret `%s/%s`, field `%s`, at %s", ks->vault_mount, ks->vault_path,
-				 ks->vault_key,
-				 ks->vault_address != NULL ? ks->vault_address : "no address");
+				 ks->vault_key, ks->vault_address != NULL ? ks->vault_address : "no address");
 		break;
 	case KEYSOURCE_EVENT:
 		text = xasprintf("event `%s`", ks->event_name);
@@ -270,14 +270,16 @@ static int keysource_parse_table(const json_t *table, struct keysource *ks)
 {
 	const char *first = NULL, *field;
 	json_t *v, *all = (json_t *)(uintptr_t)table;
-	json_object_foreach (all, field, v) {
+	json_object_foreach(all, field, v)
+	{
 		if (!keysource_knows(field))
 			return keysource_fail_unknown(field);
 		if (json_is_null(v))
 			continue;
 		if (first != NULL && keysource_kind_of(first) != keysource_kind_of(field)) {
 			err_set(ERR_INVALID,
-				"the fields `%s` and `%s` of a KeySource exclude each other: it is one of a file's "
+				"the fields `%s` and `%s` of a KeySource exclude each other: it is one of a "
+				"file's "
 				"path, key_data, vault_... or event_...",
 				first, field);
 			return -1;
@@ -424,7 +426,8 @@ static void keysource_digest(const struct secret *s, unsigned char out[32])
 		panic("OpenSSL has no SHA-256");
 }
 
-struct secret *keysource_load_print(const struct keysource *ks, struct keysource_print *print, mono_t deadline)
+struct secret *keysource_load_print(const struct keysource *ks, struct keysource_print *print,
+				    mono_t deadline)
 {
 	struct keysource_print p = {0};
 	struct secret *s = NULL;

@@ -1,8 +1,9 @@
-/* keysource_file.c - reading a whole file on an offload thread, and the stamp that tells that it need not be read again.
+/* keysource_file.c - reading a whole file on an offload thread, and the stamp that tells that it need not be
+ * read again.
  *
- * A stamp (device, inode, size, mtime, ctime) that is equal means an equal content only when the file had been left alone
- * for a while at the time it was read: two writes within the grain of the file system's clock get the same times. A
- * younger file is read again until it has settled. */
+ * A stamp (device, inode, size, mtime, ctime) that is equal means an equal content only when the file had
+ * been left alone for a while at the time it was read: two writes within the grain of the file system's clock
+ * get the same times. A younger file is read again until it has settled. */
 #include "net/keysource_impl.h"
 
 #include "base/alloc.h"

@@ -4,8 +4,9 @@
 #include "net/keysource.h"
 
 /* --- keysource_file.c --- */
-/** before: NULL, or a print; when the file still has its stamp, 0 and *out is NULL. print (may be NULL) gets the stamp of
- * what was read. Yields (outside fibers it blocks). -1 ERR_IO, ERR_NOT_FOUND, ERR_INVALID, ERR_LIMIT. */
+/** before: NULL, or a print; when the file still has its stamp, 0 and *out is NULL. print (may be NULL) gets
+ * the stamp of what was read. Yields (outside fibers it blocks). -1 ERR_IO, ERR_NOT_FOUND, ERR_INVALID,
+ * ERR_LIMIT. */
 MUST_CHECK int keysource_file_read(const char *path, const struct keysource_print *before,
 				   struct keysource_print *print, struct secret **out, mono_t deadline);
 

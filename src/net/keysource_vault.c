@@ -1,12 +1,12 @@
-/* keysource_vault.c - HashiCorp Vault, the KV version 2 secrets engine: GET /v1/MOUNT/data/PATH with the token in a header;
- * the secret's fields are in data.data of the answer.
+/* keysource_vault.c - HashiCorp Vault, the KV version 2 secrets engine: GET /v1/MOUNT/data/PATH with the
+ * token in a header; the secret's fields are in data.data of the answer.
  *
- * A failure tells the request and the answer: the status, what it means for this API, and what Vault itself says in
- * "errors", cleaned of control characters and, should a server echo it, of the token. Redirects are not followed to another
- * host, since the token would go with them; where one points is in the error.
+ * A failure tells the request and the answer: the status, what it means for this API, and what Vault itself
+ * says in "errors", cleaned of control characters and, should a server echo it, of the token. Redirects are
+ * not followed to another host, since the token would go with them; where one points is in the error.
  *
- * Trust in https servers: the system's authorities, or those in the file that $VAULT_CACERT names, as Vault's own client
- * does. What was read is wiped, the parsed JSON included. */
+ * Trust in https servers: the system's authorities, or those in the file that $VAULT_CACERT names, as Vault's
+ * own client does. What was read is wiped, the parsed JSON included. */
 #include "net/fetch.h"
 #include "net/keysource_impl.h"
 
@@ -50,8 +50,8 @@ int keysource_vault_check_path(const char *field, const char *path)
 static void vault_add_path(struct buf *out, const char *path)
 {
 	for (const unsigned char *p = (const unsigned char *)path; *p != 0; p++) {
-		bool is_plain = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9') ||
-				strchr("-._~/", *p) != NULL;
+		bool is_plain = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') ||
+				(*p >= '0' && *p <= '9') || strchr("-._~/", *p) != NULL;
 		if (is_plain)
 			buf_add_c(out, (char)*p);
 		else
@@ -100,11 +100,9 @@ static void vault_wipe_json(const json_t *v)
 	if (json_is_string(v)) {
 		secret_wipe((void *)(uintptr_t)json_string_value(v), json_string_length(v));
 	} else if (json_is_array(v)) {
-		json_array_foreach (mine, i, item)
-			vault_wipe_json(item);
+		json_array_foreach(mine, i, item) vault_wipe_json(item);
 	} else if (json_is_object(v)) {
-		json_object_foreach (mine, key, item)
-			vault_wipe_json(item);
+		json_object_foreach(mine, key, item) vault_wipe_json(item);
 	}
 }
 
@@ -156,7 +154,8 @@ static const char *vault_status_word(int status)
 }
 
 /* An answer that is not 200. */
-static void vault_fail_status(const struct fetch_response *rs, const json_t *answer, const struct secret *token)
+static void vault_fail_status(const struct fetch_response *rs, const json_t *answer,
+			      const struct secret *token)
 {
 	struct buf said = BUF_INIT;
 	const json_t *errors = json_object_get(answer, "errors");
@@ -184,7 +183,8 @@ static void vault_fail_field(const struct keysource *ks, const json_t *fields, c
 	struct buf has = BUF_INIT;
 	const char *name;
 	json_t *v, *mine = (json_t *)(uintptr_t)fields;
-	json_object_foreach (mine, name, v) {
+	json_object_foreach(mine, name, v)
+	{
 		if (has.n >= VAULT_SAID_BYTES) {
 			buf_add_z(&has, ", ...");
 			break;

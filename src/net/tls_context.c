@@ -1,12 +1,13 @@
-/* tls_context.c - what handshakes start from: an OpenSSL context with our settings, for servers and for clients.
+/* tls_context.c - what handshakes start from: an OpenSSL context with our settings, for servers and for
+ * clients.
  *
- * A context is immutable and counted; a connection holds a reference to the one that it began with. A server is a place
- * that the newest context stands in, under a mutex that is held to take a reference: replacing it is all that a reload
- * is. A context that cannot be made leaves the place as it was.
+ * A context is immutable and counted; a connection holds a reference to the one that it began with. A server
+ * is a place that the newest context stands in, under a mutex that is held to take a reference: replacing it
+ * is all that a reload is. A context that cannot be made leaves the place as it was.
  *
- * Ciphers of TLS 1.2 servers: forward secrecy and AEAD only. The client's preference among them decides, as it knows
- * whether it has AES in hardware. Clients take whatever OpenSSL finds good enough at the security level, since much of
- * the mail world is older than that. */
+ * Ciphers of TLS 1.2 servers: forward secrecy and AEAD only. The client's preference among them decides, as
+ * it knows whether it has AES in hardware. Clients take whatever OpenSSL finds good enough at the security
+ * level, since much of the mail world is older than that. */
 #include "net/tls_impl.h"
 
 #include "base/alloc.h"
@@ -99,14 +100,17 @@ static struct tls_context *context_new(const SSL_METHOD *method, enum tls_versio
 	ERR_clear_error();
 	c->ctx = SSL_CTX_new(method);
 	if (c->ctx == NULL ||
-	    SSL_CTX_set_min_proto_version(c->ctx, minimum == TLS_1_3 ? TLS1_3_VERSION : TLS1_2_VERSION) != 1 ||
+	    SSL_CTX_set_min_proto_version(c->ctx, minimum == TLS_1_3 ? TLS1_3_VERSION : TLS1_2_VERSION) !=
+		    1 ||
 	    SSL_CTX_set_max_proto_version(c->ctx, TLS1_3_VERSION) != 1) {
 		context_fail("OpenSSL cannot do TLS");
 		tls_context_unref(c);
 		return NULL;
 	}
 	SSL_CTX_set_app_data(c->ctx, c);
-	SSL_CTX_set_security_level(c->ctx, level == TLS_SECURITY_NONE ? 0 : level == 0 ? TLS_DEFAULT_LEVEL : level);
+	SSL_CTX_set_security_level(c->ctx, level == TLS_SECURITY_NONE ? 0
+					   : level == 0		      ? TLS_DEFAULT_LEVEL
+								      : level);
 	SSL_CTX_set_options(c->ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
 	/* What the system's configuration file may have switched on. */
 	SSL_CTX_clear_options(c->ctx, SSL_OP_IGNORE_UNEXPECTED_EOF | SSL_OP_NO_TICKET |
@@ -120,8 +124,8 @@ static struct tls_context *context_new(const SSL_METHOD *method, enum tls_versio
 
 /* --- servers --- */
 
-static int server_on_alpn(SSL *ssl, const unsigned char **out, unsigned char *n_out, const unsigned char *offered,
-			  unsigned n_offered, void *arg)
+static int server_on_alpn(SSL *ssl, const unsigned char **out, unsigned char *n_out,
+			  const unsigned char *offered, unsigned n_offered, void *arg)
 {
 	const struct tls_context *c = arg;
 	unsigned char *chosen;
@@ -318,7 +322,8 @@ static int client_set_ciphers(struct tls_context *c, const struct tls_client_par
 		return -1;
 	}
 	if (p->ciphersuites != NULL && SSL_CTX_set_ciphersuites(c->ctx, p->ciphersuites) != 1) {
-		err_set(ERR_INVALID, "`%s` are no TLS 1.3 ciphersuites: %s", p->ciphersuites, tls_take_reason());
+		err_set(ERR_INVALID, "`%s` are no TLS 1.3 ciphersuites: %s", p->ciphersuites,
+			tls_take_reason());
 		return -1;
 	}
 	return 0;

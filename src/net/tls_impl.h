@@ -1,5 +1,5 @@
-/* tls_impl.h - what the TLS files share: certificates with their key, contexts, resumption, and the state below a
- * stream. */
+/* tls_impl.h - what the TLS files share: certificates with their key, contexts, resumption, and the state
+ * below a stream. */
 #pragma once
 
 #include "base/err.h"
@@ -15,7 +15,7 @@ const char *tls_take_reason(void);
 /* --- tls_pem.c --- */
 struct tls_material {
 	X509 *cert;
-	STACK_OF(X509) *chain; /* without the leaf, in order */
+	STACK_OF(X509) * chain; /* without the leaf, in order */
 	EVP_PKEY *key;
 	bool is_self_signed; /* made by us */
 	wall_t not_after;    /* of the leaf */
@@ -30,7 +30,7 @@ void tls_material_copy(struct tls_material *dst, const struct tls_material *src)
 void tls_material_warn(struct tls_material *m, const char *fmt, ...) PRINTF_LIKE(2, 3);
 bool tls_time(const ASN1_TIME *t, wall_t *out);
 /** The PEM certificates as trust anchors; *names (may be NULL) gets their subjects. NULL ERR_INVALID. */
-X509_STORE *tls_store_load(const struct secret *ca, const char *name, STACK_OF(X509_NAME) **names);
+X509_STORE *tls_store_load(const struct secret *ca, const char *name, STACK_OF(X509_NAME) * *names);
 
 /* --- tls_resume.c --- */
 /* A server's ticket keys: shared by its contexts and all workers, new ones every few hours. */

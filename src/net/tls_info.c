@@ -1,7 +1,7 @@
 /* tls_info.c - what became of a handshake: version, cipher, ALPN, and who the peer is.
  *
- * Names of a peer are taken only from a certificate that was verified, and only if they cannot deceive who compares them
- * as text: one with a NUL in it is left out. */
+ * Names of a peer are taken only from a certificate that was verified, and only if they cannot deceive who
+ * compares them as text: one with a NUL in it is left out. */
 #include "net/tls_impl.h"
 
 #include "base/alloc.h"
@@ -40,7 +40,8 @@ static void info_add_name(struct tls_info *info, enum tls_name_kind kind, str_t 
 		return;
 	buf_add_str(&b, prefix);
 	buf_add_str(&b, text);
-	struct tls_name *v = xreallocarray((void *)(uintptr_t)info->peer_name, info->n_peer_names + 1, sizeof(*v));
+	struct tls_name *v =
+		xreallocarray((void *)(uintptr_t)info->peer_name, info->n_peer_names + 1, sizeof(*v));
 	v[info->n_peer_names++] = (struct tls_name){kind, buf_steal(&b, NULL)};
 	info->peer_name = v;
 }
@@ -60,7 +61,8 @@ static void info_add_subject(struct tls_info *info, X509_NAME *name)
 		buf_clear(&prefix);
 		buf_printf(&prefix, "%s=", nid == NID_undef ? type : OBJ_nid2sn(nid));
 		if (n > 0)
-			info_add_name(info, TLS_NAME_SUBJECT, buf_str(&prefix), str_mk((char *)text, (size_t)n));
+			info_add_name(info, TLS_NAME_SUBJECT, buf_str(&prefix),
+				      str_mk((char *)text, (size_t)n));
 		OPENSSL_free(text);
 	}
 	buf_fini(&prefix);

@@ -1,12 +1,13 @@
 /* tls_pem.c - certificates and keys as they come from files and vaults.
  *
- * One text may hold the chain, the key, or both, with anything around them; what begins like PEM is read as PEM, the rest
- * as DER. A file that is almost right is where people lose an hour, so every way of being wrong has its own text: the key
- * where the certificate belongs, a block that is cut off, a passphrase, two files that do not belong together.
+ * One text may hold the chain, the key, or both, with anything around them; what begins like PEM is read as
+ * PEM, the rest as DER. A file that is almost right is where people lose an hour, so every way of being wrong
+ * has its own text: the key where the certificate belongs, a block that is cut off, a passphrase, two files
+ * that do not belong together.
  *
- * The chain is sorted rather than trusted: the leaf is the certificate that the key belongs to; then follows, from what
- * is left, an issuer of the one before. Others that issued any of these are kept behind (cross-signed intermediates); a
- * certificate that issued none of them is a mistake and refused. */
+ * The chain is sorted rather than trusted: the leaf is the certificate that the key belongs to; then follows,
+ * from what is left, an issuer of the one before. Others that issued any of these are kept behind
+ * (cross-signed intermediates); a certificate that issued none of them is a mistake and refused. */
 #include "net/tls_impl.h"
 
 #include "base/alloc.h"
@@ -104,7 +105,7 @@ static int pem_next_cert(BIO *bio, X509 **out)
 	return ERR_GET_LIB(e) == ERR_LIB_PEM && ERR_GET_REASON(e) == PEM_R_NO_START_LINE ? 0 : -1;
 }
 
-static int pem_read_certs(str_t text, const char *name, int max, STACK_OF(X509) *out)
+static int pem_read_certs(str_t text, const char *name, int max, STACK_OF(X509) * out)
 {
 	int rc = -1, found;
 	X509 *x = NULL;
@@ -129,7 +130,7 @@ out:
 	return rc;
 }
 
-static int pem_read_der_cert(str_t der, STACK_OF(X509) *out)
+static int pem_read_der_cert(str_t der, STACK_OF(X509) * out)
 {
 	const unsigned char *p = (const unsigned char *)der.p;
 	X509 *x = d2i_X509(NULL, &p, (long)der.n);
@@ -151,7 +152,7 @@ static int pem_check_size(str_t text, const char *name)
 }
 
 /* At least one certificate. */
-static int pem_load_certs(const struct secret *from, const char *name, int max, STACK_OF(X509) *out)
+static int pem_load_certs(const struct secret *from, const char *name, int max, STACK_OF(X509) * out)
 {
 	str_t text = secret_bytes(from);
 	if (pem_check_size(text, name) != 0)
@@ -165,9 +166,9 @@ static int pem_load_certs(const struct secret *from, const char *name, int max, 
 		return 0;
 	}
 	err_set(ERR_INVALID, "%s holds no certificate%s", name,
-		pem_has(text, "PRIVATE KEY-----")	   ? ", but a private key"
+		pem_has(text, "PRIVATE KEY-----")	    ? ", but a private key"
 		: pem_has(text, "CERTIFICATE REQUEST-----") ? ", but a request for one"
-							   : " in PEM or DER form");
+							    : " in PEM or DER form");
 	return -1;
 }
 
@@ -201,18 +202,20 @@ static EVP_PKEY *pem_load_key(const struct secret *from, const char *name)
 		bool has_one = is_pem && pem_has(text, "PRIVATE KEY-----");
 		if (is_encrypted)
 			err_set(ERR_INVALID,
-				"the private key in %s is encrypted, and there is nobody to ask for its passphrase",
+				"the private key in %s is encrypted, and there is nobody to ask for its "
+				"passphrase",
 				name);
 		else if (has_one)
-			err_set(ERR_INVALID, "the private key in %s cannot be read: %s", name, tls_take_reason());
+			err_set(ERR_INVALID, "the private key in %s cannot be read: %s", name,
+				tls_take_reason());
 		else
 			err_set(ERR_INVALID, "%s holds no private key%s", name,
 				is_pem && pem_has(text, "CERTIFICATE-----") ? ", but a certificate"
 									    : " in PEM or DER form");
 	} else if (!pem_is_usable_key(key)) {
 		const char *type = EVP_PKEY_get0_type_name(key);
-		err_set(ERR_INVALID, "the private key in %s is of the type %s, which TLS does not sign with", name,
-			type != NULL ? type : "unknown");
+		err_set(ERR_INVALID, "the private key in %s is of the type %s, which TLS does not sign with",
+			name, type != NULL ? type : "unknown");
 		EVP_PKEY_free(key);
 		key = NULL;
 	}
@@ -229,7 +232,7 @@ static bool pem_has_issued(X509 *issuer, X509 *subject)
 	return has;
 }
 
-static bool pem_has_issued_any(X509 *issuer, X509 *leaf, STACK_OF(X509) *chain)
+static bool pem_has_issued_any(X509 *issuer, X509 *leaf, STACK_OF(X509) * chain)
 {
 	if (pem_has_issued(issuer, leaf))
 		return true;
@@ -239,7 +242,7 @@ static bool pem_has_issued_any(X509 *issuer, X509 *leaf, STACK_OF(X509) *chain)
 	return false;
 }
 
-static void pem_drop_duplicates(STACK_OF(X509) *certs)
+static void pem_drop_duplicates(STACK_OF(X509) * certs)
 {
 	for (int i = 0; i < sk_X509_num(certs); i++)
 		for (int k = sk_X509_num(certs) - 1; k > i; k--)
@@ -258,7 +261,7 @@ static void pem_name(X509 *x, struct buf *out)
 }
 
 /* Takes the leaf and then, one after the other, issuers out of certs. */
-static int pem_sort_chain(STACK_OF(X509) *certs, const char *name, struct tls_material *m)
+static int pem_sort_chain(STACK_OF(X509) * certs, const char *name, struct tls_material *m)
 {
 	int n = sk_X509_num(certs), at = 0;
 	bool is_in_order = X509_check_private_key(sk_X509_value(certs, 0), m->key) == 1;
@@ -289,7 +292,8 @@ static int pem_sort_chain(STACK_OF(X509) *certs, const char *name, struct tls_ma
 		}
 	}
 	if (!is_in_order)
-		tls_material_warn(m, "the certificates in %s were not in order and have been put right", name);
+		tls_material_warn(m, "the certificates in %s were not in order and have been put right",
+				  name);
 	return 0;
 }
 
@@ -303,8 +307,9 @@ static void pem_check_times(X509 *x, const char *name, struct tls_material *m)
 	if (is_early || is_late) {
 		pem_name(x, &who);
 		wall_fmt_rfc3339(is_late ? to : from, 0, &when);
-		tls_material_warn(m, is_late ? "the certificate %s in %s has expired at %s"
-					     : "the certificate %s in %s is not valid before %s",
+		tls_material_warn(m,
+				  is_late ? "the certificate %s in %s has expired at %s"
+					  : "the certificate %s in %s is not valid before %s",
 				  who.p, name, when.p);
 	}
 	buf_fini(&who);
@@ -315,8 +320,8 @@ static int pem_fail_mismatch(X509 *first, const char *cert_name, const char *key
 {
 	struct buf who = BUF_INIT;
 	pem_name(first, &who);
-	err_set(ERR_INVALID, "the private key in %s does not belong to the certificate %s in %s", key_name, who.p,
-		cert_name);
+	err_set(ERR_INVALID, "the private key in %s does not belong to the certificate %s in %s", key_name,
+		who.p, cert_name);
 	buf_fini(&who);
 	return -1;
 }
@@ -374,7 +379,7 @@ out:
 	return rc;
 }
 
-X509_STORE *tls_store_load(const struct secret *ca, const char *name, STACK_OF(X509_NAME) **names)
+X509_STORE *tls_store_load(const struct secret *ca, const char *name, STACK_OF(X509_NAME) * *names)
 {
 	X509_STORE *store = NULL;
 	STACK_OF(X509) *certs = sk_X509_new_null();

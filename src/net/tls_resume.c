@@ -1,13 +1,13 @@
 /* tls_resume.c - resuming sessions.
  *
- * Servers keep nothing per session: the state is in the ticket, sealed by keys that all workers share (RFC 5077 section 4;
- * also for TLS 1.3). New keys every TICKET_ROTATE; the pair before opens what it sealed for as long as a session lives,
- * no longer, so that taken keys open a few hours of TLS 1.2, not years. The keys belong to the server, not to its
- * context: a reload leaves tickets valid. Whether a session may be used in a context at all (the same client authorities)
- * is what the context's session id says, which OpenSSL compares.
+ * Servers keep nothing per session: the state is in the ticket, sealed by keys that all workers share (RFC
+ * 5077 section 4; also for TLS 1.3). New keys every TICKET_ROTATE; the pair before opens what it sealed for
+ * as long as a session lives, no longer, so that taken keys open a few hours of TLS 1.2, not years. The keys
+ * belong to the server, not to its context: a reload leaves tickets valid. Whether a session may be used in a
+ * context at all (the same client authorities) is what the context's session id says, which OpenSSL compares.
  *
- * Clients keep sessions by server name, the newest per name, oldest out first. A TLS 1.3 ticket is used once (RFC 8446
- * appendix C.4), so taking one removes it. */
+ * Clients keep sessions by server name, the newest per name, oldest out first. A TLS 1.3 ticket is used once
+ * (RFC 8446 appendix C.4), so taking one removes it. */
 #include "net/tls_impl.h"
 
 #include "base/alloc.h"
@@ -70,8 +70,8 @@ static bool tickets_rotate(struct tls_tickets *t)
 	if (t->n > 0 && mono_sub(now, t->key[0].born).ns < TICKET_ROTATE.ns)
 		return true;
 	struct ticket_key fresh = {.born = now};
-	if (RAND_bytes(fresh.name, sizeof(fresh.name)) != 1 || RAND_bytes(fresh.aes, sizeof(fresh.aes)) != 1 ||
-	    RAND_bytes(fresh.hmac, sizeof(fresh.hmac)) != 1)
+	if (RAND_bytes(fresh.name, sizeof(fresh.name)) != 1 ||
+	    RAND_bytes(fresh.aes, sizeof(fresh.aes)) != 1 || RAND_bytes(fresh.hmac, sizeof(fresh.hmac)) != 1)
 		return false;
 	t->key[1] = t->key[0];
 	t->key[0] = fresh;

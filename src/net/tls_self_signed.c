@@ -1,6 +1,7 @@
-/* tls_self_signed.c - the certificate of a server that was given none: ECDSA on P-256, signed by itself, for one host name
- * or address. It lives in memory; the key is never written anywhere. It says that it is no authority, so that one who
- * chooses to trust it trusts this server only. It begins an hour in the past, for clients whose clocks are behind. */
+/* tls_self_signed.c - the certificate of a server that was given none: ECDSA on P-256, signed by itself, for
+ * one host name or address. It lives in memory; the key is never written anywhere. It says that it is no
+ * authority, so that one who chooses to trust it trusts this server only. It begins an hour in the past, for
+ * clients whose clocks are behind. */
 #include "net/tls_impl.h"
 
 #include "base/err.h"
@@ -32,7 +33,8 @@ static bool self_signed_add_subject(X509 *x, const char *host)
 {
 	X509_NAME *name = X509_get_subject_name(x);
 	const char *cn = strlen(host) <= SELF_SIGNED_CN_MAX ? host : "self-signed";
-	return X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const unsigned char *)cn, -1, -1, 0) == 1 &&
+	return X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const unsigned char *)cn, -1, -1, 0) ==
+		       1 &&
 	       X509_set_issuer_name(x, name) == 1;
 }
 
@@ -106,7 +108,8 @@ int tls_material_make(const char *hostname, struct tls_material *out)
 	    !self_signed_add_serial(m.cert) || !self_signed_add_subject(m.cert, host) ||
 	    ASN1_TIME_adj(X509_getm_notBefore(m.cert), now, 0, -SELF_SIGNED_BACK_S) == NULL ||
 	    ASN1_TIME_adj(X509_getm_notAfter(m.cert), now, SELF_SIGNED_DAYS, 0) == NULL ||
-	    X509_set_pubkey(m.cert, m.key) != 1 || !self_signed_add_alt_name(m.cert, host, is_ip ? &ip : NULL) ||
+	    X509_set_pubkey(m.cert, m.key) != 1 ||
+	    !self_signed_add_alt_name(m.cert, host, is_ip ? &ip : NULL) ||
 	    !self_signed_add_extensions(m.cert) || X509_sign(m.cert, m.key, EVP_sha256()) == 0 ||
 	    !tls_time(X509_get0_notAfter(m.cert), &m.not_after)) {
 		err_set(ERR_INVALID, "a self-signed certificate for `%.300s` cannot be made: %s", hostname,

@@ -1,21 +1,23 @@
 /* tls_stream.c - the transport of an encrypted stream, and the handshake that puts it there.
  *
- * OpenSSL moves its bytes through a BIO whose two functions are those of stream_tcp.c, so that what holds for plain
- * sockets holds here: no waiting, no SIGPIPE, no useless system call after a short read, and a turn of the loop for the
- * others now and then. A BIO that would block makes OpenSSL ask for reading or writing, which is what the stream's loop
- * waits for before it calls again. One fiber may read while another one writes: between two calls into OpenSSL the SSL
- * object is at rest, and no call is interrupted, since none yields.
+ * OpenSSL moves its bytes through a BIO whose two functions are those of stream_tcp.c, so that what holds for
+ * plain sockets holds here: no waiting, no SIGPIPE, no useless system call after a short read, and a turn of
+ * the loop for the others now and then. A BIO that would block makes OpenSSL ask for reading or writing,
+ * which is what the stream's loop waits for before it calls again. One fiber may read while another one
+ * writes: between two calls into OpenSSL the SSL object is at rest, and no call is interrupted, since none
+ * yields.
  *
  * OpenSSL's error queue is the thread's: it is emptied before each call and read right after it.
  *
- * Writing. One call makes one record of up to 16 KB; pieces are gathered in a block of the worker's first. A record that
- * was encrypted but could not be sent is OpenSSL's to send at the next call, which must bring the same bytes: stream_writev
- * does. When it gives up instead (a deadline), the stream cannot be written any more (stream.is_write_cut): OpenSSL would
- * take the next call's bytes for the old ones.
+ * Writing. One call makes one record of up to 16 KB; pieces are gathered in a block of the worker's first. A
+ * record that was encrypted but could not be sent is OpenSSL's to send at the next call, which must bring the
+ * same bytes: stream_writev does. When it gives up instead (a deadline), the stream cannot be written any
+ * more (stream.is_write_cut): OpenSSL would take the next call's bytes for the old ones.
  *
- * Ending. A peer that closes without close_notify has cut the stream off: that is an error, not the end of input. Our own
- * close_notify goes out in stream_goodbye and stream_shutdown_write only; a stream that is freed without it looks cut off
- * to the peer, as it should. A handshake that fails gives the stream back in the clear: opportunistic TLS may go on. */
+ * Ending. A peer that closes without close_notify has cut the stream off: that is an error, not the end of
+ * input. Our own close_notify goes out in stream_goodbye and stream_shutdown_write only; a stream that is
+ * freed without it looks cut off to the peer, as it should. A handshake that fails gives the stream back in
+ * the clear: opportunistic TLS may go on. */
 #include "net/tls_impl.h"
 
 #include "base/alloc.h"
@@ -42,7 +44,8 @@ static int tls_bio_read(BIO *bio, char *p, int n_bytes)
 	int events;
 	BIO_clear_retry_flags(bio);
 	if (t->fed != NULL) {
-		size_t n_left = t->n_fed - t->fed_off, n = n_left < (size_t)n_bytes ? n_left : (size_t)n_bytes;
+		size_t n_left = t->n_fed - t->fed_off,
+		       n = n_left < (size_t)n_bytes ? n_left : (size_t)n_bytes;
 		memcpy(p, t->fed + t->fed_off, n);
 		t->fed_off += n;
 		if (t->fed_off == t->n_fed) {
@@ -113,7 +116,8 @@ static void tls_free(struct tls *t)
 {
 	if (t == NULL)
 		return;
-	if (t->ssl != NULL && !t->is_broken) /* or OpenSSL would forbid to resume a session that was cut off */
+	if (t->ssl != NULL &&
+	    !t->is_broken) /* or OpenSSL would forbid to resume a session that was cut off */
 		SSL_set_shutdown(t->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
 	SSL_free(t->ssl);
 	tls_info_fini(&t->info);
@@ -146,15 +150,15 @@ static void tls_say_why(struct tls *t, enum err_kind kind, const char *text)
 	t->why_kind = kind;
 }
 
-/* The result of an OpenSSL call that did not succeed, as a transport's: 0 at the end of input, or a negated errno, where
- * EPROTO stands for `why`. */
+/* The result of an OpenSSL call that did not succeed, as a transport's: 0 at the end of input, or a negated
+ * errno, where EPROTO stands for `why`. */
 static ssize_t tls_result(struct tls *t, int rc, int *events)
 {
 	char text[256];
 	int e = SSL_get_error(t->ssl, rc);
+	*events = UV_READABLE;
 	switch (e) {
 	case SSL_ERROR_WANT_READ:
-		*events = UV_READABLE;
 		return -EAGAIN;
 	case SSL_ERROR_WANT_WRITE:
 		*events = UV_WRITABLE;
@@ -195,7 +199,13 @@ static ssize_t tls_read(struct stream *st, void *p, size_t n_bytes, int *events)
 		return -EPROTO;
 	ERR_clear_error();
 	int rc = SSL_read_ex(t->ssl, p, n_bytes, &n);
-	return rc == 1 ? (ssize_t)n : tls_result(t, rc, events);
+	if (rc == 1)
+		return (ssize_t)n;
+	ssize_t r = tls_result(t, rc, events);
+	if (r == -EAGAIN)
+		SSL_free_buffers(
+			t->ssl); /* the empty ones; tickets leave one behind that only a write would free */
+	return r;
 }
 
 /* The first record's worth of iov in one piece. */
@@ -223,8 +233,9 @@ static ssize_t tls_write(struct stream *st, const struct iovec *iov, int n_iov, 
 	struct tls *t = st->tls;
 	size_t n_bytes, n;
 	if (st->is_write_cut || t->has_said_goodbye) {
-		tls_say_why(t, ERR_CLOSED, t->has_said_goodbye ? "the stream's end has been sent"
-							       : "an earlier write was cut short");
+		tls_say_why(t, ERR_CLOSED,
+			    t->has_said_goodbye ? "the stream's end has been sent"
+						: "an earlier write was cut short");
 		return -EPROTO;
 	}
 	if (t->is_broken)
@@ -329,7 +340,8 @@ static int tls_shake_hands(struct stream *st, mono_t deadline)
 			tls_fail(st, "the TLS handshake with");
 			return -1;
 		}
-		if (stream_wait(st, events == UV_READABLE ? SOCK_READER : SOCK_WRITER, events, deadline) != 0) {
+		if (stream_wait(st, events == UV_READABLE ? SOCK_READER : SOCK_WRITER, events, deadline) !=
+		    0) {
 			err_wrap("the TLS handshake");
 			return -1;
 		}
@@ -372,7 +384,8 @@ static int tls_take_buffered(struct stream *st, struct tls *t, enum tls_buffered
 }
 
 /* Takes t. */
-static int tls_start(struct stream *st, struct tls *t, bool is_server, enum tls_buffered buffered, mono_t deadline)
+static int tls_start(struct stream *st, struct tls *t, bool is_server, enum tls_buffered buffered,
+		     mono_t deadline)
 {
 	if (tls_take_buffered(st, t, buffered) != 0) {
 		tls_free(t);
@@ -408,7 +421,8 @@ static int tls_check_start(const struct stream *st)
 	return -1;
 }
 
-int stream_start_tls_server(struct stream *st, struct tls_server *srv, enum tls_buffered buffered, mono_t deadline)
+int stream_start_tls_server(struct stream *st, struct tls_server *srv, enum tls_buffered buffered,
+			    mono_t deadline)
 {
 	if (tls_check_start(st) != 0)
 		return -1;

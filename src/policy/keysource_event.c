@@ -1,6 +1,7 @@
-/* keysource_event.c - a KeySource that is an event of the policy: {event_name = 'get_key', event_args = {...}}. The one
- * handler is called with the arguments and returns the bytes as a string (contracts, "KeySource event"). A handler that is
- * missing, or that returns nothing, is an error: a key that is not there must not pass for an empty one. */
+/* keysource_event.c - a KeySource that is an event of the policy: {event_name = 'get_key', event_args =
+ * {...}}. The one handler is called with the arguments and returns the bytes as a string (contracts,
+ * "KeySource event"). A handler that is missing, or that returns nothing, is an error: a key that is not
+ * there must not pass for an empty one. */
 #include "base/err.h"
 #include "net/keysource.h"
 #include "policy/policy.h"
@@ -24,7 +25,8 @@ static struct secret *keysource_take_result(lua_State *L, int idx)
 {
 	size_t n;
 	if (lua_type(L, idx) != LUA_TSTRING) {
-		err_set(ERR_INVALID, "its handler returned a value of the type %s where the key is expected as a string",
+		err_set(ERR_INVALID,
+			"its handler returned a value of the type %s where the key is expected as a string",
 			luaL_typename(L, idx));
 		return NULL;
 	}

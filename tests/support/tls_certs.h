@@ -71,8 +71,10 @@ static inline struct cert cert_make(const struct cert_spec *s)
 	bool is_default = s->from_s == 0 && s->to_s == 0;
 	CERT_MUST(X509_set_version(c.x, X509_VERSION_3) == 1);
 	CERT_MUST(ASN1_INTEGER_set(X509_get_serialNumber(c.x), ++serial) == 1);
-	CERT_MUST(X509_NAME_add_entry_by_txt(name, "O", MBSTRING_UTF8, (const unsigned char *)"Tests", -1, -1, 0) == 1);
-	CERT_MUST(X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_UTF8, (const unsigned char *)s->cn, -1, -1, 0) == 1);
+	CERT_MUST(X509_NAME_add_entry_by_txt(name, "O", MBSTRING_UTF8, (const unsigned char *)"Tests", -1, -1,
+					     0) == 1);
+	CERT_MUST(X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_UTF8, (const unsigned char *)s->cn, -1, -1,
+					     0) == 1);
 	X509_gmtime_adj(X509_getm_notBefore(c.x), is_default ? -3600 : s->from_s);
 	X509_gmtime_adj(X509_getm_notAfter(c.x), is_default ? 86400 : s->to_s);
 	CERT_MUST(X509_set_pubkey(c.x, c.key) == 1);
