@@ -467,7 +467,6 @@ MALFORMED = {
     "small-letter version": (400, bad(f"GET {LIVENESS} http/1.1", "Host: x")),
     "HTTP/2.0": (505, bad(f"GET {LIVENESS} HTTP/2.0", "Host: x")),
     "HTTP/1.2": (505, bad(f"GET {LIVENESS} HTTP/1.2", "Host: x")),
-    "HTTP/2 preface": (505, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     "two blanks in the request line": (400, bad(f"GET  {LIVENESS} HTTP/1.1", "Host: x")),
     "tab in the request line": (400, bad(f"GET\t{LIVENESS} HTTP/1.1", "Host: x")),
     "blank in the target": (400, bad("GET /a b HTTP/1.1", "Host: x")),
