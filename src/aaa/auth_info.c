@@ -15,6 +15,7 @@ static const char *const auth_contexts[] = {
 	[AUTH_BEARER] = "BearerToken",
 	[AUTH_PROXY_RFC1929] = "ProxyAuthRfc1929",
 	[AUTH_LOCAL_SYSTEM] = "LocalSystem",
+	[AUTH_TLS_CERTIFICATE] = "TlsClientCertificate",
 	[AUTH_GENERIC] = "GenericAuth",
 	NULL,
 };

@@ -18,6 +18,7 @@ enum auth_context {
 	AUTH_BEARER,
 	AUTH_PROXY_RFC1929,
 	AUTH_LOCAL_SYSTEM,
+	AUTH_TLS_CERTIFICATE, /* of a client, verified: CN=NAME, and its subject alternative names */
 	AUTH_GENERIC,
 };
 const char *auth_context_name(enum auth_context c);

@@ -1,8 +1,10 @@
-/* authorize.c - the way of a request to its permission: the peer's address and the trusted group, then a login if
- * the request has one, then the access control lists with the method as privilege (contracts B7).
+/* authorize.c - the way of a request to its permission: the peer's address and the trusted group, the names in a client
+ * certificate that was verified, then a login if the request has one, then the access control lists with the method as
+ * privilege (contracts B7).
  *
  * Who sends a wrong credential must learn it, whatever the address or the path would allow without: 401. A
- * refusal by the lists is 401 as long as a login could help, which is where there was none, and 403 after a good one.
+ * refusal by the lists is 401 as long as a login could help, which is where there was none, and 403 after a good one, by
+ * password, token or certificate.
  * A method that the path does not have is for a peer that is known, by its address or a login, 405 rather than
  * the advice to log in; the router says it.
  *
@@ -13,17 +15,52 @@
 #include "aaa/access.h"
 #include "aaa/login.h"
 #include "base/err.h"
-#include "base/log.h"
+#include "net/tls.h"
+#include "net/tls.h"
 #include "policy/policy.h"
 
 #define TRUSTED_GROUP STR("kumomta:http-listener-trusted-ip")
+
+/* Who the client's certificate says it is: the name of its subject, and its alternative names. */
+static void authorize_certificate(struct http_request *r, struct auth_info *who)
+{
+	const struct tls_info *tls = r->stream != NULL ? stream_tls_info(r->stream) : NULL;
+	if (tls == NULL || !tls->is_peer_verified)
+		return;
+	for (size_t i = 0; i < tls->n_peer_names; i++) {
+		str_t name = str_of(tls->peer_name[i].text);
+		if (tls->peer_name[i].kind != TLS_NAME_SUBJECT || str_starts(name, STR("CN=")))
+			auth_info_add_identity(who, name, AUTH_TLS_CERTIFICATE);
+	}
+}
+
+/* A verified certificate proves its names: "CN=client.example", "DNS:client.example" ... The prefixes keep them apart
+ * from the names of users. */
+static void authorize_certificate(const struct http_request *r, struct auth_info *who)
+{
+	static const char *const prefix[] = {[TLS_NAME_SUBJECT] = "",
+					     [TLS_NAME_DNS] = "DNS:",
+					     [TLS_NAME_EMAIL] = "email:",
+					     [TLS_NAME_URI] = "URI:",
+					     [TLS_NAME_IP] = "IP:"};
+	const struct tls_info *tls = r->stream != NULL ? stream_tls_info(r->stream) : NULL;
+	if (tls == NULL || !tls->is_peer_verified)
+		return;
+	for (size_t i = 0; i < tls->n_peer_names; i++) {
+		const struct tls_name *name = &tls->peer_name[i];
+		str_t text = str_of(arena_printf(r->arena, "%s%s", prefix[name->kind], name->text));
+		auth_info_add_identity(who, text, AUTH_GENERIC);
+	}
+}
 
 static struct auth_info *authorize_peer(struct http_request *r)
 {
 	struct auth_info *who = arena_alloc(r->arena, sizeof(*who));
 	auth_info_init(who, r->peer, r->arena);
+	authorize_certificate(r, who);
 	if (http_request_peer_is_trusted(r))
 		auth_info_add_group(who, TRUSTED_GROUP);
+	authorize_certificate(r, who);
 	r->auth = who;
 	return who;
 }
@@ -143,7 +180,7 @@ static int authorize(struct http_request *r, struct http_response *a, mono_t dea
 	bool has_login = authorize_count(r, STR("authorization")) != 0;
 	if (has_login && authorize_login(r, a, who, deadline) != 0)
 		return -1;
-	return authorize_access(r, a, who, has_login, deadline);
+	return authorize_access(r, a, who, has_login || who->n_identities != 0, deadline);
 }
 
 void api_authorize_register(void)

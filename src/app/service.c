@@ -6,6 +6,7 @@
 #include "aaa/access.h"
 #include "aaa/acct.h"
 #include "aaa/login.h"
+#include "api/access_log.h"
 #include "api/api.h"
 #include "api/authorize.h"
 #include "api/inject.h"
@@ -22,6 +23,7 @@
 #include "bind/bind_queue.h"
 #include "bind/bind_spool.h"
 #include "fiber/worker.h"
+#include "http/https.h"
 #include "net/dns.h"
 #include "policy/monitor.h"
 #include "policy/policy.h"
@@ -128,6 +130,14 @@ static int service_open_spool(void)
 	return 0;
 }
 
+static void service_reload_certificates(void *arg) { https_reload_all(true, MONO_NEVER); }
+
+/** The configuration epoch has moved, by whatever caused it. Any thread. */
+static void service_on_epoch(void *arg, uint64_t epoch)
+{
+	worker_start_fiber(worker_get(0), "https-reload", service_reload_certificates, NULL);
+}
+
 int service_start(const struct options *o)
 {
 	if (gethostname(service.hostname, sizeof(service.hostname) - 1) != 0)
@@ -153,6 +163,7 @@ int service_start(const struct options *o)
 	service.is_queue_started = true;
 	if (queue_recover(MONO_NEVER) != 0)
 		return -1;
+	policy_on_epoch(service_on_epoch, NULL);
 	atomic_store(&service.is_ready, true);
 	http_listeners_start_all();
 	log_info("kumod", "initialization complete");
@@ -177,8 +188,9 @@ int service_validate(const struct options *o)
 
 void service_reload(void)
 {
-	log_info("kumod", "reloading the policy");
+	log_info("kumod", "reloading the policy and certificates");
 	policy_bump_epoch();
+	https_reload_all(true, MONO_NEVER);
 }
 
 void service_stop(void)
@@ -194,6 +206,7 @@ void service_stop(void)
 
 void service_close(void)
 {
+	access_logs_stop();
 	acct_log_stop();
 	record_stop();
 	if (service.is_queue_started)

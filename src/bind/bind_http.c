@@ -1,18 +1,22 @@
 /* bind_http.c - kumo.start_http_listener { listen, hostname, trusted_hosts, request_body_limit, ... }. The
  * port is bound by the call, so that a port in use is an error of that line of the policy and privileges can
- * be dropped afterwards; it accepts once everything behind it is ready. When a policy is validated only the
- * parameters are looked at. */
+ * be dropped afterwards; it accepts once everything behind it is ready. When a policy is validated the
+ * parameters are looked at, and certificates and keys are loaded, but no port is opened. */
 #include "bind/bind_http.h"
 
+#include "api/access_log.h"
 #include "base/alloc.h"
 #include "base/err.h"
-#include "http/http.h"
+#include "base/log.h"
+#include "http/https.h"
 #include "policy/param.h"
 #include "policy/policy.h"
 #include "policy/value.h"
 
 #include <lauxlib.h>
 #include <stdlib.h>
+
+#define TLS_LOAD_TIMEOUT dur_s(60)
 
 /* Where to listen: one of the three. */
 struct http_listen {
@@ -30,7 +34,12 @@ struct http_listener_spec {
 	dur_t header_timeout, body_timeout, idle_timeout, write_timeout;
 	int64_t max_connections, max_connections_per_host, max_concurrent_streams, max_request_headers;
 	struct cidr_set proxy_protocol;
+	struct param_object *access_log; /* NULL: none */
+	struct access_log *log;		 /* opened by start_http_listener */
+	struct keysource tls_certificate, tls_private_key, tls_required_client_ca;
+	int tls_minimum_version;
 };
+static const char *const tls_version_words[] = {"1.2", "1.3", NULL}; /* enum tls_version */
 
 static int http_fail_type(const json_t *v, const char *expected)
 {
@@ -87,6 +96,29 @@ static int http_listen_mode_parse(const json_t *v, void *field)
 	return 0;
 }
 
+/* The error of the inner table becomes the WHY of the outer one, which shows its own input. */
+static int http_access_log_parse(const json_t *v, void *field)
+{
+	struct param_object *o = param_object_from_json(&access_log_schema, v);
+	if (o == NULL) {
+		struct err e = err_take();
+		str_t why = str_of(e.text), begin = STR("deserialize error: ");
+		if (str_starts(why, begin))
+			why = str_skip(why, begin.n);
+		ptrdiff_t end = str_find(why, STR(", while processing "));
+		err_set(ERR_INVALID, "access_log: " STR_FMT, STR_ARG(end >= 0 ? str_head(why, (size_t)end) : why));
+		err_fini(&e);
+		return -1;
+	}
+	*(struct param_object **)field = o;
+	return 0;
+}
+
+static void http_access_log_fini(void *field)
+{
+	param_object_unref(*(struct param_object **)field);
+}
+
 static int http_listener_check(void *obj)
 {
 	const struct http_listener_spec *s = obj;
@@ -103,10 +135,7 @@ static int http_listener_check(void *obj)
 			return -1;
 		}
 	}
-	if (!s->use_tls)
-		return 0;
-	err_set(ERR_INVALID, "field `use_tls`: `true` is not supported by this version of cirrus");
-	return -1;
+	return 0;
 }
 
 static const struct param http_listener_fields[] = {
@@ -119,8 +148,16 @@ static const struct param http_listener_fields[] = {
 	PARAM_BOOL(http_listener_spec, use_tls, .def = "false", .doc = "Serve HTTPS instead of HTTP."),
 	PARAM_BYTES(http_listener_spec, request_body_limit, .def = "2097152",
 		    .doc = "Largest body of a request in bytes; a larger one is answered with 413."),
-	PARAM_UNSUPPORTED(tls_certificate),
-	PARAM_UNSUPPORTED(tls_private_key),
+	PARAM_CUSTOM(http_listener_spec, tls_certificate, .parse = keysource_param_parse, .fini = keysource_param_fini,
+		     .dump = keysource_param_dump,
+		     .doc = "Certificate chain in PEM, the server's first; without one, a self-signed one is made at start."),
+	PARAM_CUSTOM(http_listener_spec, tls_private_key, .parse = keysource_param_parse, .fini = keysource_param_fini,
+		     .dump = keysource_param_dump,
+		     .doc = "Private key of the certificate in PEM; by default it is looked for in tls_certificate."),
+	PARAM_CUSTOM(http_listener_spec, tls_required_client_ca, .parse = keysource_param_parse, .fini = keysource_param_fini,
+		     .dump = keysource_param_dump,
+		     .doc = "Clients must show a certificate that one of these CAs has signed; who they are reaches the AuthInfo."),
+	PARAM_ENUM(http_listener_spec, tls_minimum_version, tls_version_words, .def = "1.2", .doc = "Lowest version of TLS."),
 	PARAM_CIDRS(http_listener_spec, trusted_hosts, .def = "127.0.0.1,::1",
 		    .doc = "Hosts that may use the service without a login."),
 	PARAM_DUR(http_listener_spec, header_timeout, .def = "30s",
@@ -141,50 +178,109 @@ static const struct param http_listener_fields[] = {
 	PARAM_CIDRS(http_listener_spec, proxy_protocol,
 		    .doc = "Proxies that begin each connection with a PROXY header, version 1 or 2; the addresses in it count from then on. "
 			   "Nobody else may send one."),
+	PARAM_CUSTOM(http_listener_spec, access_log, .parse = http_access_log_parse, .fini = http_access_log_fini,
+		     .doc = "A line of JSON for each request: log_dir, max_file_size, max_segment_duration, compression_level, back_pressure."),
 	{0}};
 static const struct param_schema http_listener_schema = {
 	"HttpListenerParams", http_listener_fields, sizeof(struct http_listener_spec), http_listener_check};
 
+struct bound_listener {
+	struct http_listener *l;
+	struct https *tls; /* NULL: in the clear */
+};
 static struct {
-	struct http_listener **v; /* in the order of the policy; touched by the worker that runs init */
+	struct bound_listener *v; /* in the order of the policy; touched by the worker that runs init */
 	size_t n;
 } http_listeners;
+
+/* What the policy calls the listener, before it has a port. */
+static char *http_spec_name(const struct http_listener_spec *s)
+{
+	char addr[NET_ADDR_STRLEN];
+	if (s->listen.unix_path != NULL)
+		return xasprintf("unix:%s", s->listen.unix_path);
+	if (s->listen.fd_name != NULL)
+		return xasprintf("fd:%s", s->listen.fd_name);
+	return xstrdup(net_addr_fmt(&s->listen.addr, addr));
+}
+
+/* NULL without an error: no TLS is wanted. */
+static struct https *http_spec_tls(const struct http_listener_spec *s)
+{
+	bool has_fields = s->tls_certificate.kind != KEYSOURCE_NONE || s->tls_private_key.kind != KEYSOURCE_NONE ||
+			  s->tls_required_client_ca.kind != KEYSOURCE_NONE;
+	char *name = http_spec_name(s);
+	struct https *tls = NULL;
+	err_clear();
+	if (s->use_tls)
+		tls = https_new(&(struct https_params){.listener_name = name,
+						       .hostname = s->hostname,
+						       .certificate = &s->tls_certificate,
+						       .private_key = &s->tls_private_key,
+						       .client_ca = &s->tls_required_client_ca,
+						       .minimum_version = (enum tls_version)s->tls_minimum_version},
+				mono_after(TLS_LOAD_TIMEOUT));
+	else if (has_fields)
+		log_warn("kumod", "http listener on %s: tls_* fields are given, but use_tls is not true: it speaks plain HTTP", name);
+	free(name);
+	return tls;
+}
+
+static struct http_listener *http_spec_open(const struct http_listener_spec *s, struct https *tls)
+{
+	struct http_listener *l = http_listener_open(&(struct http_listener_params){
+		.listen = s->listen.addr,
+		.unix_path = s->listen.unix_path,
+		.unix_mode = s->listen_mode,
+		.fd_name = s->listen.fd_name,
+		.hostname = s->hostname,
+		.trusted_hosts = s->trusted_hosts,
+		.request_body_limit = s->request_body_limit,
+		.header_timeout = s->header_timeout,
+		.body_timeout = s->body_timeout,
+		.idle_timeout = s->idle_timeout,
+		.write_timeout = s->write_timeout,
+		.max_connections = (unsigned)s->max_connections,
+		.max_connections_per_host = (unsigned)s->max_connections_per_host,
+		.max_concurrent_streams = (unsigned)s->max_concurrent_streams,
+		.max_request_headers = (unsigned)s->max_request_headers,
+		.proxy_protocol = s->proxy_protocol,
+		.on_done = s->log != NULL ? access_log_write : NULL,
+		.on_done_arg = s->log,
+		.setup = tls != NULL ? https_setup : NULL,
+		.setup_arg = tls,
+	});
+	if (l != NULL && tls != NULL)
+		https_set_name(tls, http_listener_name(l));
+	return l;
+}
 
 static int start_http_listener(lua_State *L)
 {
 	struct http_listener_spec s;
 	struct http_listener *l = NULL;
+	struct https *tls = NULL;
 	int rc = -1;
 	if (param_parse_lua(&http_listener_schema, L, 1, &s) != 0)
 		return -1;
+	tls = http_spec_tls(&s);
+	if (tls == NULL && s.use_tls)
+		goto out;
+	if (s.access_log != NULL && access_log_open(s.access_log, policy_is_validating(), &s.log) != 0)
+		goto out;
 	if (policy_is_validating()) {
 		rc = 0;
 		goto out;
 	}
-	l = http_listener_open(&(struct http_listener_params){
-		.listen = s.listen.addr,
-		.unix_path = s.listen.unix_path,
-		.unix_mode = s.listen_mode,
-		.fd_name = s.listen.fd_name,
-		.hostname = s.hostname,
-		.trusted_hosts = s.trusted_hosts,
-		.request_body_limit = s.request_body_limit,
-		.header_timeout = s.header_timeout,
-		.body_timeout = s.body_timeout,
-		.idle_timeout = s.idle_timeout,
-		.write_timeout = s.write_timeout,
-		.max_connections = (unsigned)s.max_connections,
-		.max_connections_per_host = (unsigned)s.max_connections_per_host,
-		.max_concurrent_streams = (unsigned)s.max_concurrent_streams,
-		.max_request_headers = (unsigned)s.max_request_headers,
-		.proxy_protocol = s.proxy_protocol,
-	});
+	l = http_spec_open(&s, tls);
 	if (l == NULL)
 		goto out;
 	http_listeners.v = xreallocarray(http_listeners.v, http_listeners.n + 1, sizeof(*http_listeners.v));
-	http_listeners.v[http_listeners.n++] = l;
+	http_listeners.v[http_listeners.n++] = (struct bound_listener){l, tls};
+	tls = NULL;
 	rc = 0;
 out:
+	https_free(tls);
 	param_fini(&http_listener_schema, &s);
 	return rc;
 }
@@ -198,15 +294,18 @@ static int kumo_start_http_listener(lua_State *L)
 void http_listeners_start_all(void)
 {
 	for (size_t i = 0; i < http_listeners.n; i++)
-		http_listener_start(http_listeners.v[i]);
+		http_listener_start(http_listeners.v[i].l);
+	https_start_watch();
 }
 
 void http_listeners_close_all(mono_t deadline)
 {
 	for (size_t i = 0; i < http_listeners.n; i++)
-		http_listener_stop(http_listeners.v[i]);
+		http_listener_stop(http_listeners.v[i].l);
 	for (size_t i = 0; i < http_listeners.n; i++)
-		http_listener_close(http_listeners.v[i], deadline);
+		http_listener_close(http_listeners.v[i].l, deadline);
+	for (size_t i = 0; i < http_listeners.n; i++)
+		https_free(http_listeners.v[i].tls);
 	free(http_listeners.v);
 	http_listeners.v = NULL;
 	http_listeners.n = 0;
@@ -220,6 +319,7 @@ static void open_http(lua_State *L)
 
 void bind_register_http(void)
 {
+	param_schema_register(&access_log_schema);
 	param_schema_register(&http_listener_schema);
 	policy_add_library(open_http);
 }

@@ -120,6 +120,7 @@ void http_request_done(const struct http_request *r, const struct http_response 
 void http_observe_route(const struct http_route *route);
 
 /* --- listener.c, session.c --- */
+char *http_machine_hostname(void); /* heap; "localhost" when it has none */
 struct http_listener {
 	struct http_listener_params p;
 	struct listener *listener;

@@ -55,7 +55,7 @@ static void http_listener_fit_connections(struct http_listener *l)
 	l->p.max_connections = max;
 }
 
-static char *http_machine_hostname(void)
+char *http_machine_hostname(void)
 {
 	char name[256] = "";
 	if (gethostname(name, sizeof(name) - 1) != 0 || name[0] == 0)
@@ -106,7 +106,8 @@ struct http_listener *http_listener_open(const struct http_listener_params *p)
 	l->sessions = xcalloc(HTTP_MAX_WORKERS, sizeof(*l->sessions));
 	for (size_t i = 0; i < HTTP_MAX_WORKERS; i++)
 		list_init(&l->sessions[i]);
-	log_info("kumod", "http listener on %s", http_listener_name(l));
+	if (p->setup == NULL) /* whoever sets it up says what it speaks */
+		log_info("kumod", "http listener on %s", http_listener_name(l));
 	return l;
 }
 
