@@ -2,6 +2,7 @@
  * two opinions of who is asking. No text that is returned or logged quotes the value. */
 #include "aaa/credential.h"
 
+#include "base/secret.h"
 #include "base/text.h"
 
 #include <stdlib.h>
@@ -36,9 +37,7 @@ static bool credential_parse_basic(struct arena *arena, struct credential *c, co
 	} else {
 		*why = "what follows Basic is not the base64 form of USER:PASSWORD in UTF-8";
 	}
-	if (b.p != NULL)
-		explicit_bzero(b.p, b.n);
-	buf_fini(&b);
+	secret_buf_fini(&b);
 	return is_good;
 }
 

@@ -12,6 +12,7 @@
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "base/secret.h"
 #include "policy/policy.h"
 
 #include <openssl/evp.h>
@@ -63,8 +64,7 @@ static void login_key(const struct credential *c, unsigned char out[LOGIN_KEY_BY
 		 &n) == NULL ||
 	    n != LOGIN_KEY_BYTES)
 		panic("HMAC-SHA256 failed");
-	explicit_bzero(b.p, b.n);
-	buf_fini(&b);
+	secret_buf_fini(&b);
 }
 
 /* --- asking --- */

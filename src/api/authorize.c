@@ -16,7 +16,6 @@
 #include "aaa/login.h"
 #include "base/err.h"
 #include "net/tls.h"
-#include "net/tls.h"
 #include "policy/policy.h"
 
 #define TRUSTED_GROUP STR("kumomta:http-listener-trusted-ip")
@@ -34,25 +33,6 @@ static void authorize_certificate(struct http_request *r, struct auth_info *who)
 	}
 }
 
-/* A verified certificate proves its names: "CN=client.example", "DNS:client.example" ... The prefixes keep them apart
- * from the names of users. */
-static void authorize_certificate(const struct http_request *r, struct auth_info *who)
-{
-	static const char *const prefix[] = {[TLS_NAME_SUBJECT] = "",
-					     [TLS_NAME_DNS] = "DNS:",
-					     [TLS_NAME_EMAIL] = "email:",
-					     [TLS_NAME_URI] = "URI:",
-					     [TLS_NAME_IP] = "IP:"};
-	const struct tls_info *tls = r->stream != NULL ? stream_tls_info(r->stream) : NULL;
-	if (tls == NULL || !tls->is_peer_verified)
-		return;
-	for (size_t i = 0; i < tls->n_peer_names; i++) {
-		const struct tls_name *name = &tls->peer_name[i];
-		str_t text = str_of(arena_printf(r->arena, "%s%s", prefix[name->kind], name->text));
-		auth_info_add_identity(who, text, AUTH_GENERIC);
-	}
-}
-
 static struct auth_info *authorize_peer(struct http_request *r)
 {
 	struct auth_info *who = arena_alloc(r->arena, sizeof(*who));
@@ -60,7 +40,6 @@ static struct auth_info *authorize_peer(struct http_request *r)
 	authorize_certificate(r, who);
 	if (http_request_peer_is_trusted(r))
 		auth_info_add_group(who, TRUSTED_GROUP);
-	authorize_certificate(r, who);
 	r->auth = who;
 	return who;
 }
