@@ -5,7 +5,10 @@
  * called deflate are zlib's format or, from many clients, bare deflate data; the first two bytes tell (RFC 1950 section
  * 2.2: a multiple of 31 that names method 8, which no bare data begins with that a compressor would write).
  *
- * A zstd decoder holds the window that the frame asks for, 8 MB at most (RFC 9659); zlib's holds 32 KB. Contexts are
+ * A zstd decoder holds the window that the frame asks for, 8 MB at most (RFC 9659); zlib's holds 32 KB. libzstd also reads the
+ * formats from before RFC 8878, with decoders of their own; a frame must begin with the number of today's. And it looks for a
+ * short way when a frame's header is complete, for which it takes the bytes of that call for the frame's beginning, whatever
+ * came before; so it gets the header byte by byte, and one body means the same however it was cut. Contexts are
  * kept in a few places per worker, large ones are not. Indexed by worker, the table needs no lock, and what is in it is
  * still reachable when the process ends. */
 #include "http/coding.h"
@@ -23,6 +26,7 @@ enum {
 	INFLATE_ZLIB_BYTES = 44 << 10,	 /* what inflate allocates: state and window */
 	INFLATE_KEEP_BYTES = 512 << 10,	 /* a larger decoder is not kept */
 	INFLATE_MAX_WINDOW_LOG = 23,
+	INFLATE_ZSTD_HEADER = 18, /* longest of a frame */
 	INFLATE_MAX_WORKERS = 256,
 };
 
@@ -37,8 +41,10 @@ struct http_inflater {
 	enum inflate_state state;
 	z_stream z;	 /* gzip, deflate */
 	ZSTD_DCtx *zstd; /* NULL: one of zlib's */
-	uint8_t first;	 /* of a deflate body, held back until the second byte tells the format */
-	bool has_first;
+	/* The beginning of a deflate body or zstd frame, held back until there is enough to tell what it is. */
+	uint8_t first[4];
+	size_t n_first;
+	unsigned n_frame; /* bytes of the zstd frame, until its header is certainly over */
 };
 
 static struct {
@@ -96,7 +102,7 @@ struct http_inflater *http_inflater_get(enum http_coding c)
 		z = inflater_new(is_zstd);
 	z->coding = c;
 	z->state = INFLATE_START;
-	z->has_first = false;
+	z->n_first = 0;
 	if (is_zstd)
 		ZSTD_DCtx_reset(z->zstd, ZSTD_reset_session_only);
 	else
@@ -175,27 +181,26 @@ static int inflate_zlib(struct http_inflater *z, str_t in, size_t *n_used, struc
 		inflateReset(&z->z); /* the next member */
 	}
 	if (z->state == INFLATE_START && z->coding == HTTP_CODING_DEFLATE) {
-		if (!z->has_first && in.n == 1) {
-			z->first = p[0];
-			z->has_first = true;
+		if (z->n_first == 0 && in.n == 1) {
+			z->first[z->n_first++] = p[0];
 			*n_used = 1;
 			return 0;
 		}
-		uint8_t two[2] = {z->has_first ? z->first : p[0], z->has_first ? p[0] : p[1]};
+		uint8_t two[2] = {z->n_first != 0 ? z->first[0] : p[0], z->n_first != 0 ? p[0] : p[1]};
 		inflateReset2(&z->z, inflate_is_zlib(two) ? MAX_WBITS : -MAX_WBITS);
 	}
 	z->state = INFLATE_INSIDE;
-	if (z->has_first) {
+	if (z->n_first != 0) {
 		size_t n;
-		z->has_first = false;
-		return inflate_step(z, &z->first, 1, &n, out); /* nothing comes out of one byte */
+		z->n_first = 0;
+		return inflate_step(z, z->first, 1, &n, out); /* nothing comes out of one byte */
 	}
 	return inflate_step(z, p, in.n, n_used, out);
 }
 
-static int inflate_zstd(struct http_inflater *z, str_t in, size_t *n_used, struct buf *out)
+static int inflate_zstd_step(struct http_inflater *z, const void *p, size_t n, size_t *n_used, struct buf *out)
 {
-	ZSTD_inBuffer i = {in.p, in.n, 0};
+	ZSTD_inBuffer i = {p, n, 0};
 	ZSTD_outBuffer o = {out->p + out->n, out->cap - 1 - out->n, 0};
 	size_t rc = ZSTD_decompressStream(z->zstd, &o, &i);
 	*n_used = i.pos;
@@ -205,6 +210,32 @@ static int inflate_zstd(struct http_inflater *z, str_t in, size_t *n_used, struc
 		return inflate_fail(z, ZSTD_getErrorName(rc));
 	z->state = rc == 0 ? INFLATE_END : INFLATE_INSIDE;
 	return 0;
+}
+
+static bool inflate_is_zstd(const uint8_t *p)
+{
+	uint32_t magic = p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+	return magic == ZSTD_MAGICNUMBER || (magic & ZSTD_MAGIC_SKIPPABLE_MASK) == ZSTD_MAGIC_SKIPPABLE_START;
+}
+
+static int inflate_zstd(struct http_inflater *z, str_t in, size_t *n_used, struct buf *out)
+{
+	if (z->state == INFLATE_INSIDE) {
+		size_t n = z->n_frame < INFLATE_ZSTD_HEADER && in.n != 0 ? 1 : in.n;
+		z->n_frame += n == 1;
+		return inflate_zstd_step(z, in.p, n, n_used, out);
+	}
+	z->state = INFLATE_START; /* of a frame: the body must not end here */
+	while (z->n_first < sizeof(z->first) && *n_used < in.n)
+		z->first[z->n_first++] = (uint8_t)in.p[(*n_used)++];
+	if (z->n_first < sizeof(z->first))
+		return 0;
+	z->n_first = 0;
+	z->n_frame = sizeof(z->first);
+	if (!inflate_is_zstd(z->first))
+		return inflate_fail(z, "unknown frame");
+	size_t n;
+	return inflate_zstd_step(z, z->first, sizeof(z->first), &n, out); /* nothing comes out of its number */
 }
 
 int http_inflate(struct http_inflater *z, str_t in, size_t *n_used, struct buf *out)
