@@ -86,6 +86,7 @@ static void journal_free(struct spool *sp)
 		close(sp->reserve_fd);
 	if (sp->lock_fd >= 0)
 		close(sp->lock_fd); /* and with it the lock */
+	notes_close(sp);
 	free(sp->name);
 	free(sp->path);
 	free(sp);
@@ -133,6 +134,7 @@ static struct spool *journal_new(const struct spool_params *p)
 struct spool *spool_open_journal(const struct spool_params *p)
 {
 	struct spool *sp = journal_new(p);
+	struct op *removals = NULL;
 	if (p->path.n == 0 || memchr(p->path.p, 0, p->path.n) != NULL) {
 		err_set(ERR_INVALID, "spool %s: the path is empty or has a NUL", sp->name);
 		goto fail;
@@ -153,6 +155,8 @@ struct spool *spool_open_journal(const struct spool_params *p)
 	}
 	if (journal_lock_dir(sp) != 0 || journal_recover(sp) != 0)
 		goto fail;
+	notes_open(sp);
+	removals = notes_apply(sp);
 	journal_take_snapshot(sp);
 	const struct segment *last = sp->n_segments > 0 ? sp->by_seq[sp->n_segments - 1] : NULL;
 	sp->reserve_fd = openat(sp->dir_fd, "reserve", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -170,8 +174,16 @@ struct spool *spool_open_journal(const struct spool_params *p)
 		err_clear(); /* latched as health: what is stored can still go out */
 	if (journal_start_writer(sp) != 0)
 		goto fail;
+	for (struct op *op; (op = removals) != NULL;) {
+		removals = op->next;
+		journal_submit(sp, op);
+	}
 	return sp;
 fail:
+	for (struct op *op; (op = removals) != NULL;) {
+		removals = op->next;
+		op_unref(op);
+	}
 	journal_free(sp);
 	return NULL;
 }

@@ -187,6 +187,7 @@ struct op_item {
 };
 struct op {
 	struct op *next;
+	uint32_t note;            /* its slot in the removals noted, plus 1; 0: none */
 	enum op_kind kind;
 	uint32_t n;
 	struct op_item *item;	/* in the same block; n of them */
@@ -259,6 +260,11 @@ struct spool {
 	uint64_t segment_bytes;
 
 	/* the queue to the writer */
+	struct notes { /* under queue_lock once the writer runs */
+		struct uuid *slot;   /* mapped; NULL: there are none */
+		uint32_t n_used;     /* slots from here on were never taken */
+		uint32_t *free_slot, n_free, cap_free;
+	} notes;
 	pthread_mutex_t queue_lock;
 	pthread_cond_t queue_cond;
 	struct op *queue_head, **queue_tail;
@@ -334,6 +340,15 @@ void index_drop_segment(struct spool *sp, struct segment *seg);
 /* spool_journal_read.c */
 void journal_take_snapshot(struct spool *sp);
 void journal_drop_snapshot(struct spool *sp);
+
+/* spool_journal_notes.c */
+void notes_open(struct spool *sp);
+void notes_close(struct spool *sp);
+/* After recovery, before the writer runs: what was to go is taken out of the index. Returns the operations that make it so on
+ * disk, to be submitted. */
+struct op *notes_apply(struct spool *sp);
+void notes_add(struct spool *sp, struct op *op);     /* a removal, with queue_lock held */
+void notes_clear(struct spool *sp, struct op *list); /* their frames are written */
 
 /* spool_journal_recover.c */
 MUST_CHECK int journal_recover(struct spool *sp);

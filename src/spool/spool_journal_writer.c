@@ -77,6 +77,8 @@ void journal_submit(struct spool *sp, struct op *op)
 	bool is_urgent = op_has_waiter(op);
 	op->next = NULL;
 	pthread_mutex_lock(&sp->queue_lock);
+	if (op->kind == OP_REMOVE)
+		notes_add(sp, op);
 	*sp->queue_tail = op;
 	sp->queue_tail = &op->next;
 	sp->n_queued_puts += is_urgent;
@@ -234,6 +236,8 @@ static void journal_stall_op(struct spool *sp, struct op *op, struct op ***tail)
 		bool was_there = index_remove(sp, &op->item[0].id, &tomb);
 		pthread_mutex_unlock(&sp->lock);
 		if (!was_there) {
+			op->next = NULL;
+			notes_clear(sp, op);
 			op_unref(op);
 			return;
 		}
@@ -359,6 +363,7 @@ static void journal_process(struct spool *sp, struct op *list)
 			journal_refuse(sp, taken);
 			return;
 		}
+		notes_clear(sp, taken);
 		for (struct op *op = taken, *next; op != NULL; op = next) {
 			next = op->next;
 			journal_finish_op(sp, op, &done);

@@ -9,7 +9,6 @@ import http.client
 import json
 import os
 import random
-import statistics
 import subprocess
 import threading
 import time
@@ -198,9 +197,8 @@ def check_duplicates(sink, kills):
             assert later_round > n_round, f"{token} was delivered twice by one process"
             assert kills[n_round] - first <= IN_FLIGHT_S, f"{token} had been delivered {kills[n_round] - first:.3f} s before the kill"
             by_kill[n_round] += 1
-    # A kill hits what is in the hands of the connections, and what the spool's writer has not put down yet: that is little, but for the
-    # moments when the disk keeps it waiting.
-    assert statistics.median(by_kill[r] for r in range(len(kills))) <= CONNECTIONS, f"duplicates by kill: {sorted(by_kill.values())}"
+    # A kill hits what is in the hands of the connections, and nothing else: a removal is noted before the next message is taken.
+    assert all(n <= CONNECTIONS for n in by_kill.values()), f"duplicates by kill: {sorted(by_kill.values())}"
     return by_kill
 
 
