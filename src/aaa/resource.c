@@ -40,16 +40,15 @@ static str_t resource_cut(str_t path)
 	return str_head(path, n);
 }
 
-void resource_of_path(struct arena *arena, const struct net_addr *listener, str_t path, struct resource *out)
+void resource_of_path(struct arena *arena, str_t listener, str_t path, struct resource *out)
 {
-	char addr[NET_ADDR_STRLEN];
 	str_t component[RESOURCE_COMPONENTS], rest = resource_cut(path), c;
 	size_t n = 0;
 	while (n < RESOURCE_COMPONENTS && str_split(&rest, '/', &c)) {
 		if (c.n != 0)
 			component[n++] = c;
 	}
-	str_t own = str_of(arena_printf(arena, RESOURCE_ROOT "/%s", net_addr_fmt(listener, addr)));
+	str_t own = str_of(arena_printf(arena, RESOURCE_ROOT "/" STR_FMT, STR_ARG(listener)));
 	out->n = 0;
 	resource_add_family(arena, own, component, n, out);
 	out->candidate[out->n++] = own;
@@ -105,7 +104,7 @@ static str_t resource_resolve_dots(struct arena *arena, str_t path)
 	return out;
 }
 
-int resource_of_url(struct arena *arena, const struct net_addr *listener, str_t url, struct resource *out)
+int resource_of_url(struct arena *arena, str_t listener, str_t url, struct resource *out)
 {
 	struct buf path = BUF_INIT;
 	str_t raw;

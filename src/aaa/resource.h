@@ -6,7 +6,6 @@
 #pragma once
 
 #include "base/arena.h"
-#include "net/addr.h"
 
 enum {
 	RESOURCE_PATH_BYTES = 256, /* of a path: what is behind is not looked at */
@@ -19,10 +18,9 @@ struct resource {
 	size_t n;				  /* at least 2 */
 };
 
-/** @listener  the address it is bound to. @path  decoded, begins with a slash; empty components do not count.
- * The names are in the arena. */
-void resource_of_path(struct arena *arena, const struct net_addr *listener, str_t path, struct resource *out);
+/** @listener  what it is bound to, as text: "127.0.0.1:8000", "unix:/run/cirrus.sock". @path  decoded, begins with a slash;
+ * empty components do not count. The names are in the arena. */
+void resource_of_path(struct arena *arena, str_t listener, str_t path, struct resource *out);
 /** Of a whole URL, whose scheme (http, https), host, query and fragment do not matter, or of a path alone. Dot
  * segments are resolved. -1 ERR_INVALID. */
-MUST_CHECK int resource_of_url(struct arena *arena, const struct net_addr *listener, str_t url,
-			       struct resource *out);
+MUST_CHECK int resource_of_url(struct arena *arena, str_t listener, str_t url, struct resource *out);

@@ -137,7 +137,7 @@ static int authorize_access(struct http_request *r, struct http_response *a, con
 	int rc = -1;
 	if (policy_has_handler("get_acl_definition"))
 		http_request_flush(r);
-	resource_of_path(r->arena, http_listener_addr(r->listener), r->path, &what);
+	resource_of_path(r->arena, str_of(http_listener_name(r->listener)), r->path, &what);
 	if (access_check(&what, who, r->method, &result, deadline) != 0) {
 		rc = authorize_fail(a);
 		goto out;

@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/secret.h"
+#include "net/addr.h"
 #include "net/keysource.h"
 #include "policy/policy.h"
 #include "policy/value.h"
@@ -112,6 +113,19 @@ static int aaa_load_acl_map(lua_State *L)
 
 /* --- decisions --- */
 
+/* The canonical text of a listener's address. */
+static int aaa_listener_name(str_t text, char out[NET_ADDR_STRLEN], str_t *name)
+{
+	struct net_addr a;
+	*name = text;
+	if (str_starts(text, STR("unix:/")) && memchr(text.p, 0, text.n) == NULL)
+		return 0;
+	if (net_addr_parse(text, &a) != 0)
+		return -1;
+	*name = str_of(net_addr_fmt(&a, out));
+	return 0;
+}
+
 /* make_http_url_resource(local_addr, url) */
 static int aaa_make_http_url_resource(lua_State *L)
 {
@@ -120,9 +134,9 @@ static int aaa_make_http_url_resource(lua_State *L)
 	url.p = luaL_checklstring(L, 2, &url.n);
 	void **box;
 	struct arena *arena = aaa_box_arena(L, &box);
-	struct net_addr local;
+	char text[NET_ADDR_STRLEN];
 	struct resource r;
-	if (net_addr_parse(addr, &local) != 0 || resource_of_url(arena, &local, url, &r) != 0) {
+	if (aaa_listener_name(addr, text, &addr) != 0 || resource_of_url(arena, addr, url, &r) != 0) {
 		err_wrap("kumo.aaa.make_http_url_resource");
 		return policy_raise(L);
 	}

@@ -210,6 +210,40 @@ def test_curl(service):
     assert curl("-I", path=LIVENESS) == 200
 
 
+def test_http2(service):
+    def curl(*args):
+        p = subprocess.run(["curl", "-sS", "-m", "30", "-D", "-", "-o", "/dev/null", "--http2-prior-knowledge", *args,
+                            f"http://127.0.0.1:{service.far}/metrics"], capture_output=True, text=True)
+        assert p.returncode == 0, p.stderr
+        return int(p.stdout.split()[1]), p.stdout
+    assert curl()[0] == 401
+    assert curl("-u", f"scott:{PASSWORD}")[0] == 403
+    assert curl("-u", f"group:{PASSWORD}")[0] == 200
+    assert curl("-H", "Authorization: Basic !!!")[0] == 400
+    status, head = curl("-u", f"scott:{WRONG}")
+    assert status == 401 and f"www-authenticate: {REALM}" in head
+
+
+def test_unix_listener(where):
+    """Its resource is called after its path."""
+    lists = """
+kumo.on('get_acl_definition', function(resource)
+  if resource == 'http_listener/unix:{where}/s/metrics' then
+    return kumo.aaa.make_access_control_list { { criteria = { Identity = 'Any' }, privilege = 'GET', access = 'Deny' } }
+  end
+end)
+""".replace("{where}", str(where))
+    text = policy(where, init=f"kumo.start_http_listener {{ listen = 'unix:{where}/s' }}", extra=lists)
+    with Daemon(where, text) as d:
+        def curl(path):
+            p = subprocess.run(["curl", "-sS", "-m", "30", "--unix-socket", f"{where}/s", f"http://localhost{path}"], capture_output=True, text=True)
+            assert p.returncode == 0, p.stderr
+            return p.stdout
+        assert curl("/metrics") == f"<Unauthenticated>@ ip=127.0.0.1 denied GET on http_listener/unix:{where}/s/metrics"
+        assert curl(LIVENESS) == "OK"
+        assert d.request("GET", "/metrics")[0] == 200
+
+
 def test_message_knows_who_sent_it(service):
     message = json.dumps({"envelope_sender": "s@example.com", "recipients": [{"email": "r@example.org"}],
                           "content": "Subject: x\r\n\r\nhi\r\n"}).encode()

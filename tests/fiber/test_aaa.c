@@ -147,6 +147,8 @@ static const char functions_policy[] =
 	"  fails('AclMap expected', function() map.get('x', 'y') end)\n"
 	"  local r = aaa.make_http_url_resource('127.0.0.1:80', 'http://host/own/x?y')\n"
 	"  assert(tostring(r) == 'http_listener/127.0.0.1:80/own/x')\n"
+	"  assert(tostring(aaa.make_http_url_resource('unix:/run/x', '/a')) == 'http_listener/unix:/run/x/a')\n"
+	"  assert(tostring(aaa.make_http_url_resource('[0::0001]:80', '/a')) == 'http_listener/[::1]:80/a')\n"
 	"  fails('is not an address', aaa.make_http_url_resource, 'here', 'http://host/own')\n"
 	"  fails('is not the URL', aaa.make_http_url_resource, '127.0.0.1:80', 'own')\n"
 	"  local q = aaa.query_resource_access(r, { groups = { 'ops' } }, 'GET')\n"
@@ -198,10 +200,8 @@ RUN(functions)
 
 static struct resource metrics_resource(struct arena *arena)
 {
-	struct net_addr a;
 	struct resource r;
-	CHECK(net_addr_parse(STR("127.0.0.1:80"), &a) == 0);
-	resource_of_path(arena, &a, STR("/metrics"), &r);
+	resource_of_path(arena, STR("127.0.0.1:80"), STR("/metrics"), &r);
 	return r;
 }
 
@@ -678,13 +678,11 @@ static void test_acct_configuration(void **state)
 static void test_routes_are_covered(void **state)
 {
 	struct arena arena = ARENA_INIT;
-	struct net_addr listener;
 	struct auth_info trusted, nobody;
 	const struct http_route *route;
 	size_t n = 0;
 	api_set_info("test", 1);
 	api_register_routes();
-	assert_int_equal(net_addr_parse(STR("127.0.0.1:80"), &listener), 0);
 	auth_info_init(&nobody, NULL, &arena);
 	auth_info_init(&trusted, NULL, &arena);
 	auth_info_add_group(&trusted, STR("kumomta:http-listener-trusted-ip"));
@@ -693,7 +691,7 @@ static void test_routes_are_covered(void **state)
 		for (size_t i = 0; i < 2; i++) {
 			struct resource what;
 			struct access_result result;
-			resource_of_path(&arena, &listener, str_of(route->path), &what);
+			resource_of_path(&arena, STR("127.0.0.1:80"), str_of(route->path), &what);
 			assert_int_equal(access_check(&what, who[i], str_of(route->method), &result, soon()), 0);
 			if (result.is_allowed != (i == 0 || route->is_public))
 				fail_msg("%s %s: %s", route->method, route->path, i == 0 ? "trusted" : "anybody");

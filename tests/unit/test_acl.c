@@ -362,6 +362,8 @@ static const struct {
 	 " http_listener/127.0.0.1:8080 http_listener/*/foo/bar/baz http_listener/*/foo/bar http_listener/*/foo http_listener"},
 	{"0.0.0.0:80", "http://x:1/metrics?a=/b#c", "http_listener/0.0.0.0:80/metrics http_listener/0.0.0.0:80 http_listener/*/metrics http_listener"},
 	{"[::1]:80", "/metrics", "http_listener/[::1]:80/metrics http_listener/[::1]:80 http_listener/*/metrics http_listener"},
+	{"unix:/run/c.sock", "/metrics",
+	 "http_listener/unix:/run/c.sock/metrics http_listener/unix:/run/c.sock http_listener/*/metrics http_listener"},
 	{"127.0.0.1:1", "http://x", "http_listener/127.0.0.1:1 http_listener"},
 	{"127.0.0.1:1", "http://x/", "http_listener/127.0.0.1:1 http_listener"},
 	{"127.0.0.1:1", "HTTP://x?q=/a", "http_listener/127.0.0.1:1 http_listener"},
@@ -374,11 +376,9 @@ static void test_resources(void **state)
 {
 	struct arena arena = ARENA_INIT;
 	for (size_t i = 0; i < ARRAY_SIZE(resources); i++) {
-		struct net_addr a;
 		struct resource r;
 		struct buf names = BUF_INIT;
-		assert_int_equal(net_addr_parse(str_of(resources[i].listener), &a), 0);
-		assert_int_equal(resource_of_url(&arena, &a, str_of(resources[i].url), &r), 0);
+		assert_int_equal(resource_of_url(&arena, str_of(resources[i].listener), str_of(resources[i].url), &r), 0);
 		for (size_t k = 0; k < r.n; k++) {
 			buf_add_z(&names, k != 0 ? " " : "");
 			buf_add_str(&names, r.candidate[k]);
@@ -387,11 +387,9 @@ static void test_resources(void **state)
 		buf_fini(&names);
 	}
 	static const char *const bad[] = {"", "foo", "ftp://x/", "http:///x", "http://", "/%zz", "/%00", "/%ff", "/a%2"};
-	struct net_addr a;
 	struct resource r;
-	assert_int_equal(net_addr_parse(STR("127.0.0.1:1"), &a), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
-		if (resource_of_url(&arena, &a, str_of(bad[i]), &r) == 0)
+		if (resource_of_url(&arena, STR("127.0.0.1:1"), str_of(bad[i]), &r) == 0)
 			fail_msg("taken: %s", bad[i]);
 		err_clear();
 	}
@@ -402,24 +400,23 @@ static void test_resources(void **state)
 static void test_resource_limits(void **state)
 {
 	struct arena arena = ARENA_INIT;
-	struct net_addr a;
+	str_t a = STR("127.0.0.1:1");
 	struct resource r;
 	struct buf path = BUF_INIT;
-	assert_int_equal(net_addr_parse(STR("127.0.0.1:1"), &a), 0);
-	resource_of_path(&arena, &a, STR("/1/2/3/4/5/6/7/8/9/10/11/12"), &r);
+	resource_of_path(&arena, a, STR("/1/2/3/4/5/6/7/8/9/10/11/12"), &r);
 	assert_int_equal(r.n, RESOURCE_CANDIDATES_MAX);
 	assert_str_is(r.candidate[0], "http_listener/127.0.0.1:1/1/2/3/4/5/6/7/8/9/10");
 	assert_str_is(r.candidate[10], "http_listener/127.0.0.1:1");
 	assert_str_is(r.candidate[11], "http_listener/*/1/2/3/4/5/6/7/8/9/10");
 	for (int i = 0; i < 100; i++)
 		buf_add_z(&path, "/a/\xe2\x82\xac\xe2\x82\xac");
-	resource_of_path(&arena, &a, buf_str(&path), &r);
+	resource_of_path(&arena, a, buf_str(&path), &r);
 	assert_int_equal(r.n, RESOURCE_CANDIDATES_MAX);
 	buf_clear(&path);
 	buf_add_z(&path, "/aa");
 	for (int i = 0; i < 200; i++)
 		buf_add_z(&path, "\xe2\x82\xac");
-	resource_of_path(&arena, &a, buf_str(&path), &r);
+	resource_of_path(&arena, a, buf_str(&path), &r);
 	assert_int_equal(r.n, 4);
 	assert_int_equal(r.candidate[2].n, strlen("http_listener/*") + 255); /* 256 would cut a character */
 	assert_true(str_is_utf8(r.candidate[0]));
@@ -462,7 +459,7 @@ static void test_auth_info(void **state)
 		buf_fini(&b);
 	}
 	static const char *const contexts[] = {"SmtpAuthPlainAuthorization", "SmtpAuthPlainAuthentication", "HttpBasicAuth",
-					       "BearerToken", "ProxyAuthRfc1929", "LocalSystem", "GenericAuth"};
+					       "BearerToken", "ProxyAuthRfc1929", "LocalSystem", "TlsClientCertificate", "GenericAuth"};
 	for (size_t i = 0; i < ARRAY_SIZE(contexts); i++)
 		assert_string_equal(auth_context_name((enum auth_context)i), contexts[i]);
 	arena_fini(&arena);
