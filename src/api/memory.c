@@ -126,6 +126,7 @@ static void memory_of_mail(struct buf *out)
 	queue_get_totals(&t);
 	buf_add_z(out, "mail\n");
 	memory_line(out, "message bodies", body_total_bytes());
+	memory_line(out, "bodies of HTTP requests", http_body_memory());
 	memory_count(out, "messages scheduled", t.n_scheduled);
 	memory_count(out, "messages ready", t.n_ready);
 	memory_count(out, "delivery sessions", t.n_sessions);
