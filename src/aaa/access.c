@@ -1,7 +1,7 @@
 /* access.c - resolving the lists and asking them, with two caches: of the list of each name, and of each
- * decision by privilege, resource and person. Both hold 128 entries and are bound to the configuration epoch. A
- * failure of the event is kept too, but for a second at most, so that a policy whose database is away is not
- * asked for each request and yet is asked again soon.
+ * decision by privilege, resource and person. Both hold 128 entries and are bound to the configuration epoch.
+ * A failure of the event is kept too, but for a second at most, so that a policy whose database is away is
+ * not asked for each request and yet is asked again soon.
  *
  * Without a handler the built-in map is a hash look-up per name; that path takes no lock and no cache. */
 #include "aaa/access.h"
@@ -68,7 +68,7 @@ static bool access_is_worth_keeping(void)
 
 struct acl_definition {
 	struct cached base;
-	struct acl *acl;  /* NULL: this name has none */
+	struct acl *acl; /* NULL: this name has none */
 	bool is_error;
 };
 
@@ -249,9 +249,8 @@ static int access_decide_cached(const struct resource *what, const struct auth_i
 int access_check(const struct resource *what, const struct auth_info *who, str_t privilege,
 		 struct access_result *out, mono_t deadline)
 {
-	int rc = policy_has_handler(ACL_EVENT)
-			 ? access_decide_cached(what, who, privilege, out, deadline)
-			 : access_decide(what, who, privilege, false, out, deadline);
+	int rc = policy_has_handler(ACL_EVENT) ? access_decide_cached(what, who, privilege, out, deadline)
+					       : access_decide(what, who, privilege, false, out, deadline);
 	struct err e = err_take();
 	acct_log_access(what, who, privilege, out, deadline);
 	err_put(e);

@@ -1,8 +1,9 @@
-/* acct.c - the accounting log: rendering its two kinds of lines, and the logger of src/record that writes them.
- * The four wishes of the configuration (logins and decisions, good and bad) are the logger's kinds of lines. The
- * fields stand in the order in which existing readers know them (observed/acct-records.jsonl).
+/* acct.c - the accounting log: rendering its two kinds of lines, and the logger of src/record that writes
+ * them. The four wishes of the configuration (logins and decisions, good and bad) are the logger's kinds of
+ * lines. The fields stand in the order in which existing readers know them (observed/acct-records.jsonl).
  *
- * The log is configured in init, before there is traffic, and stays until acct_log_stop: readers need no lock. */
+ * The log is configured in init, before there is traffic, and stays until acct_log_stop: readers need no
+ * lock. */
 #include "aaa/acct.h"
 
 #include "base/err.h"
@@ -206,7 +207,8 @@ void acct_log_login(const struct auth_info *who, str_t identity, enum auth_conte
 	buf_fini(&line);
 }
 
-static void acct_write_decision(struct json_out *j, const struct resource *what, const struct access_result *r)
+static void acct_write_decision(struct json_out *j, const struct resource *what,
+				const struct access_result *r)
 {
 	json_kv_str(j, STR("access"), r->is_allowed ? STR("Allow") : STR("Deny"));
 	json_key(j, STR("matching_resource"));

@@ -1,5 +1,5 @@
-/* acl.c - access control lists. A list is read once, checked strictly, and then only evaluated: every text of a
- * rule lives in the list's arena, and the JSON form that the accounting log shows is made at the start. The
+/* acl.c - access control lists. A list is read once, checked strictly, and then only evaluated: every text of
+ * a rule lives in the list's arena, and the JSON form that the accounting log shows is made at the start. The
  * parameter layer reads the fields of a rule, so that a mistake is reported like one in any other table. */
 #include "aaa/acl_impl.h"
 

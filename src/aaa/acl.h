@@ -1,6 +1,6 @@
 /* acl.h - access control lists: rules that allow or deny a privilege to whom their criteria match, and maps
- * from resources to lists. Both never change once made and are shared by reference count, from any thread. The
- * first rule that matches decides (docs/reference/access_control.md, kumo.aaa/make_access_control_list.md). */
+ * from resources to lists. Both never change once made and are shared by reference count, from any thread.
+ * The first rule that matches decides (docs/reference/access_control.md). */
 #pragma once
 
 #include "aaa/auth_info.h"
@@ -20,8 +20,8 @@ struct acl *acl_ref(struct acl *a);
 void acl_unref(struct acl *a); /* NULL is fine */
 size_t acl_n_rules(const struct acl *a);
 const struct acl_rule *acl_rule_at(const struct acl *a, size_t i);
-/** The first rule about this privilege whose criteria match; NULL when none does. A rule about GET is also one
- * about HEAD, which is a GET without its body (RFC 9110 section 9.3.2). */
+/** The first rule about this privilege whose criteria match; NULL when none does. A rule about GET is also
+ * one about HEAD, which is a GET without its body (RFC 9110 section 9.3.2). */
 const struct acl_rule *acl_find(const struct acl *a, const struct auth_info *who, str_t privilege);
 /** The list of rules in JSON. */
 void acl_write(const struct acl *a, struct buf *out);

@@ -1,15 +1,15 @@
-/* acl_criteria.c - the criteria of a rule: a small tree of identities below AllOf, AnyOf and Not. Its JSON form
- * has one key at each level: {"AllOf": [{"Identity": {"Group": "ops"}}, {"Identity": {"Machine": "10.0.0.1"}}]}. The
- * documented short form without Identity ({"Machine": "10.0.0.1"} as a term) is taken too. Depth and size are
- * limited, since the tree is walked recursively for each check. An AllOf of nothing would match everybody and
- * an AnyOf of nothing nobody: both are refused as mistakes. */
+/* acl_criteria.c - the criteria of a rule: a small tree of identities below AllOf, AnyOf and Not. Its JSON
+ * form has one key at each level: {"AllOf": [{"Identity": {"Group": "ops"}}, {"Identity": {"Machine":
+ * "10.0.0.1"}}]}. The documented short form without Identity ({"Machine": "10.0.0.1"} as a term) is taken
+ * too. Depth and size are limited, since the tree is walked recursively for each check. An AllOf of nothing
+ * would match everybody and an AnyOf of nothing nobody: both are refused as mistakes. */
 #include "aaa/acl_impl.h"
 
 #include "base/err.h"
 #include "policy/param.h"
 
 enum {
-	CRITERIA_DEPTH_MAX = 16, /* two levels of JSON each, and json.h has 64 */
+	CRITERIA_DEPTH_MAX = 16,   /* two levels of JSON each, and json.h has 64 */
 	CRITERIA_TERMS_MAX = 1000, /* in one AllOf, AnyOf or MachineSet */
 };
 

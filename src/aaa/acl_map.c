@@ -1,6 +1,6 @@
-/* acl_map.c - maps from resources to lists: the files of kumo.aaa.load_acl_map, and the built-in map, which is
- * such a file and read by the same code (contracts B7). A rule of a file names several privileges; in the list
- * it becomes a rule for each. */
+/* acl_map.c - maps from resources to lists: the files of kumo.aaa.load_acl_map, and the built-in map, which
+ * is such a file and read by the same code (contracts B7). A rule of a file names several privileges; in the
+ * list it becomes a rule for each. */
 #include "aaa/acl_impl.h"
 
 #include "base/alloc.h"
@@ -199,6 +199,7 @@ struct acl *acl_map_find(const struct acl_map *m, str_t resource)
 	"[[acl.\"http_listener/*" resource "\"]]\nallow = true\nprivileges = [" privileges "]\n" who
 
 /* Who may log in may send mail; all else is for the trusted addresses. */
+/* clang-format off */
 static const char acl_default_text[] =
 	RULE("/api/check-liveness", "\"GET\"", ANYBODY)
 	RULE("/rapidoc", "\"GET\"", ANYBODY)
@@ -218,6 +219,7 @@ static const char acl_default_text[] =
 	RULE("/get_bounce_v1", "\"GET\"", TRUSTED)
 	RULE("/subscribe_suspension_v1", "\"GET\"", TRUSTED)
 	RULE("/subscribe_event_v1", "\"GET\"", TRUSTED);
+/* clang-format on */
 
 static struct acl_map *acl_default; /* stays for the life of the process */
 static pthread_once_t acl_default_once = PTHREAD_ONCE_INIT;

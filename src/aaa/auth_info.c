@@ -1,5 +1,5 @@
-/* auth_info.c - building an AuthInfo, and its JSON and Lua forms. Lists grow in the arena at each power of two;
- * what is left behind goes with it. */
+/* auth_info.c - building an AuthInfo, and its JSON and Lua forms. Lists grow in the arena at each power of
+ * two; what is left behind goes with it. */
 #include "aaa/auth_info.h"
 
 #include "base/err.h"
@@ -50,8 +50,7 @@ void auth_info_add_identity(struct auth_info *who, str_t identity, enum auth_con
 			return;
 	}
 	who->identity = auth_grow(who->arena, who->identity, who->n_identities, sizeof(*who->identity));
-	who->identity[who->n_identities++] =
-		(struct auth_identity){arena_str(who->arena, identity), context};
+	who->identity[who->n_identities++] = (struct auth_identity){arena_str(who->arena, identity), context};
 }
 
 void auth_info_add_group(struct auth_info *who, str_t group)

@@ -1,6 +1,6 @@
-/* auth_info.h - who is asking: the address of the peer, the identities it has proven, and the groups it belongs
- * to. Policies see it as a table (kumo.aaa AuthInfo), the accounting log as JSON:
- *   {"peer_address": "192.0.2.1", "identities": [{"identity": "scott", "context": "HttpBasicAuth"}], "groups": ["ops"]} */
+/* auth_info.h - who is asking: the address of the peer, the identities it has proven, and the groups it
+ * belongs to. Policies see it as a table (kumo.aaa AuthInfo), the accounting log as JSON: {"peer_address":
+ * TEXT, "identities": [{"identity": TEXT, "context": TEXT}], "groups": [TEXT]}. */
 #pragma once
 
 #include "base/arena.h"
@@ -47,8 +47,8 @@ void auth_info_merge(struct auth_info *who, const struct auth_info *more);
 
 bool auth_info_has_identity(const struct auth_info *who, str_t identity);
 bool auth_info_has_group(const struct auth_info *who, str_t group);
-/** The name that a message's metadata http_auth gets: the first identity of HTTP Basic, else the first one, else
- * the peer's address. In the arena. */
+/** The name that a message's metadata http_auth gets: the first identity of HTTP Basic, else the first one,
+ * else the peer's address. In the arena. */
 str_t auth_info_name(const struct auth_info *who);
 
 /** Strict: an unknown field, a context that does not exist or a wrong type is -1 ERR_INVALID. Nothing is

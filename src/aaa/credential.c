@@ -1,5 +1,5 @@
-/* credential.c - reading an Authorization header. Strict, because two readers that understand it differently would be
- * two opinions of who is asking. No text that is returned or logged quotes the value. */
+/* credential.c - reading an Authorization header. Strict, because two readers that understand it differently
+ * would be two opinions of who is asking. No text that is returned or logged quotes the value. */
 #include "aaa/credential.h"
 
 #include "base/secret.h"

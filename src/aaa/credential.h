@@ -12,7 +12,7 @@ struct credential {
 	str_t password; /* Basic; p NULL: there was no colon. Never to be shown */
 };
 
-/** Scheme in any case, then what the scheme's grammar allows and nothing else: base64 must be canonical, a user
- * and password are UTF-8 without control characters. Texts point into value or the arena. False with *why, a
- * static text without anything of the value. */
+/** Scheme in any case, then what the scheme's grammar allows and nothing else: base64 must be canonical, a
+ * user and password are UTF-8 without control characters. Texts point into value or the arena. False with
+ * *why, a static text without anything of the value. */
 MUST_CHECK bool credential_parse(str_t value, struct arena *arena, struct credential *out, const char **why);

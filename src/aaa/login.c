@@ -1,10 +1,10 @@
-/* login.c - asking the policy about a credential, and remembering what it said: for 60 s, of 128 credentials, of
- * one configuration epoch. The key of the memory is an HMAC of the credential under a key that is made at start, so
- * that the credentials themselves are nowhere in it. An error is remembered for a second only: a user
- * database that is away is not asked for each request, and a login works again as soon as it is back.
+/* login.c - asking the policy about a credential, and remembering what it said: for 60 s, of 128 credentials,
+ * of one configuration epoch. The key of the memory is an HMAC of the credential under a key that is made at
+ * start, so that the credentials themselves are nowhere in it. An error is remembered for a second only: a
+ * user database that is away is not asked for each request, and a login works again as soon as it is back.
  *
- * The text of a failed handler goes to the diagnostic log; should it quote the password or the token, these are
- * taken out. */
+ * The text of a failed handler goes to the diagnostic log; should it quote the password or the token, these
+ * are taken out. */
 #include "aaa/login.h"
 
 #include "aaa/acct.h"

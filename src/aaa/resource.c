@@ -1,6 +1,6 @@
 /* resource.c - names of resources. All candidates are beginnings of two texts, so they are made by cutting.
- * The path is taken apart into components first: what two spellings of a path have in common ("//a/", "/a") is
- * the same resource. */
+ * The path is taken apart into components first: what two spellings of a path have in common ("//a/", "/a")
+ * is the same resource. */
 #include "aaa/resource.h"
 
 #include "base/err.h"

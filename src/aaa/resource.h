@@ -1,7 +1,6 @@
-/* resource.h - what is asked for, as a name, and the more general names whose lists are asked next. A URL path
- * /a/b at a listener is, most specific first:
- *   http_listener/127.0.0.1:8000/a/b    http_listener/127.0.0.1:8000/a    http_listener/127.0.0.1:8000
- *   http_listener/ * /a/b (no blanks)   http_listener/ * /a               http_listener
+/* resource.h - what is asked for, as a name, and the more general names whose lists are asked next. A URL
+ * path /a/b at the listener 127.0.0.1:8000 is http_listener/127.0.0.1:8000/a/b; then come the same up to a, and
+ * up to the address; then both paths with a star in the place of the address; then http_listener alone
  * (docs/reference/access_control.md; contracts B7 for the limits). */
 #pragma once
 
@@ -18,9 +17,9 @@ struct resource {
 	size_t n;				  /* at least 2 */
 };
 
-/** @listener  what it is bound to, as text: "127.0.0.1:8000", "unix:/run/cirrus.sock". @path  decoded, begins with a slash;
- * empty components do not count. The names are in the arena. */
+/** @listener  what it is bound to, as text: "127.0.0.1:8000", "unix:/run/cirrus.sock". @path  decoded, begins
+ * with a slash; empty components do not count. The names are in the arena. */
 void resource_of_path(struct arena *arena, str_t listener, str_t path, struct resource *out);
-/** Of a whole URL, whose scheme (http, https), host, query and fragment do not matter, or of a path alone. Dot
- * segments are resolved. -1 ERR_INVALID. */
+/** Of a whole URL, whose scheme (http, https), host, query and fragment do not matter, or of a path alone.
+ * Dot segments are resolved. -1 ERR_INVALID. */
 MUST_CHECK int resource_of_url(struct arena *arena, str_t listener, str_t url, struct resource *out);

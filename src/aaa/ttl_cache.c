@@ -1,6 +1,6 @@
-/* ttl_cache.c - a map and a list under one short mutex. Several callers that miss at the same time each ask the
- * policy and the last answer stays: calls to the policy mostly do not wait, so that within a worker the second
- * caller finds the first one's answer, and across workers there are few.
+/* ttl_cache.c - a map and a list under one short mutex. Several callers that miss at the same time each ask
+ * the policy and the last answer stays: calls to the policy mostly do not wait, so that within a worker the
+ * second caller finds the first one's answer, and across workers there are few.
  *
  * The epoch is the one before the policy was asked: what an old policy said is not found after a change. */
 #include "aaa/ttl_cache.h"

@@ -2,9 +2,9 @@
  * configuration epoch. Values are refcounted and never change. Any thread; nothing yields. */
 #pragma once
 
+#include "base/clock.h"
 #include "base/list.h"
 #include "base/map.h"
-#include "base/clock.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -23,7 +23,10 @@ struct ttl_cache {
 	struct list lru; /* the least recently used first */
 	size_t capacity;
 };
-#define TTL_CACHE_INIT(c, n) {.lock = PTHREAD_MUTEX_INITIALIZER, .lru = {&(c).lru, &(c).lru}, .capacity = (n)}
+#define TTL_CACHE_INIT(c, n)                                                                    \
+	{                                                                                       \
+		.lock = PTHREAD_MUTEX_INITIALIZER, .lru = {&(c).lru, &(c).lru}, .capacity = (n) \
+	}
 
 /** A reference, or NULL: unknown, expired, or of another epoch. */
 struct cached *ttl_cache_get(struct ttl_cache *c, str_t key, uint64_t epoch);

@@ -1,12 +1,11 @@
-/* authorize.c - the way of a request to its permission: the peer's address and the trusted group, the names in a client
- * certificate that was verified, then a login if the request has one, then the access control lists with the method as
- * privilege (contracts B7).
+/* authorize.c - the way of a request to its permission: the peer's address and the trusted group, the names
+ * in a client certificate that was verified, then a login if the request has one, then the access control
+ * lists with the method as privilege (contracts B7).
  *
  * Who sends a wrong credential must learn it, whatever the address or the path would allow without: 401. A
- * refusal by the lists is 401 as long as a login could help, which is where there was none, and 403 after a good one, by
- * password, token or certificate.
- * A method that the path does not have is for a peer that is known, by its address or a login, 405 rather than
- * the advice to log in; the router says it.
+ * refusal by the lists is 401 as long as a login could help, which is where there was none, and 403 after a
+ * good one, by password, token or certificate. A method that the path does not have is for a peer that is
+ * known, by its address or a login, 405 rather than the advice to log in; the router says it.
  *
  * Texts for clients name who and what, never how a credential looked; what failed inside is for the
  * diagnostic log only. */
@@ -118,7 +117,8 @@ static void authorize_name(const struct auth_info *who, struct buf *out)
 }
 
 static int authorize_refuse(struct http_request *r, struct http_response *a, const struct auth_info *who,
-			    const struct resource *what, const struct access_result *result, bool is_logged_in)
+			    const struct resource *what, const struct access_result *result,
+			    bool is_logged_in)
 {
 	struct buf name = BUF_INIT;
 	authorize_name(who, &name);

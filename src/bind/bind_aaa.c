@@ -249,16 +249,15 @@ static int aaa_configure_acct_log(lua_State *L)
 	return configure_acct_log(L) == 0 ? 0 : policy_raise(L);
 }
 
-static const luaL_Reg aaa_functions[] = {
-	{"make_access_control_list", aaa_make_access_control_list},
-	{"load_acl_map", aaa_load_acl_map},
-	{"make_http_url_resource", aaa_make_http_url_resource},
-	{"query_resource_access", aaa_query_resource_access},
-	{"set_fall_back_to_acl_map", aaa_set_fall_back_to_acl_map},
-	{"set_acl_cache_ttl", aaa_set_acl_cache_ttl},
-	{"set_check_cache_ttl", aaa_set_check_cache_ttl},
-	{"configure_acct_log", aaa_configure_acct_log},
-	{NULL, NULL}};
+static const luaL_Reg aaa_functions[] = {{"make_access_control_list", aaa_make_access_control_list},
+					 {"load_acl_map", aaa_load_acl_map},
+					 {"make_http_url_resource", aaa_make_http_url_resource},
+					 {"query_resource_access", aaa_query_resource_access},
+					 {"set_fall_back_to_acl_map", aaa_set_fall_back_to_acl_map},
+					 {"set_acl_cache_ttl", aaa_set_acl_cache_ttl},
+					 {"set_check_cache_ttl", aaa_set_check_cache_ttl},
+					 {"configure_acct_log", aaa_configure_acct_log},
+					 {NULL, NULL}};
 
 static void open_aaa(lua_State *L)
 {

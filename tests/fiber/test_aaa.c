@@ -1,5 +1,5 @@
-/* test_aaa.c - access control with a policy: kumo.aaa as a policy sees it, lists from get_acl_definition, logins, what is
- * cached for how long, and the accounting log. */
+/* test_aaa.c - access control with a policy: kumo.aaa as a policy sees it, lists from get_acl_definition,
+ * logins, what is cached for how long, and the accounting log. */
 #include "fiber_check.h"
 #include "zstd_read.h"
 
@@ -119,13 +119,15 @@ static const char functions_policy[] =
 	"local aaa = kumo.aaa\n"
 	"local toml = [=[\n"
 	"[[acl.'http_listener/*/own']]\nallow = true\nprivileges = ['GET', 'PUT']\nidentity.Group = 'ops'\n"
-	"[[acl.'http_listener/127.0.0.1:80/own']]\nallow = false\nprivileges = ['PUT']\nidentity.Individual = 'eve'\n]=]\n"
+	"[[acl.'http_listener/127.0.0.1:80/own']]\nallow = false\nprivileges = ['PUT']\nidentity.Individual "
+	"= 'eve'\n]=]\n"
 	"kumo.on('get_acl_definition', function(resource)\n"
 	"  return aaa.load_acl_map({ key_data = toml }):get(resource)\n"
 	"end)\n"
 	"kumo.on('run', function()\n"
 	"  local list = aaa.make_access_control_list {\n"
-	"    { criteria = { AllOf = { { Identity = { Group = 'g' } }, { Machine = '10.0.0.1' } } }, privilege = 'GET', access = 'Deny' } }\n"
+	"    { criteria = { AllOf = { { Identity = { Group = 'g' } }, { Machine = '10.0.0.1' } } }, "
+	"privilege = 'GET', access = 'Deny' } }\n"
 	"  assert(#list == 1 and #aaa.make_access_control_list {} == 0)\n"
 	"  assert(tostring(list):find 'AccessControlList')\n"
 	"  local e = kumo.json_parse(kumo.json_encode(list))\n"
@@ -147,15 +149,19 @@ static const char functions_policy[] =
 	"  fails('AclMap expected', function() map.get('x', 'y') end)\n"
 	"  local r = aaa.make_http_url_resource('127.0.0.1:80', 'http://host/own/x?y')\n"
 	"  assert(tostring(r) == 'http_listener/127.0.0.1:80/own/x')\n"
-	"  assert(tostring(aaa.make_http_url_resource('unix:/run/x', '/a')) == 'http_listener/unix:/run/x/a')\n"
+	"  assert(tostring(aaa.make_http_url_resource('unix:/run/x', '/a')) == "
+	"'http_listener/unix:/run/x/a')\n"
 	"  assert(tostring(aaa.make_http_url_resource('[0::0001]:80', '/a')) == 'http_listener/[::1]:80/a')\n"
 	"  fails('is not an address', aaa.make_http_url_resource, 'here', 'http://host/own')\n"
 	"  fails('is not the URL', aaa.make_http_url_resource, '127.0.0.1:80', 'own')\n"
 	"  local q = aaa.query_resource_access(r, { groups = { 'ops' } }, 'GET')\n"
 	"  assert(q.allow == true and q.resource == 'http_listener/*/own')\n"
-	"  assert(q.rule.access == 'Allow' and q.rule.privilege == 'GET' and q.rule.criteria.Identity.Group == 'ops')\n"
-	"  q = aaa.query_resource_access(r, { identities = { { identity = 'eve', context = 'GenericAuth' } }, groups = { 'ops' } }, 'PUT')\n"
-	"  assert(q.allow == false and q.resource == 'http_listener/127.0.0.1:80/own' and q.rule.access == 'Deny')\n"
+	"  assert(q.rule.access == 'Allow' and q.rule.privilege == 'GET' and q.rule.criteria.Identity.Group "
+	"== 'ops')\n"
+	"  q = aaa.query_resource_access(r, { identities = { { identity = 'eve', context = 'GenericAuth' } "
+	"}, groups = { 'ops' } }, 'PUT')\n"
+	"  assert(q.allow == false and q.resource == 'http_listener/127.0.0.1:80/own' and q.rule.access == "
+	"'Deny')\n"
 	"  q = aaa.query_resource_access(r, {}, 'GET')\n"
 	"  assert(q.allow == false and q.resource == nil and q.rule == nil)\n"
 	"  local metrics = aaa.make_http_url_resource('127.0.0.1:80', '/metrics')\n"
@@ -183,7 +189,8 @@ static void functions(void *arg)
 {
 	struct policy_call c;
 	write_file("acl.toml", "[[acl.x]]\nallow = true\nprivileges = ['GET']\nidentity.Any = {}\n");
-	write_file("acl.json", "{\"acl\": {\"j\": [{\"allow\": false, \"privileges\": [\"GET\"], \"identity\": {\"Any\": {}}}]}}");
+	write_file("acl.json", "{\"acl\": {\"j\": [{\"allow\": false, \"privileges\": [\"GET\"], "
+			       "\"identity\": {\"Any\": {}}}]}}");
 	start(functions_policy);
 	for (int i = 0; i < 2; i++) { /* a state's second use as well */
 		CHECK(policy_call_begin(&c, "run", soon()) == 1);
@@ -233,13 +240,22 @@ static const struct {
 	{"", 'y', 'y'}, /* no handler: nobody else could say */
 	{"kumo.on('get_acl_definition', function() return nil end)", 'y', 'n'},
 	{"kumo.on('get_acl_definition', function() end)", 'y', 'n'},
-	{"kumo.on('get_acl_definition', function() end)\nkumo.on('get_acl_definition', function() return nil end)", 'y', 'n'},
-	{"kumo.on('get_acl_definition', function() return kumo.aaa.make_access_control_list {} end)", 'n', 'n'},
-	{"kumo.on('get_acl_definition', function(r) if r == 'http_listener' then return kumo.aaa.make_access_control_list {\n"
-	 "{ criteria = { Identity = 'Any' }, privilege = 'GET', access = 'Allow' } } end end)", 'y', 'y'},
-	{"kumo.on('get_acl_definition', function(r) if r == 'http_listener/127.0.0.1:80' then return kumo.aaa.make_access_control_list {\n"
-	 "{ criteria = { Identity = 'Any' }, privilege = 'GET', access = 'Deny' } } end end)", 'n', 'n'},
-	{"kumo.on('get_acl_definition', function() end)\nkumo.on('get_acl_definition', function() error 'x' end)", 'e', 'e'},
+	{"kumo.on('get_acl_definition', function() end)\nkumo.on('get_acl_definition', function() return nil "
+	 "end)",
+	 'y', 'n'},
+	{"kumo.on('get_acl_definition', function() return kumo.aaa.make_access_control_list {} end)", 'n',
+	 'n'},
+	{"kumo.on('get_acl_definition', function(r) if r == 'http_listener' then return "
+	 "kumo.aaa.make_access_control_list {\n"
+	 "{ criteria = { Identity = 'Any' }, privilege = 'GET', access = 'Allow' } } end end)",
+	 'y', 'y'},
+	{"kumo.on('get_acl_definition', function(r) if r == 'http_listener/127.0.0.1:80' then return "
+	 "kumo.aaa.make_access_control_list {\n"
+	 "{ criteria = { Identity = 'Any' }, privilege = 'GET', access = 'Deny' } } end end)",
+	 'n', 'n'},
+	{"kumo.on('get_acl_definition', function() end)\nkumo.on('get_acl_definition', function() error 'x' "
+	 "end)",
+	 'e', 'e'},
 	{"kumo.on('get_acl_definition', function() return true end)", 'e', 'e'},
 	{"kumo.on('get_acl_definition', function() return {} end)", 'e', 'e'},
 	{"kumo.on('get_acl_definition', function() kumo.reject(550, 'no') end)", 'e', 'e'},
@@ -259,14 +275,14 @@ static void definitions(void *arg)
 }
 RUN(definitions)
 
-static const char counting_policy[] =
-	"kumo.on('get_acl_definition', function(r) probe() end)\n";
+static const char counting_policy[] = "kumo.on('get_acl_definition', function(r) probe() end)\n";
 
 static void caches(void *arg)
 {
 	clock_set_virtual(mono_now(), wall_now());
 	start(counting_policy);
-	CHECK(ask(NULL, "GET") == 'y' && n_asked() == 3); /* two of the listener, then the built-in list of the third */
+	CHECK(ask(NULL, "GET") == 'y' &&
+	      n_asked() == 3); /* two of the listener, then the built-in list of the third */
 	CHECK(ask(NULL, "GET") == 'y' && n_asked() == 0);
 	CHECK(ask("eve", "GET") == 'y' && n_asked() == 0); /* another decision, but the lists are known */
 	CHECK(ask("eve", "PUT") == 'n' && n_asked() == 1); /* one name further */
@@ -327,7 +343,8 @@ RUN(failures)
 static void nested(void *arg)
 {
 	start("kumo.on('get_acl_definition', function(r)\n"
-	      "  kumo.aaa.query_resource_access(kumo.aaa.make_http_url_resource('127.0.0.1:80', '/metrics'), {}, 'GET')\n"
+	      "  kumo.aaa.query_resource_access(kumo.aaa.make_http_url_resource('127.0.0.1:80', '/metrics'), "
+	      "{}, 'GET')\n"
 	      "end)");
 	CHECK(ask(NULL, "GET") == 'e');
 	stop();
@@ -346,7 +363,8 @@ static const char login_policy[] =
 	"  if user == 'typo' then return { group = { 'a' } } end\n"
 	"  if user == 'slow' then kumo.sleep(100) end\n"
 	"  if user == 'ann' then return { identities = { { identity = 'Ann', context = 'GenericAuth' },\n"
-	"    { identity = user, context = 'HttpBasicAuth' } }, groups = { 'ops', 'dev' }, peer_address = '9.9.9.9' } end\n"
+	"    { identity = user, context = 'HttpBasicAuth' } }, groups = { 'ops', 'dev' }, peer_address = "
+	"'9.9.9.9' } end\n"
 	"  if user == 'bare' then return {} end\n"
 	"  if user == 'nopass' then return password == nil end\n"
 	"  return password == 'tiger' or user:sub(1, 4) == 'many'\n"
@@ -354,7 +372,8 @@ static const char login_policy[] =
 	"kumo.on('http_server_validate_auth_bearer', function(token)\n"
 	"  probe()\n"
 	"  if token == 'sesame' then return true end\n"
-	"  if token == 'ann' then return { identities = { { identity = 'ann', context = 'BearerToken' } } } end\n"
+	"  if token == 'ann' then return { identities = { { identity = 'ann', context = 'BearerToken' } } } "
+	"end\n"
 	"  return false\n"
 	"end)\n";
 
@@ -401,12 +420,16 @@ static void logins_answers(void *arg)
 	char who[300];
 	start(login_policy);
 	CHECK(login("scott:tiger", who) == 1);
-	CHECK(strcmp(who, "{\"peer_address\":\"10.0.0.1\",\"identities\":[{\"identity\":\"scott\",\"context\":\"HttpBasicAuth\"}],\"groups\":[]}") == 0);
+	CHECK(strcmp(who, "{\"peer_address\":\"10.0.0.1\",\"identities\":[{\"identity\":\"scott\","
+			  "\"context\":\"HttpBasicAuth\"}],\"groups\":[]}") == 0);
 	CHECK(login("scott:Tiger", NULL) == 0);
 	CHECK(login("scott", NULL) == 0 && login("nopass", NULL) == 1 && login("nopass:", NULL) == 0);
 	CHECK(login("ann:x", who) == 1); /* the address stays the connection's */
-	CHECK(strcmp(who, "{\"peer_address\":\"10.0.0.1\",\"identities\":[{\"identity\":\"Ann\",\"context\":\"GenericAuth\"},"
-			  "{\"identity\":\"ann\",\"context\":\"HttpBasicAuth\"}],\"groups\":[\"ops\",\"dev\"]}") == 0);
+	CHECK(strcmp(who,
+		     "{\"peer_address\":\"10.0.0.1\",\"identities\":[{\"identity\":\"Ann\",\"context\":"
+		     "\"GenericAuth\"},"
+		     "{\"identity\":\"ann\",\"context\":\"HttpBasicAuth\"}],\"groups\":[\"ops\",\"dev\"]}") ==
+	      0);
 	CHECK(login("bare:x", who) == 1 && strstr(who, "\"identities\":[]") != NULL);
 	static const char *const failing[] = {"nil:x", "text:x", "error:x", "reject:x", "typo:x"};
 	for (size_t i = 0; i < ARRAY_SIZE(failing); i++)
@@ -538,8 +561,10 @@ static void cut_time(struct buf *b)
 static void acct_run(void *arg)
 {
 	start("kumo.on('http_server_validate_auth_basic', function(u, p) return p == 'tiger' end)\n"
-	      "kumo.on('get_acl_definition', function(r) if r == 'http_listener' then return kumo.aaa.make_access_control_list {\n"
-	      "{ criteria = { Not = { Identity = { Group = 'x' } } }, privilege = 'PUT', access = 'Deny' } } end end)");
+	      "kumo.on('get_acl_definition', function(r) if r == 'http_listener' then return "
+	      "kumo.aaa.make_access_control_list {\n"
+	      "{ criteria = { Not = { Identity = { Group = 'x' } } }, privilege = 'PUT', access = 'Deny' } } "
+	      "end end)");
 	CHECK(login("scott:tiger", NULL) == 1);
 	CHECK(login("sc\"ott:lion", NULL) == 0);
 	CHECK(ask("eve", "HEAD") == 'y');
@@ -549,29 +574,40 @@ static void acct_run(void *arg)
 	stop();
 }
 
-#define TRUSTED_INFO(identities) \
-	"\"auth_info\":{\"peer_address\":null,\"identities\":[" identities "],\"groups\":[\"kumomta:http-listener-trusted-ip\"]}"
+#define TRUSTED_INFO(identities)                                           \
+	"\"auth_info\":{\"peer_address\":null,\"identities\":[" identities \
+	"],\"groups\":[\"kumomta:http-listener-trusted-ip\"]}"
 #define EVE "{\"identity\":\"eve\",\"context\":\"GenericAuth\"}"
-#define LOGIN_OK_LINE                                                                                                     \
-	"{\"type\":\"Authentication\",\"attempted_identity\":{\"identity\":\"scott\",\"context\":\"HttpBasicAuth\"},\"success\":true," \
-	"\"auth_info\":{\"peer_address\":\"10.0.0.1\",\"identities\":[{\"identity\":\"scott\",\"context\":\"HttpBasicAuth\"}],\"groups\":[]}}\n"
-#define LOGIN_FAIL_LINE                                                                                                       \
-	"{\"type\":\"Authentication\",\"attempted_identity\":{\"identity\":\"sc\\\"ott\",\"context\":\"HttpBasicAuth\"},\"success\":false," \
+#define LOGIN_OK_LINE                                                                                       \
+	"{\"type\":\"Authentication\",\"attempted_identity\":{\"identity\":\"scott\",\"context\":"          \
+	"\"HttpBasicAuth\"},\"success\":true,"                                                              \
+	"\"auth_info\":{\"peer_address\":\"10.0.0.1\",\"identities\":[{\"identity\":\"scott\",\"context\":" \
+	"\"HttpBasicAuth\"}],\"groups\":[]}}\n"
+#define LOGIN_FAIL_LINE                                                                                \
+	"{\"type\":\"Authentication\",\"attempted_identity\":{\"identity\":\"sc\\\"ott\",\"context\":" \
+	"\"HttpBasicAuth\"},\"success\":false,"                                                        \
 	"\"auth_info\":{\"peer_address\":\"10.0.0.1\",\"identities\":[],\"groups\":[]}}\n"
-#define ALLOW_LINE                                                                                                       \
-	"{\"type\":\"Authorization\",\"target_resource\":\"http_listener/127.0.0.1:80/metrics\",\"privilege\":\"HEAD\",\"access\":\"Allow\"," \
-	"\"matching_resource\":\"http_listener/*/metrics\",\"rule\":{\"criteria\":{\"Identity\":{\"Group\":"                   \
-	"\"kumomta:http-listener-trusted-ip\"}},\"privilege\":\"GET\",\"access\":\"Allow\"}," TRUSTED_INFO(EVE)                 \
-	",\"considered_resources\":[\"http_listener/127.0.0.1:80/metrics\",\"http_listener/127.0.0.1:80\"]}\n"
-#define DENY_LINES                                                                                                       \
-	"{\"type\":\"Authorization\",\"target_resource\":\"http_listener/127.0.0.1:80/metrics\",\"privilege\":\"PUT\",\"access\":\"Deny\"," \
-	"\"matching_resource\":\"http_listener\",\"rule\":{\"criteria\":{\"Not\":{\"Identity\":{\"Group\":\"x\"}}},"          \
-	"\"privilege\":\"PUT\",\"access\":\"Deny\"}," TRUSTED_INFO("")                                                       \
-	",\"considered_resources\":[\"http_listener/127.0.0.1:80/metrics\",\"http_listener/127.0.0.1:80\",\"http_listener/*/metrics\"]}\n" \
-	"{\"type\":\"Authorization\",\"target_resource\":\"http_listener/127.0.0.1:80/metrics\",\"privilege\":\"POST\",\"access\":\"Deny\"," \
-	"\"matching_resource\":null,\"rule\":null," TRUSTED_INFO("")                                                         \
-	",\"considered_resources\":[\"http_listener/127.0.0.1:80/metrics\",\"http_listener/127.0.0.1:80\",\"http_listener/*/metrics\","     \
-	"\"http_listener\"]}\n"
+#define ALLOW_LINE                                                                                           \
+	"{\"type\":\"Authorization\",\"target_resource\":\"http_listener/127.0.0.1:80/"                      \
+	"metrics\",\"privilege\":\"HEAD\",\"access\":\"Allow\","                                             \
+	"\"matching_resource\":\"http_listener/*/metrics\",\"rule\":{\"criteria\":{\"Identity\":{\"Group\":" \
+	"\"kumomta:http-listener-trusted-ip\"}},\"privilege\":\"GET\",\"access\":\"Allow\"}," TRUSTED_INFO(  \
+		EVE) ",\"considered_resources\":[\"http_listener/127.0.0.1:80/metrics\",\"http_listener/"    \
+		     "127.0.0.1:80\"]}\n"
+#define DENY_LINES                                                                                          \
+	"{\"type\":\"Authorization\",\"target_resource\":\"http_listener/127.0.0.1:80/"                     \
+	"metrics\",\"privilege\":\"PUT\",\"access\":\"Deny\","                                              \
+	"\"matching_resource\":\"http_listener\",\"rule\":{\"criteria\":{\"Not\":{\"Identity\":{\"Group\":" \
+	"\"x\"}}},"                                                                                         \
+	"\"privilege\":\"PUT\",\"access\":\"Deny\"}," TRUSTED_INFO(                                         \
+		"") ",\"considered_resources\":[\"http_listener/127.0.0.1:80/metrics\",\"http_listener/"    \
+		    "127.0.0.1:80\",\"http_listener/*/metrics\"]}\n"                                        \
+		    "{\"type\":\"Authorization\",\"target_resource\":\"http_listener/127.0.0.1:80/"         \
+		    "metrics\",\"privilege\":\"POST\",\"access\":\"Deny\","                                 \
+		    "\"matching_resource\":null,\"rule\":null," TRUSTED_INFO(                               \
+			    "") ",\"considered_resources\":[\"http_listener/127.0.0.1:80/"                  \
+				"metrics\",\"http_listener/127.0.0.1:80\",\"http_listener/*/metrics\","     \
+				"\"http_listener\"]}\n"
 
 static void test_acct_lines(void **state)
 {
@@ -579,9 +615,13 @@ static void test_acct_lines(void **state)
 		const char *params, *want;
 	} cases[] = {
 		{"{'log_dir': 'DIR/acct0'}", LOGIN_OK_LINE LOGIN_FAIL_LINE ALLOW_LINE ALLOW_LINE DENY_LINES},
-		{"{'log_dir': 'DIR/acct1', 'log_authn_ok': false}", LOGIN_FAIL_LINE ALLOW_LINE ALLOW_LINE DENY_LINES},
-		{"{'log_dir': 'DIR/acct2', 'log_authn_fail': false, 'log_authz_deny': false}", LOGIN_OK_LINE ALLOW_LINE ALLOW_LINE},
-		{"{'log_dir': 'DIR/acct3', 'log_authz_allow': false, 'log_authn_ok': false, 'compression_level': 9}", LOGIN_FAIL_LINE DENY_LINES},
+		{"{'log_dir': 'DIR/acct1', 'log_authn_ok': false}",
+		 LOGIN_FAIL_LINE ALLOW_LINE ALLOW_LINE DENY_LINES},
+		{"{'log_dir': 'DIR/acct2', 'log_authn_fail': false, 'log_authz_deny': false}",
+		 LOGIN_OK_LINE ALLOW_LINE ALLOW_LINE},
+		{"{'log_dir': 'DIR/acct3', 'log_authz_allow': false, 'log_authn_ok': false, "
+		 "'compression_level': 9}",
+		 LOGIN_FAIL_LINE DENY_LINES},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		assert_int_equal(configure(cases[i].params), 0);
@@ -692,9 +732,11 @@ static void test_routes_are_covered(void **state)
 			struct resource what;
 			struct access_result result;
 			resource_of_path(&arena, STR("127.0.0.1:80"), str_of(route->path), &what);
-			assert_int_equal(access_check(&what, who[i], str_of(route->method), &result, soon()), 0);
+			assert_int_equal(access_check(&what, who[i], str_of(route->method), &result, soon()),
+					 0);
 			if (result.is_allowed != (i == 0 || route->is_public))
-				fail_msg("%s %s: %s", route->method, route->path, i == 0 ? "trusted" : "anybody");
+				fail_msg("%s %s: %s", route->method, route->path,
+					 i == 0 ? "trusted" : "anybody");
 			access_result_fini(&result);
 		}
 	}

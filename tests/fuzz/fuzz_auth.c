@@ -1,10 +1,10 @@
-/* fuzz_auth.c - what decides about access, from hostile bytes. The first byte says how the rest is used: as the value of an
- * Authorization header, as a URL whose resource is wanted, or as an access control map.
+/* fuzz_auth.c - what decides about access, from hostile bytes. The first byte says how the rest is used: as
+ * the value of an Authorization header, as a URL whose resource is wanted, or as an access control map.
  *
- * What must hold. Header: what is taken is the canonical form of what was read, so that no two headers mean the same credential
- * (but for the scheme's case and blanks); the parts have no control characters. URL: each name is a beginning of the one
- * before it, within its family, and none is longer than the limits allow. Map: every rule's JSON form reads back as the
- * same rule and decides alike. */
+ * What must hold. Header: what is taken is the canonical form of what was read, so that no two headers mean
+ * the same credential (but for the scheme's case and blanks); the parts have no control characters. URL: each
+ * name is a beginning of the one before it, within its family, and none is longer than the limits allow. Map:
+ * every rule's JSON form reads back as the same rule and decides alike. */
 #include "aaa/acl.h"
 #include "aaa/credential.h"
 #include "aaa/resource.h"
@@ -16,9 +16,9 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-#define MUST(cond) \
-	do { \
-		if (!(cond)) \
+#define MUST(cond)                                    \
+	do {                                          \
+		if (!(cond))                          \
 			panic("violated: %s", #cond); \
 	} while (0)
 
@@ -84,7 +84,8 @@ static void fuzz_url(str_t url)
 	for (size_t i = 0; i + 1 < r.n; i++) {
 		str_t s = r.candidate[i];
 		MUST(str_is_utf8(s) && s.n <= RESOURCE_PATH_BYTES + 64);
-		MUST(str_starts(s, i < r.n / 2 ? STR("http_listener/127.0.0.1:8000") : STR("http_listener/*/")));
+		MUST(str_starts(s,
+				i < r.n / 2 ? STR("http_listener/127.0.0.1:8000") : STR("http_listener/*/")));
 		if (i + 1 != r.n / 2)
 			MUST(r.candidate[i + 1].n < s.n && str_starts(s, r.candidate[i + 1]));
 	}
@@ -116,7 +117,8 @@ static void fuzz_rules(const struct acl *a)
 	for (size_t i = 0; i < acl_n_rules(a); i++) {
 		const struct acl_rule *r = acl_rule_at(a, i), *s = acl_rule_at(again, i);
 		MUST(str_eq(r->json, s->json) && r->is_allow == s->is_allow);
-		const struct acl_rule *x = acl_find(a, &who, r->privilege), *y = acl_find(again, &who, s->privilege);
+		const struct acl_rule *x = acl_find(a, &who, r->privilege),
+				      *y = acl_find(again, &who, s->privilege);
 		MUST((x == NULL) == (y == NULL) && (x == NULL || str_eq(x->json, y->json)));
 	}
 	acl_unref(again);

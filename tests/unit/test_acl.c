@@ -1,5 +1,5 @@
-/* test_acl.c - access control without a policy: criteria against people, lists, maps and the built-in one, the names of
- * resources, AuthInfo, and what an Authorization header may be. */
+/* test_acl.c - access control without a policy: criteria against people, lists, maps and the built-in one,
+ * the names of resources, AuthInfo, and what an Authorization header may be. */
 #include "ut.h"
 
 #include "aaa/acl.h"
@@ -51,7 +51,8 @@ enum { NOBODY, TRUSTED_PEER, SCOTT, OPS, V6, MAPPED, UNKNOWN_PEER, PEOPLE };
 static const char *const people[PEOPLE] = {
 	[NOBODY] = "{'peer_address': '192.0.2.9'}",
 	[TRUSTED_PEER] = "{'peer_address': '127.0.0.1', 'groups': ['" TRUSTED "']}",
-	[SCOTT] = "{'peer_address': '10.1.2.3', 'identities': [{'identity': 'scott', 'context': 'HttpBasicAuth'}]}",
+	[SCOTT] = "{'peer_address': '10.1.2.3', 'identities': [{'identity': 'scott', 'context': "
+		  "'HttpBasicAuth'}]}",
 	[OPS] = "{'peer_address': '10.0.0.1', 'identities': [{'identity': 'ann', 'context': 'BearerToken'},"
 		" {'identity': 'bob', 'context': 'GenericAuth'}], 'groups': ['ops', 'dev']}",
 	[V6] = "{'peer_address': '2001:db8::1'}",
@@ -90,15 +91,18 @@ static const struct {
 	{"{'AllOf': [{'Identity': {'Group': 'ops'}}, {'Machine': '10.0.0.2'}]}", "nnnnnnn"},
 	{"{'AllOf': [{'Identity': {'Any': {}}}]}", "yyyyyyy"},
 	{"{'AnyOf': [{'Identity': {'Group': 'ops'}}, {'Identity': {'Individual': 'scott'}}]}", "nnyynnn"},
-	{"{'AnyOf': [{'AllOf': [{'Identity': {'Authenticated': {}}}, {'Not': {'Identity': {'Group': 'ops'}}}]},"
-	 " {'Machine': '192.0.2.9'}]}", "ynynnnn"},
+	{"{'AnyOf': [{'AllOf': [{'Identity': {'Authenticated': {}}}, {'Not': {'Identity': {'Group': "
+	 "'ops'}}}]},"
+	 " {'Machine': '192.0.2.9'}]}",
+	 "ynynnnn"},
 };
 
 static void test_criteria(void **state)
 {
 	struct arena arena = ARENA_INIT;
 	for (size_t i = 0; i < ARRAY_SIZE(criteria); i++) {
-		char *rules = xasprintf("[{'criteria': %s, 'privilege': 'GET', 'access': 'Allow'}]", criteria[i].criteria);
+		char *rules = xasprintf("[{'criteria': %s, 'privilege': 'GET', 'access': 'Allow'}]",
+					criteria[i].criteria);
 		struct acl *a = acl_of(rules);
 		for (size_t k = 0; k < PEOPLE; k++) {
 			struct auth_info who = who_of(people[k], &arena);
@@ -122,26 +126,38 @@ static const struct {
 	{"[{'criteria': 'Any', 'privilege': 'GET'}]", "missing field `access`"},
 	{"[{'criteria': 'Any', 'access': 'Deny'}]", "missing field `privilege`"},
 	{"[{'privilege': 'GET', 'access': 'Deny'}]", "missing field `criteria`"},
-	{"[{'criteria': {'Identity': 'Any'}, 'privilege': 'GET', 'access': 'allow'}]", "expected one of `Allow`, `Deny`"},
+	{"[{'criteria': {'Identity': 'Any'}, 'privilege': 'GET', 'access': 'allow'}]",
+	 "expected one of `Allow`, `Deny`"},
 	{"[{'criteria': {'Identity': 'Any'}, 'privilege': ['GET'], 'access': 'Allow'}]", "expected a string"},
-	{"[{'criteria': {'Identity': 'Any'}, 'privilege': 'GET', 'access': 'Allow', 'acces': 1}]", "did you mean `access`?"},
+	{"[{'criteria': {'Identity': 'Any'}, 'privilege': 'GET', 'access': 'Allow', 'acces': 1}]",
+	 "did you mean `access`?"},
 	{"[{'criteria': 'Identity', 'privilege': 'GET', 'access': 'Allow'}]", "exactly one key"},
 	{"[{'criteria': {}, 'privilege': 'GET', 'access': 'Allow'}]", "exactly one key"},
-	{"[{'criteria': {'Identity': {'Group': 'a', 'Machine': '1.1.1.1'}}, 'privilege': 'GET', 'access': 'Allow'}]",
+	{"[{'criteria': {'Identity': {'Group': 'a', 'Machine': '1.1.1.1'}}, 'privilege': 'GET', 'access': "
+	 "'Allow'}]",
 	 "exactly one key"},
 	{"[{'criteria': {'identity': 'Any'}, 'privilege': 'GET', 'access': 'Allow'}]",
 	 "unknown variant `identity`, expected one of `Identity`, `AllOf`, `AnyOf`, `Not`"},
 	{"[{'criteria': {'Identity': {'Role': 'x'}}, 'privilege': 'GET', 'access': 'Allow'}]",
-	 "expected one of `Individual`, `Group`, `Machine`, `MachineSet`, `Authenticated`, `Unauthenticated`, `Any`"},
-	{"[{'criteria': {'Identity': {'Any': 'x'}}, 'privilege': 'GET', 'access': 'Allow'}]", "Any: an empty table"},
-	{"[{'criteria': {'Identity': {'Group': 5}}, 'privilege': 'GET', 'access': 'Allow'}]", "Group: a name as text"},
-	{"[{'criteria': {'Identity': {'Machine': '10.0.0.0/8'}}, 'privilege': 'GET', 'access': 'Allow'}]", "is not an IP address"},
-	{"[{'criteria': {'Identity': {'MachineSet': ['10.0.0.0/33']}}, 'privilege': 'GET', 'access': 'Allow'}]", "MachineSet"},
-	{"[{'criteria': {'Identity': {'MachineSet': '10.0.0.0/8'}}, 'privilege': 'GET', 'access': 'Allow'}]", "MachineSet: a list"},
+	 "expected one of `Individual`, `Group`, `Machine`, `MachineSet`, `Authenticated`, "
+	 "`Unauthenticated`, `Any`"},
+	{"[{'criteria': {'Identity': {'Any': 'x'}}, 'privilege': 'GET', 'access': 'Allow'}]",
+	 "Any: an empty table"},
+	{"[{'criteria': {'Identity': {'Group': 5}}, 'privilege': 'GET', 'access': 'Allow'}]",
+	 "Group: a name as text"},
+	{"[{'criteria': {'Identity': {'Machine': '10.0.0.0/8'}}, 'privilege': 'GET', 'access': 'Allow'}]",
+	 "is not an IP address"},
+	{"[{'criteria': {'Identity': {'MachineSet': ['10.0.0.0/33']}}, 'privilege': 'GET', 'access': "
+	 "'Allow'}]",
+	 "MachineSet"},
+	{"[{'criteria': {'Identity': {'MachineSet': '10.0.0.0/8'}}, 'privilege': 'GET', 'access': 'Allow'}]",
+	 "MachineSet: a list"},
 	{"[{'criteria': {'AllOf': []}, 'privilege': 'GET', 'access': 'Allow'}]", "AllOf: a list of 1 to"},
-	{"[{'criteria': {'AnyOf': {'Identity': 'Any'}}, 'privilege': 'GET', 'access': 'Allow'}]", "AnyOf: a list"},
+	{"[{'criteria': {'AnyOf': {'Identity': 'Any'}}, 'privilege': 'GET', 'access': 'Allow'}]",
+	 "AnyOf: a list"},
 	{"[{'criteria': {'Identity': 'Any'}, 'privilege': 'GET', 'access': 'Allow'},"
-	 " {'criteria': {'Not': 5}, 'privilege': 'GET', 'access': 'Allow'}]", "rule 2"},
+	 " {'criteria': {'Not': 5}, 'privilege': 'GET', 'access': 'Allow'}]",
+	 "rule 2"},
 };
 
 static void test_bad_lists(void **state)
@@ -184,13 +200,16 @@ static void test_order(void **state)
 {
 	struct arena arena = ARENA_INIT;
 	struct auth_info ops = who_of(people[OPS], &arena), scott = who_of(people[SCOTT], &arena);
-	struct acl *deny_first = acl_of("[{'criteria': {'Identity': {'Machine': '10.0.0.1'}}, 'privilege': 'POST', 'access': 'Deny'},"
-					" {'criteria': {'Identity': 'Authenticated'}, 'privilege': 'POST', 'access': 'Allow'}]");
+	struct acl *deny_first = acl_of(
+		"[{'criteria': {'Identity': {'Machine': '10.0.0.1'}}, 'privilege': 'POST', 'access': 'Deny'},"
+		" {'criteria': {'Identity': 'Authenticated'}, 'privilege': 'POST', 'access': 'Allow'}]");
 	assert_false(acl_find(deny_first, &ops, STR("POST"))->is_allow);
 	assert_true(acl_find(deny_first, &scott, STR("POST"))->is_allow);
 	assert_null(acl_find(deny_first, &scott, STR("GET")));
-	struct acl *allow_first = acl_of("[{'criteria': {'Identity': 'Authenticated'}, 'privilege': 'POST', 'access': 'Allow'},"
-					 " {'criteria': {'Identity': {'Machine': '10.0.0.1'}}, 'privilege': 'POST', 'access': 'Deny'}]");
+	struct acl *allow_first =
+		acl_of("[{'criteria': {'Identity': 'Authenticated'}, 'privilege': 'POST', 'access': 'Allow'},"
+		       " {'criteria': {'Identity': {'Machine': '10.0.0.1'}}, 'privilege': 'POST', 'access': "
+		       "'Deny'}]");
 	assert_true(acl_find(allow_first, &ops, STR("POST"))->is_allow);
 	acl_unref(deny_first);
 	acl_unref(allow_first);
@@ -220,12 +239,14 @@ static void test_head(void **state)
 
 static void test_rule_json(void **state)
 {
-	struct acl *a = acl_of("[{'access': 'Deny', 'privilege': 'a\\'b', 'criteria': {'AnyOf': [{'Not': {'Machine': '::ffff:10.0.0.1'}},"
+	struct acl *a = acl_of("[{'access': 'Deny', 'privilege': 'a\\'b', 'criteria': {'AnyOf': [{'Not': "
+			       "{'Machine': '::ffff:10.0.0.1'}},"
 			       " {'Identity': {'MachineSet': ['10.0.0.0/8', '::1/128']}}, {'Any': {}}]}}]");
-	assert_str_is(acl_rule_at(a, 0)->json,
-		      "{\"criteria\":{\"AnyOf\":[{\"Not\":{\"Identity\":{\"Machine\":\"10.0.0.1\"}}},"
-		      "{\"Identity\":{\"MachineSet\":[\"10.0.0.0/8\",\"::1\"]}},{\"Identity\":{\"Any\":{}}}]},"
-		      "\"privilege\":\"a\\\"b\",\"access\":\"Deny\"}");
+	assert_str_is(
+		acl_rule_at(a, 0)->json,
+		"{\"criteria\":{\"AnyOf\":[{\"Not\":{\"Identity\":{\"Machine\":\"10.0.0.1\"}}},"
+		"{\"Identity\":{\"MachineSet\":[\"10.0.0.0/8\",\"::1\"]}},{\"Identity\":{\"Any\":{}}}]},"
+		"\"privilege\":\"a\\\"b\",\"access\":\"Deny\"}");
 	struct buf b = BUF_INIT;
 	acl_write(a, &b);
 	json_t *v = value_parse_json(buf_str(&b));
@@ -241,15 +262,18 @@ static void test_rule_json(void **state)
 
 static void test_map(void **state)
 {
-	static const char toml[] =
-		"# comment\n[[acl.\"http_listener/*/x\"]]\nallow = true\nprivileges = [\"GET\", \"POST\"]\nidentity.Group = \"ops\"\n"
-		"[[acl.\"http_listener/*/x\"]]\nallow = false\nprivileges = [\"GET\"]\n"
-		"criteria.AllOf = [ {Identity = { Group = 'admins' }}, {Identity={Machine = \"10.0.0.1\"}} ]\n"
-		"[[acl.y]]\nallow = true\nprivileges = []\nidentity.Any = {}\n";
-	static const char json[] =
-		" {\"acl\": {\"http_listener/*/x\": [{\"allow\": true, \"privileges\": [\"GET\", \"POST\"], \"identity\": {\"Group\": \"ops\"}},"
-		" {\"allow\": false, \"privileges\": [\"GET\"], \"criteria\": {\"AllOf\": [{\"Identity\": {\"Group\": \"admins\"}},"
-		" {\"Identity\": {\"Machine\": \"10.0.0.1\"}}]}}], \"y\": [{\"allow\": true, \"privileges\": [], \"identity\": {\"Any\": {}}}]}}";
+	static const char toml[] = "# comment\n[[acl.\"http_listener/*/x\"]]\nallow = true\nprivileges = "
+				   "[\"GET\", \"POST\"]\nidentity.Group = \"ops\"\n"
+				   "[[acl.\"http_listener/*/x\"]]\nallow = false\nprivileges = [\"GET\"]\n"
+				   "criteria.AllOf = [ {Identity = { Group = 'admins' }}, {Identity={Machine "
+				   "= \"10.0.0.1\"}} ]\n"
+				   "[[acl.y]]\nallow = true\nprivileges = []\nidentity.Any = {}\n";
+	static const char json[] = " {\"acl\": {\"http_listener/*/x\": [{\"allow\": true, \"privileges\": "
+				   "[\"GET\", \"POST\"], \"identity\": {\"Group\": \"ops\"}},"
+				   " {\"allow\": false, \"privileges\": [\"GET\"], \"criteria\": {\"AllOf\": "
+				   "[{\"Identity\": {\"Group\": \"admins\"}},"
+				   " {\"Identity\": {\"Machine\": \"10.0.0.1\"}}]}}], \"y\": [{\"allow\": "
+				   "true, \"privileges\": [], \"identity\": {\"Any\": {}}}]}}";
 	const char *text[] = {toml, json};
 	for (size_t i = 0; i < 2; i++) {
 		struct acl_map *m = acl_map_parse(str_of(text[i]));
@@ -257,8 +281,8 @@ static void test_map(void **state)
 			fail_msg("%s", err_text());
 		const struct acl *a = acl_map_find(m, STR("http_listener/*/x"));
 		assert_int_equal(acl_n_rules(a), 3);
-		assert_str_is(acl_rule_at(a, 1)->json,
-			      "{\"criteria\":{\"Identity\":{\"Group\":\"ops\"}},\"privilege\":\"POST\",\"access\":\"Allow\"}");
+		assert_str_is(acl_rule_at(a, 1)->json, "{\"criteria\":{\"Identity\":{\"Group\":\"ops\"}},"
+						       "\"privilege\":\"POST\",\"access\":\"Allow\"}");
 		assert_false(acl_rule_at(a, 2)->is_allow);
 		assert_int_equal(acl_n_rules(acl_map_find(m, STR("y"))), 0);
 		assert_null(acl_map_find(m, STR("http_listener/*")));
@@ -277,12 +301,15 @@ static const struct {
 	{"acl = 5", "invalid type: `acl`"},
 	{"[[acls.x]]\nallow = true", "unknown field `acls`"},
 	{"version = 1\nacl = {}", "unknown field `version`"},
-	{"[acl.x]\nallow = true\nprivileges = ['GET']\nidentity.Any = {}", "acl.\"x\": deserialize error: a list of rules"},
-	{"[[acl.x]]\nprivileges = ['GET']\nidentity.Any = {}", "acl.\"x\": rule 1: deserialize error: missing field `allow`"},
+	{"[acl.x]\nallow = true\nprivileges = ['GET']\nidentity.Any = {}",
+	 "acl.\"x\": deserialize error: a list of rules"},
+	{"[[acl.x]]\nprivileges = ['GET']\nidentity.Any = {}",
+	 "acl.\"x\": rule 1: deserialize error: missing field `allow`"},
 	{"[[acl.x]]\nallow = true\nidentity.Any = {}", "missing field `privileges`"},
 	{"[[acl.x]]\nallow = true\nprivileges = 'GET'\nidentity.Any = {}", "invalid type: string \"GET\""},
 	{"[[acl.x]]\nallow = true\nprivileges = ['GET']", "missing field `identity` or `criteria`"},
-	{"[[acl.x]]\nallow = true\nprivileges = ['GET']\nidentity.Any = {}\ncriteria.Identity.Any = {}", "exclude each other"},
+	{"[[acl.x]]\nallow = true\nprivileges = ['GET']\nidentity.Any = {}\ncriteria.Identity.Any = {}",
+	 "exclude each other"},
 	{"[[acl.x]]\nallow = true\nprivileges = ['GET']\nidentity.Grp = 'x'", "unknown variant `Grp`"},
 	{"[[acl.x]]\nallow = true\nprivilege = ['GET']\nidentity.Any = {}", "did you mean `privileges`?"},
 	{"[[acl.x]\n", "line"},
@@ -332,20 +359,28 @@ static void test_defaults(void **state)
 {
 	static const char *const methods[] = {"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"};
 	struct arena arena = ARENA_INIT;
-	struct auth_info nobody = who_of(people[NOBODY], &arena), trusted = who_of(people[TRUSTED_PEER], &arena),
+	struct auth_info nobody = who_of(people[NOBODY], &arena),
+			 trusted = who_of(people[TRUSTED_PEER], &arena),
 			 scott = who_of(people[SCOTT], &arena);
 	for (size_t i = 0; i < ARRAY_SIZE(defaults); i++) {
 		for (size_t k = 0; k < ARRAY_SIZE(methods); k++) {
 			const char *at = strstr(defaults[i].methods, methods[k]);
 			bool is_listed = at != NULL;
 			str_t m = str_of(methods[k]);
-			assert_int_equal(default_allows(defaults[i].resource, &trusted, m), is_listed && defaults[i].is_trusted);
-			assert_int_equal(default_allows(defaults[i].resource, &scott, m), is_listed && defaults[i].is_logged_in);
-			assert_int_equal(default_allows(defaults[i].resource, &nobody, m), is_listed && defaults[i].is_anyone);
+			assert_int_equal(default_allows(defaults[i].resource, &trusted, m),
+					 is_listed && defaults[i].is_trusted);
+			assert_int_equal(default_allows(defaults[i].resource, &scott, m),
+					 is_listed && defaults[i].is_logged_in);
+			assert_int_equal(default_allows(defaults[i].resource, &nobody, m),
+					 is_listed && defaults[i].is_anyone);
 		}
 	}
-	static const char *const without[] = {"http_listener", "http_listener/*", "http_listener/*/api", "http_listener/*/proxy/status",
-					      "http_listener/127.0.0.1:8000", ""};
+	static const char *const without[] = {"http_listener",
+					      "http_listener/*",
+					      "http_listener/*/api",
+					      "http_listener/*/proxy/status",
+					      "http_listener/127.0.0.1:8000",
+					      ""};
 	for (size_t i = 0; i < ARRAY_SIZE(without); i++)
 		assert_null(acl_default_find(str_of(without[i])));
 	arena_fini(&arena);
@@ -358,17 +393,24 @@ static const struct {
 	const char *names; /* one a blank */
 } resources[] = {
 	{"127.0.0.1:8080", "https://localhost/foo/bar/baz",
-	 "http_listener/127.0.0.1:8080/foo/bar/baz http_listener/127.0.0.1:8080/foo/bar http_listener/127.0.0.1:8080/foo"
-	 " http_listener/127.0.0.1:8080 http_listener/*/foo/bar/baz http_listener/*/foo/bar http_listener/*/foo http_listener"},
-	{"0.0.0.0:80", "http://x:1/metrics?a=/b#c", "http_listener/0.0.0.0:80/metrics http_listener/0.0.0.0:80 http_listener/*/metrics http_listener"},
-	{"[::1]:80", "/metrics", "http_listener/[::1]:80/metrics http_listener/[::1]:80 http_listener/*/metrics http_listener"},
+	 "http_listener/127.0.0.1:8080/foo/bar/baz http_listener/127.0.0.1:8080/foo/bar "
+	 "http_listener/127.0.0.1:8080/foo"
+	 " http_listener/127.0.0.1:8080 http_listener/*/foo/bar/baz http_listener/*/foo/bar "
+	 "http_listener/*/foo http_listener"},
+	{"0.0.0.0:80", "http://x:1/metrics?a=/b#c",
+	 "http_listener/0.0.0.0:80/metrics http_listener/0.0.0.0:80 http_listener/*/metrics http_listener"},
+	{"[::1]:80", "/metrics",
+	 "http_listener/[::1]:80/metrics http_listener/[::1]:80 http_listener/*/metrics http_listener"},
 	{"unix:/run/c.sock", "/metrics",
-	 "http_listener/unix:/run/c.sock/metrics http_listener/unix:/run/c.sock http_listener/*/metrics http_listener"},
+	 "http_listener/unix:/run/c.sock/metrics http_listener/unix:/run/c.sock http_listener/*/metrics "
+	 "http_listener"},
 	{"127.0.0.1:1", "http://x", "http_listener/127.0.0.1:1 http_listener"},
 	{"127.0.0.1:1", "http://x/", "http_listener/127.0.0.1:1 http_listener"},
 	{"127.0.0.1:1", "HTTP://x?q=/a", "http_listener/127.0.0.1:1 http_listener"},
-	{"127.0.0.1:1", "//a//", "http_listener/127.0.0.1:1/a http_listener/127.0.0.1:1 http_listener/*/a http_listener"},
-	{"127.0.0.1:1", "/x/../%61/./%2e%2e/b", "http_listener/127.0.0.1:1/b http_listener/127.0.0.1:1 http_listener/*/b http_listener"},
+	{"127.0.0.1:1", "//a//",
+	 "http_listener/127.0.0.1:1/a http_listener/127.0.0.1:1 http_listener/*/a http_listener"},
+	{"127.0.0.1:1", "/x/../%61/./%2e%2e/b",
+	 "http_listener/127.0.0.1:1/b http_listener/127.0.0.1:1 http_listener/*/b http_listener"},
 	{"127.0.0.1:1", "/../..", "http_listener/127.0.0.1:1 http_listener"},
 };
 
@@ -378,7 +420,9 @@ static void test_resources(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(resources); i++) {
 		struct resource r;
 		struct buf names = BUF_INIT;
-		assert_int_equal(resource_of_url(&arena, str_of(resources[i].listener), str_of(resources[i].url), &r), 0);
+		assert_int_equal(
+			resource_of_url(&arena, str_of(resources[i].listener), str_of(resources[i].url), &r),
+			0);
 		for (size_t k = 0; k < r.n; k++) {
 			buf_add_z(&names, k != 0 ? " " : "");
 			buf_add_str(&names, r.candidate[k]);
@@ -386,7 +430,8 @@ static void test_resources(void **state)
 		assert_buf_is(&names, resources[i].names);
 		buf_fini(&names);
 	}
-	static const char *const bad[] = {"", "foo", "ftp://x/", "http:///x", "http://", "/%zz", "/%00", "/%ff", "/a%2"};
+	static const char *const bad[] = {"",	  "foo",  "ftp://x/", "http:///x", "http://",
+					  "/%zz", "/%00", "/%ff",     "/a%2"};
 	struct resource r;
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		if (resource_of_url(&arena, STR("127.0.0.1:1"), str_of(bad[i]), &r) == 0)
@@ -435,12 +480,18 @@ static void test_auth_info(void **state)
 		{"[]", "{\"peer_address\":null,\"identities\":[],\"groups\":[]}", ""},
 		{"{'peer_address': '::1', 'identities': {}, 'groups': {}}",
 		 "{\"peer_address\":\"::1\",\"identities\":[],\"groups\":[]}", "::1"},
-		{"{'groups': ['a', 'b', 'a', 'c', 'd', 'e'], 'identities': [{'identity': 'x', 'context': 'BearerToken'},"
-		 " {'context': 'HttpBasicAuth', 'identity': 'y'}, {'identity': 'x', 'context': 'BearerToken'}]}",
+		{"{'groups': ['a', 'b', 'a', 'c', 'd', 'e'], 'identities': [{'identity': 'x', 'context': "
+		 "'BearerToken'},"
+		 " {'context': 'HttpBasicAuth', 'identity': 'y'}, {'identity': 'x', 'context': "
+		 "'BearerToken'}]}",
 		 "{\"peer_address\":null,\"identities\":[{\"identity\":\"x\",\"context\":\"BearerToken\"},"
-		 "{\"identity\":\"y\",\"context\":\"HttpBasicAuth\"}],\"groups\":[\"a\",\"b\",\"c\",\"d\",\"e\"]}", "y"},
+		 "{\"identity\":\"y\",\"context\":\"HttpBasicAuth\"}],\"groups\":[\"a\",\"b\",\"c\",\"d\","
+		 "\"e\"]}",
+		 "y"},
 		{"{'peer_address': '10.0.0.1', 'identities': [{'identity': 'x', 'context': 'GenericAuth'}]}",
-		 "{\"peer_address\":\"10.0.0.1\",\"identities\":[{\"identity\":\"x\",\"context\":\"GenericAuth\"}],\"groups\":[]}", "x"},
+		 "{\"peer_address\":\"10.0.0.1\",\"identities\":[{\"identity\":\"x\",\"context\":"
+		 "\"GenericAuth\"}],\"groups\":[]}",
+		 "x"},
 	};
 	struct arena arena = ARENA_INIT;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -458,8 +509,14 @@ static void test_auth_info(void **state)
 		json_decref(v);
 		buf_fini(&b);
 	}
-	static const char *const contexts[] = {"SmtpAuthPlainAuthorization", "SmtpAuthPlainAuthentication", "HttpBasicAuth",
-					       "BearerToken", "ProxyAuthRfc1929", "LocalSystem", "TlsClientCertificate", "GenericAuth"};
+	static const char *const contexts[] = {"SmtpAuthPlainAuthorization",
+					       "SmtpAuthPlainAuthentication",
+					       "HttpBasicAuth",
+					       "BearerToken",
+					       "ProxyAuthRfc1929",
+					       "LocalSystem",
+					       "TlsClientCertificate",
+					       "GenericAuth"};
 	for (size_t i = 0; i < ARRAY_SIZE(contexts); i++)
 		assert_string_equal(auth_context_name((enum auth_context)i), contexts[i]);
 	arena_fini(&arena);
@@ -472,14 +529,16 @@ static void test_bad_auth_info(void **state)
 	} cases[] = {
 		{"5", "a table with identities and groups"},
 		{"['a']", "a table with identities and groups"},
-		{"{'group': ['a']}", "unknown field `group`, expected one of `peer_address`, `identities`, `groups`"},
+		{"{'group': ['a']}",
+		 "unknown field `group`, expected one of `peer_address`, `identities`, `groups`"},
 		{"{'groups': 'a'}", "`groups` must be a list"},
 		{"{'groups': [5]}", "list of names"},
 		{"{'groups': ['a\\u0000b']}", "list of names"},
 		{"{'identities': ['scott']}", "must be { identity = TEXT, context = TEXT }"},
 		{"{'identities': [{'identity': 'a'}]}", "must be { identity = TEXT, context = TEXT }"},
 		{"{'identities': [{'identity': 'a', 'context': 'Magic'}]}", "unknown variant `Magic`"},
-		{"{'identities': [{'identity': 'a', 'context': 'GenericAuth', 'x': 1}]}", "unknown field `x`"},
+		{"{'identities': [{'identity': 'a', 'context': 'GenericAuth', 'x': 1}]}",
+		 "unknown field `x`"},
 		{"{'peer_address': 'here'}", "is not an IP address"},
 		{"{'peer_address': 5}", "peer_address must be an IP address"},
 	};
@@ -520,16 +579,16 @@ static const struct {
 	{"Basic ", NULL, NULL},
 	{"Basicc2NvdHQ6dGlnZXI=", NULL, NULL},
 	{"Basic !!!", NULL, NULL},
-	{"Basic c2NvdHQ6dGlnZXI", NULL, NULL},       /* no padding */
-	{"Basic c2NvdHQ6dGlnZXI==", NULL, NULL},     /* too much */
-	{"Basic c2NvdHQ6dGlnZXJ=", NULL, NULL},      /* stray bits */
+	{"Basic c2NvdHQ6dGlnZXI", NULL, NULL},	 /* no padding */
+	{"Basic c2NvdHQ6dGlnZXI==", NULL, NULL}, /* too much */
+	{"Basic c2NvdHQ6dGlnZXJ=", NULL, NULL},	 /* stray bits */
 	{"Basic c2Nv dHQ6dGlnZXI=", NULL, NULL},
 	{"Basic c2NvdHQ6dGlnZXI= x", NULL, NULL},
 	{"Basic c2NvdHQ6dGlnZXI=,", NULL, NULL},
-	{"Basic c2NvdHQ6AA==", NULL, NULL},          /* NUL */
+	{"Basic c2NvdHQ6AA==", NULL, NULL}, /* NUL */
 	{"Basic c2Nv\tdHQ6", NULL, NULL},
-	{"Basic c2NvdHQKOng=", NULL, NULL},          /* LF in the name */
-	{"Basic /zr/", NULL, NULL},                  /* no UTF-8 */
+	{"Basic c2NvdHQKOng=", NULL, NULL}, /* LF in the name */
+	{"Basic /zr/", NULL, NULL},	    /* no UTF-8 */
 	{"Digest username=\"x\"", NULL, NULL},
 	{"Negotiate abc", NULL, NULL},
 	{"", NULL, NULL},
@@ -563,14 +622,18 @@ static void test_bearer(void **state)
 	static const struct {
 		const char *value, *token;
 	} cases[] = {
-		{"Bearer abc", "abc"}, {"bearer  a.b-c_d~e+f/g==", "a.b-c_d~e+f/g=="}, {"Bearer a:b!", "a:b!"},
-		{"Bearer", NULL}, {"Bearer ", NULL}, {"Bearer a b", NULL}, {"Bearer a\tb", NULL}, {"Bearer \xc3\xa9", NULL}, {"Bearera", NULL},
+		{"Bearer abc", "abc"},	 {"bearer  a.b-c_d~e+f/g==", "a.b-c_d~e+f/g=="},
+		{"Bearer a:b!", "a:b!"}, {"Bearer", NULL},
+		{"Bearer ", NULL},	 {"Bearer a b", NULL},
+		{"Bearer a\tb", NULL},	 {"Bearer \xc3\xa9", NULL},
+		{"Bearera", NULL},
 	};
 	struct arena arena = ARENA_INIT;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct credential c;
 		const char *why;
-		assert_int_equal(credential_parse(str_of(cases[i].value), &arena, &c, &why), cases[i].token != NULL);
+		assert_int_equal(credential_parse(str_of(cases[i].value), &arena, &c, &why),
+				 cases[i].token != NULL);
 		if (cases[i].token == NULL)
 			continue;
 		assert_int_equal(c.kind, CREDENTIAL_BEARER);
@@ -647,11 +710,21 @@ static void test_cache(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_criteria), cmocka_unit_test(test_bad_lists), cmocka_unit_test(test_depth),
-		cmocka_unit_test(test_order), cmocka_unit_test(test_head), cmocka_unit_test(test_rule_json),
-		cmocka_unit_test(test_map), cmocka_unit_test(test_bad_maps), cmocka_unit_test(test_defaults),
-		cmocka_unit_test(test_resources), cmocka_unit_test(test_resource_limits), cmocka_unit_test(test_auth_info),
-		cmocka_unit_test(test_bad_auth_info), cmocka_unit_test(test_basic), cmocka_unit_test(test_bearer),
+		cmocka_unit_test(test_criteria),
+		cmocka_unit_test(test_bad_lists),
+		cmocka_unit_test(test_depth),
+		cmocka_unit_test(test_order),
+		cmocka_unit_test(test_head),
+		cmocka_unit_test(test_rule_json),
+		cmocka_unit_test(test_map),
+		cmocka_unit_test(test_bad_maps),
+		cmocka_unit_test(test_defaults),
+		cmocka_unit_test(test_resources),
+		cmocka_unit_test(test_resource_limits),
+		cmocka_unit_test(test_auth_info),
+		cmocka_unit_test(test_bad_auth_info),
+		cmocka_unit_test(test_basic),
+		cmocka_unit_test(test_bearer),
 		cmocka_unit_test(test_cache),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
