@@ -143,7 +143,10 @@ async function send(op, form, out) {
     options.headers["Content-Type"] = body.dataset.type;
   }
   const login = authorization();
-  if (login) options.headers.Authorization = login;
+  if (login) {
+    options.headers.Authorization = login;
+    options.credentials = "omit"; // a refusal is shown here, not answered by the browser's own question
+  }
   const url = op.path.slice(1) + (query.size ? "?" + query : "");
   const button = form.querySelector("button");
   button.disabled = true;
@@ -277,6 +280,7 @@ function filter() {
 
 async function start() {
   at("filter").addEventListener("input", filter);
+  for (const id of ["login-basic", "login-bearer"]) at(id).addEventListener("submit", (event) => event.preventDefault());
   try {
     const response = await fetch("api-docs/openapi.json");
     if (!response.ok) throw new Error("status " + response.status);
