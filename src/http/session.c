@@ -15,6 +15,7 @@
 #include "fiber/worker.h"
 #include "net/proxy.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { HTTP_PREFACE_FILL = 4096 };
@@ -140,6 +141,14 @@ static int http_session_begin(struct http_session *s, struct http_host **host, e
 	return 0;
 }
 
+/* For whoever looks at the fibers: whose connection it is. */
+static void http_session_set_name(const struct http_session *s)
+{
+	char addr[NET_ADDR_STRLEN], name[NET_ADDR_STRLEN + 8];
+	snprintf(name, sizeof(name), "http %s", net_addr_fmt(stream_peer(s->st), addr));
+	fiber_set_name(name);
+}
+
 void http_session_main(struct stream *st, void *arg)
 {
 	struct http_session s = {.st = st, .l = arg, .fiber = fiber_self()};
@@ -150,6 +159,7 @@ void http_session_main(struct stream *st, void *arg)
 		log_debug("kumod::http", "%s", err_text());
 		err_clear();
 	} else {
+		http_session_set_name(&s);
 		if (protocol == HTTP_PROTOCOL_UNKNOWN)
 			protocol = http_guess_protocol(&s);
 		if (protocol == HTTP_PROTOCOL_1)

@@ -94,6 +94,7 @@ def test_task_dump(daemon):
     idle = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=30)
     idle.request("GET", "/api/check-liveness/v1")
     idle.getresponse().read()
+    name = "http 127.0.0.1:%d" % idle.sock.getsockname()[1]
     status, headers, body = daemon.request("GET", "/api/admin/task-dump")
     text = body.decode()
     idle.close()
@@ -102,8 +103,8 @@ def test_task_dump(daemon):
     assert [int(i) for i, _ in workers] == list(range(len(workers))) and len(workers) >= 1
     fibers = re.findall(r"^  (\d+)\.(\d+) +([0-9.]+) s  (\S.*?) {2,}(\S.*)$", text, re.M)
     assert len(fibers) == sum(int(n) for _, n in workers)
-    assert any("http" in name for *_, name in fibers) and any("config-monitor" in name for *_, name in fibers)
-    assert all(waits for _, _, _, waits, _ in fibers)
+    assert [waits for *_, waits, fiber in fibers if fiber == name] == ["input"], text
+    assert any("config-monitor" in fiber for *_, fiber in fibers) and all(waits for *_, waits, _ in fibers)
 
 
 def test_task_dump_names_what_keeps_a_worker(where):
