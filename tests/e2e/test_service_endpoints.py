@@ -341,6 +341,27 @@ def test_access_log_user(where):
     assert line["user"] == "scott" and line["status"] == 200 and "hush" not in json.dumps(line)
 
 
+def test_access_log_protocols(where):
+    """HTTP/1.0, HTTP/2 and TLS are told apart, and a request of HTTP/2 counts like any other."""
+    init = f"""for _, tls in ipairs {{ false, true }} do
+      kumo.start_http_listener {{ listen = '127.0.0.1:0', use_tls = tls, access_log = {{ log_dir = '{where}/access' }} }}
+    end"""
+    with Daemon(where, policy(where, init=init)) as d:
+        d.port, plain, tls = (int(p) for p in re.findall(r"https? listener on \S+:(\d+)", d.stderr()))
+        for command in (["--http1.0", f"http://127.0.0.1:{plain}"], ["--http2-prior-knowledge", f"http://127.0.0.1:{plain}"],
+                        ["-k", f"https://127.0.0.1:{tls}"]):
+            out = subprocess.run(["curl", "-sS", *command[:-1], command[-1] + "/metrics?prefix=cirrus_http_requests"], capture_output=True, timeout=30)
+            assert out.returncode == 0 and b"cirrus_http_requests_total" in out.stdout, out
+        assert d.metric('cirrus_http_requests_total{method="GET", route="/metrics", status="2xx"}') == 3
+    one, two, three = lines_of(d)
+    assert [line["protocol"] for line in (one, two, three)] == ["HTTP/1.0", "HTTP/2", "HTTP/2"]
+    assert one["tls"] is two["tls"] is None and three["tls"] == "TLSv1.3"
+    for line in (one, two, three):
+        assert line["method"] == "GET" and line["path"] == line["route"] == "/metrics" and line["query"] == "prefix=cirrus_http_requests"
+        assert line["status"] == 200 and line["bytes_out"] > 1000 and line["bytes_in"] > 20 and 0 < line["duration"] < 10
+        assert line["user_agent"].startswith("curl/")
+
+
 def test_access_logs_are_shared(where):
     """Two listeners, one directory: one log; with other settings it is an error that says so."""
     def listener(more):
