@@ -197,8 +197,9 @@ static bool https_has_changed(struct https *h, bool is_all, mono_t deadline)
 		}
 		has_changed = has_changed || rc == 1;
 	}
-	/* A self-signed one is made anew in time. */
-	return has_changed || wall_sub(tls_server_not_after(h->server), wall_now()).ns < dur_s(30 * 86400).ns;
+	/* A self-signed one of our own is made anew in time. */
+	bool is_own = h->source[HTTPS_CERTIFICATE].kind == KEYSOURCE_NONE;
+	return has_changed || (is_own && wall_sub(tls_server_not_after(h->server), wall_now()).ns < dur_s(30 * 86400).ns);
 }
 
 static void https_reload(struct https *h, bool is_all, mono_t deadline)

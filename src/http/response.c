@@ -89,7 +89,7 @@ static const struct {
 	{408, "Request Timeout"},
 	{409, "Conflict"},
 	{411, "Length Required"},
-	{413, "Content Too Large"},
+	{413, "Payload Too Large"} /* as documented; RFC 9110 has another name for it */,
 	{414, "URI Too Long"},
 	{415, "Unsupported Media Type"},
 	{417, "Expectation Failed"},

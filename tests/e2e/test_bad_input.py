@@ -392,8 +392,8 @@ PARAMETERS = [
     # known to the policy language, not to this version: refused by name
     ("kumo.define_spool { name = 'data', path = '{dir}/x', kind = 'RocksDB' }", ["kind", "`RocksDB` is not supported", "`Journal`"]),
     ("kumo.define_spool { name = 'data', path = '{dir}/x', kind = 'Journal', rocks_params = {} }", ["`rocks_params` is not supported"]),
-    ("kumo.start_http_listener { use_tls = true }", ["`use_tls`", "not supported"]),
-    ("kumo.start_http_listener { tls_certificate = '/x' }", ["`tls_certificate` is not supported"]),
+    ("kumo.start_http_listener { listen = '127.0.0.1:0', use_tls = true, tls_certificate = '/x' }", ["/x", "No such file"]),
+    ("kumo.start_http_listener { tls_certificate = 5 }", ["a KeySource is the path of a file or a table"]),
     ("kumo.make_queue_config { max_message_rate = '1/s' }", ["`max_message_rate` is not supported"]),
     ("kumo.make_queue_config { strategy = 'TimerWheel' }", ["`strategy` is not supported"]),
     ("kumo.make_queue_config { protocol = { custom_lua = { constructor = 'x' } } }", ["`protocol.custom_lua` is not supported"]),

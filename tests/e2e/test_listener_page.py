@@ -209,7 +209,6 @@ def test_default_body_limit(where):
         assert (status, text) == (413, b"Failed to buffer the request body: length limit exceeded")
 
 
-@pytest.mark.xfail(strict=True, reason="http/response.c says Content Too Large (RFC 9110), the documented page Payload Too Large")
 def test_reason_phrase_of_413(where):
     with Daemon(where, policy(where)) as d:
         assert too_large(d.port)[:2] == (413, "Payload Too Large")
@@ -242,7 +241,6 @@ def test_renewal_from_a_vault_by_itself(where):
             assert d.serial() != first
 
 
-@pytest.mark.xfail(strict=True, reason="http/https.c: what is due in the last month of a self-signed certificate is done for any")
 def test_last_month_of_a_certificate_is_quiet(where):
     """It is not loaded, and not logged, with every look while nothing has changed."""
     with Vault() as vault:

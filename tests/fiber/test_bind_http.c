@@ -42,9 +42,9 @@ static const struct {
 	{"kumo.start_http_listener { request_body_limit = -1 }", "invalid value: integer `-1`"},
 	{"kumo.start_http_listener { request_body_limit = '1' }", "invalid type: string \"1\""},
 	{"kumo.start_http_listener { use_tls = 'maybe' }", "invalid type: string \"maybe\", expected a boolean"},
-	{"kumo.start_http_listener { use_tls = true }", "`use_tls`"},
-	{"kumo.start_http_listener { tls_certificate = '/x' }", "`tls_certificate` is not supported"},
-	{"kumo.start_http_listener { tls_private_key = '/x' }", "`tls_private_key` is not supported"},
+	{"kumo.start_http_listener { use_tls = true, tls_certificate = '/nonexistent.pem' }", "`/nonexistent.pem`: No such file"},
+	{"kumo.start_http_listener { use_tls = true, tls_private_key = '/x' }", "tls_private_key is given without tls_certificate"},
+	{"kumo.start_http_listener { tls_minimum_version = '1.1' }", "unknown variant `1.1`, expected one of `1.2`, `1.3`"},
 	{"kumo.start_http_listener 'x'", "deserialize error"},
 	{"kumo.start_http_listener()", "deserialize error"},
 };
