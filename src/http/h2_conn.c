@@ -22,9 +22,10 @@
 #include "fiber/worker.h"
 
 #define H2_IDLE_TRIM dur_s(1)
-#define H2_TICK_MAX dur_s(5)
+#define H2_TICK_MAX dur_s(1)
 #define H2_TICK_MIN dur_ms(20)
 #define H2_LINGER_TIMEOUT dur_s(2)
+#define H2_UNWANTED_TIMEOUT dur_s(1)
 
 enum {
 	H2_FILL_BYTES = 65536,
@@ -93,15 +94,16 @@ static mono_t h2_read_deadline(const struct h2_conn *c)
 	return c->out.p != NULL ? mono_min(t, mono_after(H2_IDLE_TRIM)) : t;
 }
 
-static void h2_reset_slow_readers(struct h2_conn *c)
+static void h2_stream_on_time(struct h2_stream *s)
 {
-	list_for_each (it, &c->streams) {
-		struct h2_stream *s = list_entry(it, struct h2_stream, link);
-		if (!s->is_sending || !mono_is_past(http_deadline(s->send_begun, c->l->p.write_timeout, s->n_sent)))
-			continue;
-		s->send_begun = MONO_NEVER; /* once */
-		nghttp2_submit_rst_stream(c->h2, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_CANCEL);
-	}
+	struct h2_conn *c = s->c;
+	uint32_t code = NGHTTP2_NO_ERROR;
+	if (s->is_sending && mono_is_past(http_deadline(s->send_begun, c->l->p.write_timeout, s->n_sent)))
+		code = NGHTTP2_CANCEL;
+	else if (s->unwanted_since.ns == 0 || !mono_is_past(mono_add(s->unwanted_since, H2_UNWANTED_TIMEOUT)))
+		return;
+	s->send_begun = s->unwanted_since = MONO_NEVER; /* once */
+	nghttp2_submit_rst_stream(c->h2, NGHTTP2_FLAG_NONE, s->id, code);
 }
 
 /* Looks at every clock. */
@@ -116,7 +118,8 @@ static void h2_on_time(struct h2_conn *c)
 		nghttp2_session_terminate_session(c->h2, NGHTTP2_NO_ERROR);
 	if (c->n_streams == 0 && !c->is_writing)
 		buf_fini(&c->out);
-	h2_reset_slow_readers(c);
+	list_for_each (it, &c->streams)
+		h2_stream_on_time(list_entry(it, struct h2_stream, link));
 	h2_want_write(c);
 }
 
@@ -159,6 +162,7 @@ static bool h2_feed(struct h2_conn *c)
 {
 	uint64_t n_begun = c->n_begun;
 	str_t in = stream_buffered(c->st);
+	h2_count_frames(c, in);
 	ssize_t n = nghttp2_session_mem_recv(c->h2, (const uint8_t *)in.p, in.n);
 	if (n < 0) {
 		h2_input_failed(c, (int)n);

@@ -18,6 +18,7 @@ enum {
 	H2_MAX_UNSENT = 8 << 20,     /* bytes of answers that wait for the client; then no further handler is run */
 	H2_RESET_BURST = 500, H2_RESETS_PER_S = 25,
 	H2_CONTROL_BURST = 1000, H2_CONTROLS_PER_S = 100,
+	H2_FRAME_HEAD = 9,
 	H2_TINY_WINDOW = 256,	     /* a smaller increment counts as control frame */
 };
 
@@ -51,6 +52,9 @@ struct h2_conn {
 	mono_t header_deadline;	     /* of the header section that is arriving, or of the first frame; MONO_NEVER: none */
 	int32_t header_stream;	     /* whose it is, or was */
 	struct h2_budget resets, controls;
+	/* h2_count_frames: length and type of the next frame, as far as they have come; bytes until it begins. */
+	uint8_t head[4];
+	size_t n_head, n_skip;
 };
 
 enum h2_intake {
@@ -82,12 +86,15 @@ struct h2_stream {
 	str_t path, authority;
 	size_t n_sent;		/* of a.body */
 	mono_t send_begun;
+	mono_t unwanted_since;	/* answered, with the request still coming; 0: it is not so */
 };
 
 /* --- h2_session.c --- */
 void h2_session_open(struct h2_conn *c);
 void h2_session_close(struct h2_conn *c); /* frees the streams, none of which is running */
 void h2_stream_free(struct h2_stream *s);
+/** Counts the frames that nghttp2 passes over without a word; `in` is all that comes, the preface included. */
+void h2_count_frames(struct h2_conn *c, str_t in);
 /** Counts towards a budget; false, and the end of the connection, when it is used up. */
 bool h2_spend(struct h2_conn *c, struct h2_budget *b, unsigned burst, unsigned per_s, const char *what);
 void h2_submit_answer(struct h2_stream *s);

@@ -227,13 +227,24 @@ static int h2_on_stream_close(nghttp2_session *h2, int32_t id, uint32_t error_co
 
 /* --- frames --- */
 
-static int h2_on_begin_frame(nghttp2_session *h2, const nghttp2_frame_hd *hd, void *arg)
+void h2_count_frames(struct h2_conn *c, str_t in)
 {
-	struct h2_conn *c = arg;
-	/* nghttp2 tells nothing else of a frame that it does not know. */
-	if (hd->type > NGHTTP2_CONTINUATION)
-		h2_spend_control(c, "too many frames of unknown types");
-	return 0;
+	while (in.n != 0) {
+		if (c->n_skip != 0) {
+			size_t n = in.n < c->n_skip ? in.n : c->n_skip;
+			in = str_skip(in, n);
+			c->n_skip -= n;
+			continue;
+		}
+		c->head[c->n_head++] = (uint8_t)in.p[0];
+		in = str_skip(in, 1);
+		if (c->n_head < sizeof(c->head))
+			continue;
+		c->n_head = 0;
+		c->n_skip = ((size_t)c->head[0] << 16 | (size_t)c->head[1] << 8 | c->head[2]) + H2_FRAME_HEAD - sizeof(c->head);
+		if (c->head[3] == NGHTTP2_PRIORITY || c->head[3] > NGHTTP2_CONTINUATION)
+			h2_spend_control(c, "too many frames of types that are passed over");
+	}
 }
 
 static void h2_on_request_end(struct h2_conn *c, int32_t id)
@@ -295,14 +306,14 @@ static int h2_on_frame(nghttp2_session *h2, const nghttp2_frame *frame, void *ar
 		h2_on_window_update(c, frame);
 		break;
 	case NGHTTP2_PING:
-	case NGHTTP2_PRIORITY:
-		h2_spend_control(c, "too many control frames");
+		h2_spend_control(c, "too many PING");
 		break;
 	}
 	return 0;
 }
 
-/* The answer is out. A request that is still coming is not wanted any more (RFC 9113 section 8.1). */
+/* The answer is out. A request that is still coming is not wanted any more, and is reset (RFC 9113 section 8.1), but not at once: a
+ * client that is busy sending may see the reset first and drop the answer, as curl 7.88 does. Its window stays shut. */
 static void h2_on_answer_sent(struct h2_conn *c, int32_t id)
 {
 	struct h2_stream *s = h2_stream_of(c->h2, id);
@@ -310,7 +321,7 @@ static void h2_on_answer_sent(struct h2_conn *c, int32_t id)
 		return;
 	h2_stream_drop_answer(s);
 	if (!s->is_request_done)
-		nghttp2_submit_rst_stream(c->h2, NGHTTP2_FLAG_NONE, id, NGHTTP2_NO_ERROR);
+		s->unwanted_since = mono_now();
 }
 
 static int h2_on_frame_sent(nghttp2_session *h2, const nghttp2_frame *frame, void *arg)
@@ -447,7 +458,6 @@ static void h2_init(void)
 	nghttp2_session_callbacks_set_on_invalid_header_callback2(cb, h2_on_invalid_header);
 	nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, h2_on_data);
 	nghttp2_session_callbacks_set_on_stream_close_callback(cb, h2_on_stream_close);
-	nghttp2_session_callbacks_set_on_begin_frame_callback(cb, h2_on_begin_frame);
 	nghttp2_session_callbacks_set_on_frame_recv_callback(cb, h2_on_frame);
 	nghttp2_session_callbacks_set_on_frame_send_callback(cb, h2_on_frame_sent);
 	nghttp2_session_callbacks_set_send_callback(cb, h2_send);
@@ -466,6 +476,7 @@ void h2_session_open(struct h2_conn *c)
 	};
 	pthread_once(&h2_once, h2_init);
 	list_init(&c->streams);
+	c->n_skip = NGHTTP2_CLIENT_MAGIC_LEN;
 	if (nghttp2_session_server_new3(&c->h2, h2_callbacks, c, h2_options, &mem) != 0 ||
 	    nghttp2_submit_settings(c->h2, NGHTTP2_FLAG_NONE, settings, ARRAY_SIZE(settings)) != 0 ||
 	    nghttp2_session_set_local_window_size(c->h2, NGHTTP2_FLAG_NONE, 0, H2_CONN_WINDOW) != 0)
