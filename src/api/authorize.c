@@ -19,16 +19,23 @@
 
 #define TRUSTED_GROUP STR("kumomta:http-listener-trusted-ip")
 
-/* Who the client's certificate says it is: the name of its subject, and its alternative names. */
+/* Who the client's certificate says it is: the name of its subject, and its alternative names. Each says what it is, as OpenSSL
+ * writes them, so that no certificate can bear the name of a user who logs in. */
 static void authorize_certificate(struct http_request *r, struct auth_info *who)
 {
 	const struct tls_info *tls = r->stream != NULL ? stream_tls_info(r->stream) : NULL;
 	if (tls == NULL || !tls->is_peer_verified)
 		return;
 	for (size_t i = 0; i < tls->n_peer_names; i++) {
-		str_t name = str_of(tls->peer_name[i].text);
-		if (tls->peer_name[i].kind != TLS_NAME_SUBJECT || str_starts(name, STR("CN=")))
-			auth_info_add_identity(who, name, AUTH_TLS_CERTIFICATE);
+		static const char *const prefix[] = {[TLS_NAME_SUBJECT] = "",
+						     [TLS_NAME_DNS] = "DNS:",
+						     [TLS_NAME_EMAIL] = "email:",
+						     [TLS_NAME_URI] = "URI:",
+						     [TLS_NAME_IP] = "IP:"};
+		const struct tls_name *n = &tls->peer_name[i];
+		if (n->kind != TLS_NAME_SUBJECT || str_starts(str_of(n->text), STR("CN=")))
+			auth_info_add_identity(who, str_of(arena_printf(r->arena, "%s%s", prefix[n->kind], n->text)),
+					       AUTH_TLS_CERTIFICATE);
 	}
 }
 

@@ -195,7 +195,7 @@ end)"""
                             path="/api/inject/v1")
         assert code == 0 and '"success_count":1' in text
         r, = d.wait_record("Reception")
-        assert "CN=alice" in r["meta"]["tenant"] and "alice.example.com" in r["meta"]["tenant"]
+        assert r["meta"]["tenant"] == "CN=alice+DNS:alice.example.com"
 
 
 def test_injection_over_tls_and_clear_text_is_refused(where):
