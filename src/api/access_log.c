@@ -1,11 +1,11 @@
 /* access_log.c - rendering the lines, and the loggers of src/record that write them.
  *
- * A log of accesses must not hold up what it tells of: a line is put into the logger's buffer or, when back_pressure
- * lines wait there already (the disk is full, or too slow), thrown away and counted.
+ * A log of accesses must not hold up what it tells of: a line is put into the logger's buffer or, when
+ * back_pressure lines wait there already (the disk is full, or too slow), thrown away and counted.
  *
- * What a client sends may hold secrets, so what is logged of it is chosen: the path, the names of the query's parameters,
- * the values of those that the route declares and whose name does not sound like a secret, and the User-Agent. Header fields
- * are not. Everything is cut to a bound.
+ * What a client sends may hold secrets, so what is logged of it is chosen: the path, the names of the query's
+ * parameters, the values of those that the route declares and whose name does not sound like a secret, and
+ * the User-Agent. Header fields are not. Everything is cut to a bound.
  *
  * Logs are opened in init and stay until the listeners are gone: writers need no lock. */
 #include "api/access_log.h"
@@ -51,7 +51,8 @@ static const struct param access_log_list[] = {
 	PARAM_STR(access_log_params, log_dir, .is_required = true, .doc = "Directory of the segment files."),
 	PARAM_BYTES(access_log_params, max_file_size, .def = "1000000000",
 		    .doc = "Bytes of uncompressed lines after which a segment is finished."),
-	PARAM_DUR(access_log_params, max_segment_duration, .doc = "Time after which a segment is finished; unlimited when unset."),
+	PARAM_DUR(access_log_params, max_segment_duration,
+		  .doc = "Time after which a segment is finished; unlimited when unset."),
 	PARAM_INT(access_log_params, compression_level, .def = "0", .max = 22,
 		  .doc = "zstd level from 1 (cheapest) on; 0 is zstd's own default."),
 	PARAM_INT(access_log_params, back_pressure, .def = "128000", .min = 1, .max = INT32_MAX,
@@ -82,7 +83,8 @@ static const struct access_log_params *access_log_params(const struct param_obje
 
 static bool access_log_is_alike(const struct access_log_params *a, const struct access_log_params *b)
 {
-	return a->max_file_size == b->max_file_size && a->max_segment_duration.ns == b->max_segment_duration.ns &&
+	return a->max_file_size == b->max_file_size &&
+	       a->max_segment_duration.ns == b->max_segment_duration.ns &&
 	       a->compression_level == b->compression_level && a->back_pressure == b->back_pressure;
 }
 
@@ -110,7 +112,8 @@ static struct access_log *access_log_start(struct param_object *params)
 	if (logger == NULL)
 		return NULL;
 	struct access_log *l = xnew(struct access_log);
-	*l = (struct access_log){.next = access_logs.first, .params = param_object_ref(params), .logger = logger};
+	*l = (struct access_log){
+		.next = access_logs.first, .params = param_object_ref(params), .logger = logger};
 	access_logs.first = l;
 	return l;
 }
@@ -120,7 +123,9 @@ int access_log_open(struct param_object *params, bool is_validating, struct acce
 	const struct access_log_params *p = access_log_params(params);
 	struct access_log *l = access_log_find(p->log_dir);
 	if (l != NULL && !access_log_is_alike(p, access_log_params(l->params))) {
-		err_set(ERR_INVALID, "access_log: another listener has the same log_dir %s and other settings", p->log_dir);
+		err_set(ERR_INVALID,
+			"access_log: another listener has the same log_dir %s and other settings",
+			p->log_dir);
 		return -1;
 	}
 	if (l == NULL) {
@@ -130,10 +135,11 @@ int access_log_open(struct param_object *params, bool is_validating, struct acce
 			return -1;
 	}
 	if (access_logs.lost == NULL)
-		access_logs.lost = metric_get(metric_declare(METRIC_COUNTER, "cirrus_http_access_log_lost_total",
-							     "lines of access logs that were thrown away because too many waited",
-							     NULL, NULL, 0),
-					      NULL);
+		access_logs.lost = metric_get(
+			metric_declare(METRIC_COUNTER, "cirrus_http_access_log_lost_total",
+				       "lines of access logs that were thrown away because too many waited",
+				       NULL, NULL, 0),
+			NULL);
 	*out = l;
 	return 0;
 }
@@ -171,12 +177,15 @@ static bool access_has_word(str_t name, const char *word)
 	return false;
 }
 
-/* Whether the value of a parameter may be shown: the route says what it is, and it does not sound like a secret. */
+/* Whether the value of a parameter may be shown: the route says what it is, and it does not sound like a
+ * secret. */
 static bool access_may_show(const struct http_route *route, str_t name)
 {
-	static const char *const words[] = {"pass", "secret", "token", "auth", "cred", "key", "sig", "session"};
+	static const char *const words[] = {"pass", "secret", "token", "auth",
+					    "cred", "key",    "sig",   "session"};
 	bool is_declared = false;
-	for (const struct http_field *f = route != NULL ? route->query : NULL; f != NULL && f->name != NULL; f++)
+	for (const struct http_field *f = route != NULL ? route->query : NULL; f != NULL && f->name != NULL;
+	     f++)
 		is_declared |= str_eq(str_of(f->name), name);
 	for (size_t i = 0; is_declared && i < ARRAY_SIZE(words); i++)
 		is_declared = !access_has_word(name, words[i]);

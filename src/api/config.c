@@ -1,5 +1,5 @@
-/* config.c - POST /api/admin/bump-config-epoch and POST /api/admin/set_diagnostic_log_filter/v1: what an operator may
- * change while the daemon runs. */
+/* config.c - POST /api/admin/bump-config-epoch and POST /api/admin/set_diagnostic_log_filter/v1: what an
+ * operator may change while the daemon runs. */
 #include "api/api_impl.h"
 
 #include "api/json_shape.h"
@@ -28,7 +28,10 @@ static void api_set_log_filter(struct http_request *r, struct http_response *a, 
 }
 
 static const struct http_field api_filter_fields[] = {
-	{.name = "filter", .type = HTTP_STRING, .is_required = true, .example = "\"kumod=debug,lua=info,warn\"",
+	{.name = "filter",
+	 .type = HTTP_STRING,
+	 .is_required = true,
+	 .example = "\"kumod=debug,lua=info,warn\"",
 	 .doc = "target=level directives and at most one bare level, joined by commas."},
 	{0},
 };
@@ -53,8 +56,10 @@ static const struct http_route api_config_routes[] = {
 		.id = "bump_config_epoch",
 		.tags = api_config_tags,
 		.summary = "Load the policy again, as SIGHUP does.",
-		.text = "Begins a new configuration epoch: Lua states of before are not used any more, queues and paths are asked "
-			"for again, certificates are read again. A policy that does not compile is reported in the diagnostic log, "
+		.text = "Begins a new configuration epoch: Lua states of before are not used any more, "
+			"queues and paths are asked "
+			"for again, certificates are read again. A policy that does not compile is reported "
+			"in the diagnostic log, "
 			"and the one before stays.",
 		.answers = api_bump_answers,
 	},
@@ -66,7 +71,8 @@ static const struct http_route api_config_routes[] = {
 		.id = "set_diagnostic_log_filter_v1",
 		.tags = api_filter_tags,
 		.summary = "Change the filter of the diagnostic log.",
-		.text = "It replaces the whole filter until the next change or restart. Levels are trace, debug, info, warn, error "
+		.text = "It replaces the whole filter until the next change or restart. Levels are trace, "
+			"debug, info, warn, error "
 			"and off.",
 		.body = &api_filter_schema,
 		.answers = api_filter_answers,

@@ -1,5 +1,6 @@
-/* json_shape.c - JSON against a schema. The schema is the one that the API reference shows, so what is documented and
- * what is taken cannot differ. Recursion is as deep as the schemas are nested, whatever the JSON is. */
+/* json_shape.c - JSON against a schema. The schema is the one that the API reference shows, so what is
+ * documented and what is taken cannot differ. Recursion is as deep as the schemas are nested, whatever the
+ * JSON is. */
 #include "api/json_shape.h"
 
 #include "base/buf.h"
@@ -25,8 +26,8 @@ int json_shape_err_type(const char *path, const json_t *given, const char *expec
 {
 	struct buf b = BUF_INIT;
 	value_describe(given, false, &b);
-	err_set(ERR_INVALID, JSON_SHAPE_BAD "%s%sinvalid type: " STR_FMT ", expected %s", path, path[0] != 0 ? ": " : "",
-		STR_ARG(str_head(buf_str(&b), SHAPE_SHOWN_BYTES)), expected);
+	err_set(ERR_INVALID, JSON_SHAPE_BAD "%s%sinvalid type: " STR_FMT ", expected %s", path,
+		path[0] != 0 ? ": " : "", STR_ARG(str_head(buf_str(&b), SHAPE_SHOWN_BYTES)), expected);
 	buf_fini(&b);
 	return 422;
 }
@@ -39,7 +40,8 @@ int json_shape_err_missing(const char *prefix, const char *field)
 
 int json_shape_err_unsupported(const char *path)
 {
-	err_set(ERR_INVALID, JSON_SHAPE_BAD "%s: field `%s` is not supported by this version of cirrus", path, path);
+	err_set(ERR_INVALID, JSON_SHAPE_BAD "%s: field `%s` is not supported by this version of cirrus", path,
+		path);
 	return 422;
 }
 
@@ -65,8 +67,8 @@ int json_shape_check_names(const json_t *obj, const struct http_schema *s, const
 		struct buf b = BUF_INIT;
 		for (const struct http_field *f = s->fields; f->name != NULL; f++)
 			buf_printf(&b, "%s`%s`", f != s->fields ? ", " : "", f->name);
-		err_set(ERR_INVALID, JSON_SHAPE_BAD "%s%.100s: unknown field `%.100s`, expected %s%s", prefix, key, key,
-			s->fields[0].name != NULL ? "one of " : "no fields", b.n != 0 ? b.p : "");
+		err_set(ERR_INVALID, JSON_SHAPE_BAD "%s%.100s: unknown field `%.100s`, expected %s%s", prefix,
+			key, key, s->fields[0].name != NULL ? "one of " : "no fields", b.n != 0 ? b.p : "");
 		buf_fini(&b);
 		return 422;
 	}
@@ -104,8 +106,8 @@ static int shape_check_word(const json_t *v, const struct http_field *f, const c
 		}
 		buf_printf(&b, "%s`%s`", i > 0 ? ", " : "", f->words[i]);
 	}
-	err_set(ERR_INVALID, JSON_SHAPE_BAD "%s: unknown variant `%.100s`, expected one of %s", path, json_string_value(v),
-		b.n != 0 ? b.p : "none");
+	err_set(ERR_INVALID, JSON_SHAPE_BAD "%s: unknown variant `%.100s`, expected one of %s", path,
+		json_string_value(v), b.n != 0 ? b.p : "none");
 	buf_fini(&b);
 	return 422;
 }
@@ -178,8 +180,9 @@ static int shape_check_object(const json_t *obj, const struct http_schema *s, co
 		if (v == NULL || (json_is_null(v) && (f->is_nullable || !f->is_required)))
 			continue;
 		shape_path(at, "%s%s%s", path, path[0] != 0 ? "." : "", f->name);
-		rc = f->is_list ? shape_check_list(v, f, at)
-				: f->is_map ? shape_check_map(v, f, at) : shape_check_value(v, f, at);
+		rc = f->is_list	 ? shape_check_list(v, f, at)
+		     : f->is_map ? shape_check_map(v, f, at)
+				 : shape_check_value(v, f, at);
 	}
 	return rc;
 }

@@ -1,6 +1,6 @@
-/* json_shape.h - holding the JSON of a request against its schema (http/reference.h), with errors that name the path of
- * the field (`recipients[3].email`) and what was expected. Where a function returns an HTTP status, the error in the
- * slot is the whole text of the answer. */
+/* json_shape.h - holding the JSON of a request against its schema (http/reference.h), with errors that name
+ * the path of the field (`recipients[3].email`) and what was expected. Where a function returns an HTTP
+ * status, the error in the slot is the whole text of the answer. */
 #pragma once
 
 #include "http/http.h"
@@ -34,5 +34,6 @@ MUST_CHECK int json_shape_check_names(const json_t *obj, const struct http_schem
 MUST_CHECK json_t *json_shape_parse(str_t body, const struct http_schema *s, int *status);
 /** Holds a whole object against its schema, fields in it too: 0 or 422. */
 MUST_CHECK int json_shape_check(const json_t *obj, const struct http_schema *s);
-/** What most handlers begin with: parse and check the body of r by its route's schema. NULL: a is the answer. */
+/** What most handlers begin with: parse and check the body of r by its route's schema. NULL: a is the answer.
+ */
 MUST_CHECK json_t *json_shape_of_request(const struct http_request *r, struct http_response *a);

@@ -1,8 +1,9 @@
-/* machine.c - GET /api/machine-info: which node this is, and what it runs on. All of it but the host name is read once,
- * when the routes are added. What cannot be found out is "unknown"; without a container the field is null.
+/* machine.c - GET /api/machine-info: which node this is, and what it runs on. All of it but the host name is
+ * read once, when the routes are added. What cannot be found out is "unknown"; without a container the field
+ * is null.
  *
- * The machine's own id is told as a hash, since machine-id(5) asks for it to be kept within the machine: the same on
- * every start, of no use elsewhere. */
+ * The machine's own id is told as a hash, since machine-id(5) asks for it to be kept within the machine: the
+ * same on every start, of no use elsewhere. */
 #include "api/api_impl.h"
 
 #include "base/alloc.h"
@@ -43,8 +44,8 @@ static void machine_read_line(const char *path, struct buf *out)
 	fclose(f);
 }
 
-/* The value behind `key` and `separator` in a file of such lines, quotes taken off; false: there is none. *f goes on
- * from there. */
+/* The value behind `key` and `separator` in a file of such lines, quotes taken off; false: there is none. *f
+ * goes on from there. */
 static bool machine_next_value(FILE *f, const char *key, char separator, struct buf *out)
 {
 	char line[MACHINE_LINE_BYTES];
@@ -54,7 +55,8 @@ static bool machine_next_value(FILE *f, const char *key, char separator, struct 
 		if (at < 0 || !str_eq(str_trim(str_head(s, (size_t)at)), str_of(key)))
 			continue;
 		str_t value = str_trim(str_skip(s, (size_t)at + 1));
-		if (value.n >= 2 && (value.p[0] == '"' || value.p[0] == '\'') && value.p[value.n - 1] == value.p[0])
+		if (value.n >= 2 && (value.p[0] == '"' || value.p[0] == '\'') &&
+		    value.p[value.n - 1] == value.p[0])
 			value = str_mk(value.p + 1, value.n - 2);
 		buf_clear(out);
 		buf_add_str(out, value);
@@ -185,8 +187,8 @@ static void machine_read_os(void)
 	machine_read_value("/etc/os-release", "VERSION_ID", '=', &version);
 	buf_add_z(&machine.os, "Linux");
 	if (name.n != 0)
-		buf_printf(&machine.os, " (" STR_FMT "%s" STR_FMT ")", STR_ARG(buf_str(&name)), version.n != 0 ? " " : "",
-			   STR_ARG(buf_str(&version)));
+		buf_printf(&machine.os, " (" STR_FMT "%s" STR_FMT ")", STR_ARG(buf_str(&name)),
+			   version.n != 0 ? " " : "", STR_ARG(buf_str(&version)));
 	buf_fini(&name);
 	buf_fini(&version);
 }
@@ -241,9 +243,9 @@ static void api_machine_info(struct http_request *r, struct http_response *a, vo
 	else
 		json_kv_null(&j, STR("container_runtime"));
 	machine_kv(&j, STR("cpu_brand"), &machine.cpu);
-	char *fingerprint = machine.uid.n != 0
-				    ? arena_printf(r->arena, "machine_uid=%s,node_id=%s", machine.uid.p, node_id())
-				    : arena_printf(r->arena, "node_id=%s", node_id());
+	char *fingerprint = machine.uid.n != 0 ? arena_printf(r->arena, "machine_uid=%s,node_id=%s",
+							      machine.uid.p, node_id())
+					       : arena_printf(r->arena, "node_id=%s", node_id());
 	json_kv_str(&j, STR("fingerprint"), str_of(fingerprint));
 	struct buf since = BUF_INIT;
 	wall_fmt_rfc3339(machine.online_since, 9, &since);
@@ -256,23 +258,64 @@ static void api_machine_info(struct http_request *r, struct http_response *a, vo
 }
 
 static const struct http_field api_machine_fields[] = {
-	{.name = "node_id", .type = HTTP_STRING, .is_required = true, .format = "uuid", .doc = "This node's id, the same for all its life."},
+	{.name = "node_id",
+	 .type = HTTP_STRING,
+	 .is_required = true,
+	 .format = "uuid",
+	 .doc = "This node's id, the same for all its life."},
 	{.name = "hostname", .type = HTTP_STRING, .is_required = true, .doc = "The machine's name."},
-	{.name = "mac_address", .type = HTTP_STRING, .is_required = true, .example = "\"02:02:02:02:02:02\"",
+	{.name = "mac_address",
+	 .type = HTTP_STRING,
+	 .is_required = true,
+	 .example = "\"02:02:02:02:02:02\"",
 	 .doc = "Of the interface of the default route."},
-	{.name = "num_cores", .type = HTTP_INTEGER, .is_required = true, .doc = "Processors that this process may use."},
+	{.name = "num_cores",
+	 .type = HTTP_INTEGER,
+	 .is_required = true,
+	 .doc = "Processors that this process may use."},
 	{.name = "kernel_version", .type = HTTP_STRING, .is_nullable = true, .doc = "The kernel's release."},
-	{.name = "platform", .type = HTTP_STRING, .is_required = true, .example = "\"linux/x86_64\"", .doc = "System and architecture."},
-	{.name = "distribution", .type = HTTP_STRING, .is_required = true, .example = "\"debian\"", .doc = "The distribution's short name."},
-	{.name = "os_version", .type = HTTP_STRING, .is_required = true, .example = "\"Linux (Debian GNU/Linux 12)\"",
+	{.name = "platform",
+	 .type = HTTP_STRING,
+	 .is_required = true,
+	 .example = "\"linux/x86_64\"",
+	 .doc = "System and architecture."},
+	{.name = "distribution",
+	 .type = HTTP_STRING,
+	 .is_required = true,
+	 .example = "\"debian\"",
+	 .doc = "The distribution's short name."},
+	{.name = "os_version",
+	 .type = HTTP_STRING,
+	 .is_required = true,
+	 .example = "\"Linux (Debian GNU/Linux 12)\"",
 	 .doc = "The distribution and its version."},
-	{.name = "total_memory_bytes", .type = HTTP_INTEGER, .is_required = true, .doc = "Memory of the machine."},
-	{.name = "container_runtime", .type = HTTP_STRING, .is_nullable = true, .doc = "What container this runs in, as far as can be told."},
-	{.name = "cpu_brand", .type = HTTP_STRING, .is_required = true, .doc = "The processors' model; several are joined by commas."},
-	{.name = "fingerprint", .type = HTTP_STRING, .is_required = true,
-	 .doc = "What tells this machine from others: name=value pairs joined by commas. machine_uid is a hash."},
-	{.name = "online_since", .type = HTTP_STRING, .is_required = true, .format = "date-time", .doc = "When this process started."},
-	{.name = "process_kind", .type = HTTP_STRING, .is_required = true, .example = "\"kumod\"", .doc = "The role of this process: a mail transfer agent."},
+	{.name = "total_memory_bytes",
+	 .type = HTTP_INTEGER,
+	 .is_required = true,
+	 .doc = "Memory of the machine."},
+	{.name = "container_runtime",
+	 .type = HTTP_STRING,
+	 .is_nullable = true,
+	 .doc = "What container this runs in, as far as can be told."},
+	{.name = "cpu_brand",
+	 .type = HTTP_STRING,
+	 .is_required = true,
+	 .doc = "The processors' model; several are joined by commas."},
+	{.name = "fingerprint",
+	 .type = HTTP_STRING,
+	 .is_required = true,
+	 .doc = "What tells this machine from others: name=value pairs joined by commas. machine_uid is a "
+		"hash."},
+	{.name = "online_since",
+	 .type = HTTP_STRING,
+	 .is_required = true,
+	 .format = "date-time",
+	 .doc = "When this process started."},
+	{.name = "process_kind",
+	 .type = HTTP_STRING,
+	 .is_required = true,
+	 .example = "\"kumod\"",
+	 .doc = "The role of this process: a mail transfer agent."},
 	{.name = "version", .type = HTTP_STRING, .is_required = true, .doc = "Of this program."},
 	{0},
 };

@@ -1,5 +1,5 @@
-/* memory.c - GET /api/admin/memory/stats: what the process has in memory, for people to read. The numbers come from
- * different places at slightly different times, so they need not add up. */
+/* memory.c - GET /api/admin/memory/stats: what the process has in memory, for people to read. The numbers
+ * come from different places at slightly different times, so they need not add up. */
 #include "api/api_impl.h"
 
 #include "base/metric.h"
@@ -11,7 +11,8 @@
 #include <stdlib.h>
 
 /* jemalloc is linked into the daemon, not into builds with a sanitizer. */
-extern int mallctl(const char *name, void *old, size_t *old_bytes, void *new_value, size_t new_bytes) __attribute__((weak));
+extern int mallctl(const char *name, void *old, size_t *old_bytes, void *new_value, size_t new_bytes)
+	__attribute__((weak));
 
 static struct spool *api_memory_spool;
 
@@ -22,7 +23,8 @@ void api_set_spool(struct spool *sp)
 
 static void memory_line(struct buf *out, const char *what, uint64_t bytes)
 {
-	buf_printf(out, "  %-28s %14llu  %10.1f MiB\n", what, (unsigned long long)bytes, (double)bytes / (1 << 20));
+	buf_printf(out, "  %-28s %14llu  %10.1f MiB\n", what, (unsigned long long)bytes,
+		   (double)bytes / (1 << 20));
 }
 
 static void memory_count(struct buf *out, const char *what, uint64_t n)
@@ -34,8 +36,12 @@ static void memory_count(struct buf *out, const char *what, uint64_t n)
 static void memory_of_process(struct buf *out)
 {
 	static const char *const rows[][2] = {
-		{"VmRSS:", "resident"},		{"VmHWM:", "resident at most"}, {"RssAnon:", "  of it anonymous"},
-		{"RssFile:", "  of it files"},	{"VmSwap:", "swapped out"},	{"VmSize:", "address space"},
+		{"VmRSS:", "resident"},
+		{"VmHWM:", "resident at most"},
+		{"RssAnon:", "  of it anonymous"},
+		{"RssFile:", "  of it files"},
+		{"VmSwap:", "swapped out"},
+		{"VmSize:", "address space"},
 		{"VmPTE:", "page tables"},
 	};
 	char line[256];
@@ -92,8 +98,9 @@ static void memory_of_group(struct buf *out)
 static void memory_of_jemalloc(struct buf *out)
 {
 	static const char *const rows[][2] = {
-		{"stats.allocated", "allocated"}, {"stats.active", "in active pages"}, {"stats.metadata", "metadata"},
-		{"stats.resident", "resident"},	  {"stats.mapped", "mapped"},	       {"stats.retained", "retained"},
+		{"stats.allocated", "allocated"}, {"stats.active", "in active pages"},
+		{"stats.metadata", "metadata"},	  {"stats.resident", "resident"},
+		{"stats.mapped", "mapped"},	  {"stats.retained", "retained"},
 	};
 	uint64_t epoch = 1;
 	unsigned n_arenas = 0;
@@ -161,7 +168,8 @@ static const struct http_route api_memory_routes[] = {
 		.id = "memory_stats",
 		.tags = api_memory_tags,
 		.summary = "What the process has in memory.",
-		.text = "For people: its form may change with any version. The process, its control group, the allocator, the mail.",
+		.text = "For people: its form may change with any version. The process, its control group, "
+			"the allocator, the mail.",
 		.answers = api_memory_answers,
 	},
 };

@@ -1,5 +1,6 @@
 /* metrics.c - GET /metrics and /metrics.json: every metric of the process, or those whose name starts with
- * `prefix`. A server with many queues has 100,000 series and more, so the text is made on an offload thread. */
+ * `prefix`. A server with many queues has 100,000 series and more, so the text is made on an offload thread.
+ */
 #include "api/api_impl.h"
 
 #include "base/err.h"
@@ -23,7 +24,8 @@ static int api_metrics_run(void *arg)
 static void api_metrics_answer(struct http_request *r, struct http_response *a, const char *content_type,
 			       void (*render)(struct buf *out, str_t prefix), mono_t deadline)
 {
-	struct api_metrics_job j = {.render = render, .out = &a->body, .prefix = http_request_query(r, STR("prefix"))};
+	struct api_metrics_job j = {
+		.render = render, .out = &a->body, .prefix = http_request_query(r, STR("prefix"))};
 	a->content_type = content_type;
 	if (offload_run(api_metrics_run, &j, deadline) != 0)
 		http_response_err(a, 503);
@@ -37,10 +39,11 @@ static void api_metrics_text(struct http_request *r, struct http_response *a, vo
 	};
 	http_response_add_header(r, a, STR("vary"), STR("accept"));
 	if (http_accept_choose(http_request_header(r, STR("accept")), offered, ARRAY_SIZE(offered)) == 1)
-		api_metrics_answer(r, a, "application/openmetrics-text; version=1.0.0; charset=utf-8", metric_render_openmetrics,
-				   deadline);
+		api_metrics_answer(r, a, "application/openmetrics-text; version=1.0.0; charset=utf-8",
+				   metric_render_openmetrics, deadline);
 	else
-		api_metrics_answer(r, a, "text/plain; version=0.0.4; charset=utf-8", metric_render_text, deadline);
+		api_metrics_answer(r, a, "text/plain; version=0.0.4; charset=utf-8", metric_render_text,
+				   deadline);
 }
 
 static void api_metrics_json(struct http_request *r, struct http_response *a, void *arg, mono_t deadline)
@@ -49,7 +52,10 @@ static void api_metrics_json(struct http_request *r, struct http_response *a, vo
 }
 
 static const struct http_field api_metrics_query[] = {
-	{.name = "prefix", .type = HTTP_STRING, .example = "\"scheduled_\"", .doc = "Only metrics whose name begins so."},
+	{.name = "prefix",
+	 .type = HTTP_STRING,
+	 .example = "\"scheduled_\"",
+	 .doc = "Only metrics whose name begins so."},
 	{0},
 };
 static const struct http_field api_metrics_map[] = {
@@ -72,7 +78,8 @@ static const struct http_route api_metrics_routes[] = {
 		.id = "report_metrics",
 		.tags = api_metrics_tags,
 		.summary = "The metrics in the text format of Prometheus, or as OpenMetrics.",
-		.text = "OpenMetrics 1.0.0 when the Accept header prefers it. The series of a queue end with the queue.",
+		.text = "OpenMetrics 1.0.0 when the Accept header prefers it. The series of a queue end with "
+			"the queue.",
 		.query = api_metrics_query,
 		.answers = api_metrics_text_answers,
 	},
@@ -83,7 +90,8 @@ static const struct http_route api_metrics_routes[] = {
 		.id = "report_metrics_json",
 		.tags = api_metrics_tags,
 		.summary = "The metrics as JSON.",
-		.text = "Of a metric with labels the value is an object for each label, with the label's values as keys. Of a "
+		.text = "Of a metric with labels the value is an object for each label, with the label's "
+			"values as keys. Of a "
 			"histogram it has avg, bucket, count and sum.",
 		.query = api_metrics_query,
 		.answers = api_metrics_json_answers,

@@ -1,7 +1,8 @@
-/* reference.c - GET /api-docs/openapi.json, the description of the API for programs, and GET /rapidoc, a page that shows it
- * to people and lets them try it. The page is one file without any other (web/, put together by tools/embed.py when
- * this is built); it reads the description from the service. Both are open to anybody: they say what there is, not
- * what is in it. Nothing but the page's own script and style may run or load there, see the policy that goes with it. */
+/* reference.c - GET /api-docs/openapi.json, the description of the API for programs, and GET /rapidoc, a page
+ * that shows it to people and lets them try it. The page is one file without any other (web/, put together by
+ * tools/embed.py when this is built); it reads the description from the service. Both are open to anybody:
+ * they say what there is, not what is in it. Nothing but the page's own script and style may run or load
+ * there, see the policy that goes with it. */
 #include "api/api_impl.h"
 
 #include "reference_page.h"
@@ -17,7 +18,8 @@ static void api_openapi_write(void)
 		&(struct http_reference_info){
 			.title = "cirrusd",
 			.version = api_info.version,
-			.doc = "The HTTP API of a mail transfer agent. Requests from a trusted host need no login. Errors are plain text.",
+			.doc = "The HTTP API of a mail transfer agent. Requests from a trusted host need no "
+			       "login. Errors are plain text.",
 		},
 		&api_openapi);
 }
@@ -40,7 +42,8 @@ static void api_get_page(struct http_request *r, struct http_response *a, void *
 }
 
 static const char *const api_reference_tags[] = {"docs", NULL};
-static const struct http_answer api_openapi_answers[] = {{200, "An OpenAPI 3.1 document.", "application/json", NULL, NULL}, {0}};
+static const struct http_answer api_openapi_answers[] = {
+	{200, "An OpenAPI 3.1 document.", "application/json", NULL, NULL}, {0}};
 static const struct http_answer api_page_answers[] = {{200, "The page.", "text/html", NULL, NULL}, {0}};
 static const struct http_route api_reference_routes[] = {
 	{
@@ -60,7 +63,8 @@ static const struct http_route api_reference_routes[] = {
 		.handler = api_get_page,
 		.id = "rapidoc",
 		.tags = api_reference_tags,
-		.summary = "This description of the API, as a page that works without any network but this service.",
+		.summary = "This description of the API, as a page that works without any network but this "
+			   "service.",
 		.answers = api_page_answers,
 		.is_public = true,
 		.is_immediate = true,

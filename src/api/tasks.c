@@ -1,10 +1,10 @@
 /* tasks.c - GET /api/admin/task-dump: every worker with its fibers and what they wait for.
  *
- * Only a worker can look at its own fibers, so each gets a mail and copies what it sees, as bare structs: with 10,000
- * connections that takes a worker about a millisecond. Nobody waits for a worker that does not come to its mail: after
- * DUMP_PATIENCE it is listed with the name of what keeps it, which is what such a dump is wanted for. The copies belong to
- * a struct that everybody concerned has a reference to, as a late worker may write after the answer has gone. The text is
- * made on an offload thread. */
+ * Only a worker can look at its own fibers, so each gets a mail and copies what it sees, as bare structs:
+ * with 10,000 connections that takes a worker about a millisecond. Nobody waits for a worker that does not
+ * come to its mail: after DUMP_PATIENCE it is listed with the name of what keeps it, which is what such a
+ * dump is wanted for. The copies belong to a struct that everybody concerned has a reference to, as a late
+ * worker may write after the answer has gone. The text is made on an offload thread. */
 #include "api/api_impl.h"
 
 #include "base/alloc.h"
@@ -74,8 +74,10 @@ static void dump_add_fiber(const struct fiber_info *fi, void *arg)
 		w->fiber = xreallocarray(w->fiber, w->cap, sizeof(*w->fiber));
 	}
 	struct dump_fiber *f = &w->fiber[w->n++];
-	*f = (struct dump_fiber){
-		.id = fi->id, .waits_for = fi->waits_for, .waiting = fi->waiting, .is_cancelled = fi->is_cancelled};
+	*f = (struct dump_fiber){.id = fi->id,
+				 .waits_for = fi->waits_for,
+				 .waiting = fi->waiting,
+				 .is_cancelled = fi->is_cancelled};
 	strncpy(f->name, fi->name, sizeof(f->name) - 1);
 }
 
@@ -108,7 +110,8 @@ static int dump_fiber_cmp(const void *a, const void *b)
 static void dump_write_fiber(const struct dump_fiber *f, struct buf *out)
 {
 	char id[32];
-	snprintf(id, sizeof(id), "%u.%llu", (unsigned)(f->id >> 48), (unsigned long long)(f->id & ((UINT64_C(1) << 48) - 1)));
+	snprintf(id, sizeof(id), "%u.%llu", (unsigned)(f->id >> 48),
+		 (unsigned long long)(f->id & ((UINT64_C(1) << 48) - 1)));
 	buf_printf(out, "  %-12s %12.3f s  %-32s  %s%s\n", id, dur_seconds(f->waiting), f->waits_for, f->name,
 		   f->is_cancelled ? "  (cancelled)" : "");
 }
@@ -126,7 +129,8 @@ static void dump_write_worker(struct dump_worker *w, unsigned index, struct buf 
 		qsort(w->fiber, w->n, sizeof(*w->fiber), dump_fiber_cmp);
 	buf_printf(out, "\nworker-%u: %zu fibers\n", index, w->n);
 	for (size_t i = 0, end; i < w->n; i = end) {
-		for (end = i; end < w->n && strcmp(w->fiber[end].waits_for, w->fiber[i].waits_for) == 0; end++)
+		for (end = i; end < w->n && strcmp(w->fiber[end].waits_for, w->fiber[i].waits_for) == 0;
+		     end++)
 			;
 		buf_printf(out, "  %zu wait for %s, the longest for %.3f s\n", end - i, w->fiber[i].waits_for,
 			   dur_seconds(w->fiber[i].waiting));
@@ -173,7 +177,8 @@ static const struct http_route api_tasks_routes[] = {
 		.id = "task_dump",
 		.tags = api_tasks_tags,
 		.summary = "Every worker thread with its fibers, what each waits for and for how long.",
-		.text = "For people: its form may change with any version. A worker that does not answer within two seconds is "
+		.text = "For people: its form may change with any version. A worker that does not answer "
+			"within two seconds is "
 			"listed with what it runs.",
 		.answers = api_tasks_answers,
 	},

@@ -286,8 +286,8 @@ void metric_sample(struct metric_out *out, const str_t *values, double v)
 	*metric_row_add(out) = (struct metric_row){.key = str_mk(key, n), .v = v};
 }
 
-/* The next rows of o->m, after o->cursor; false when these are the last. The cursor is referenced, so it stays in the
- * list while the lock is not held. */
+/* The next rows of o->m, after o->cursor; false when these are the last. The cursor is referenced, so it
+ * stays in the list while the lock is not held. */
 static bool metric_gather_slice(struct metric_out *o)
 {
 	struct metric *m = o->m;
@@ -368,4 +368,3 @@ void metric_render_each(str_t prefix, bool is_whole, metric_render_fn *fn, void 
 	free(o.row);
 	arena_fini(&o.arena);
 }
-

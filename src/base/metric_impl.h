@@ -9,7 +9,13 @@
 
 #include <pthread.h>
 
-enum { METRIC_MAX_LABELS = 8, METRIC_MAX_BUCKETS = 64, METRIC_CACHE_LINE = 64, METRIC_KEY_ON_STACK = 512, METRIC_SLICE = 1024 };
+enum {
+	METRIC_MAX_LABELS = 8,
+	METRIC_MAX_BUCKETS = 64,
+	METRIC_CACHE_LINE = 64,
+	METRIC_KEY_ON_STACK = 512,
+	METRIC_SLICE = 1024
+};
 
 struct metric {
 	enum metric_kind kind;
@@ -49,7 +55,7 @@ struct metric_out {
 	struct metric_row *row;
 	size_t n, cap;
 	struct metric_series *cursor; /* referenced; the last one gathered when there are more, else NULL */
-	struct arena arena; /* keys of collected rows */
+	struct arena arena;	      /* keys of collected rows */
 };
 
 /* --- metric.c --- */
@@ -67,5 +73,6 @@ const char *metric_kind_name(enum metric_kind kind);
 
 /** Writes rows of o->m: is_first at the beginning of each metric. */
 typedef void metric_render_fn(struct metric_out *o, bool is_first, void *arg);
-/** Calls fn for every metric that has rows, in order of names; with some of its rows at a time, unless is_whole. */
+/** Calls fn for every metric that has rows, in order of names; with some of its rows at a time, unless
+ * is_whole. */
 void metric_render_each(str_t prefix, bool is_whole, metric_render_fn *fn, void *arg);

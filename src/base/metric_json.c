@@ -1,5 +1,5 @@
-/* metric_json.c - the metrics as JSON: the label values become nested objects, so the rows of a metric are needed
- * together, and sorted. */
+/* metric_json.c - the metrics as JSON: the label values become nested objects, so the rows of a metric are
+ * needed together, and sorted. */
 #include "base/json.h"
 #include "base/metric_impl.h"
 

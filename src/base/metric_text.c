@@ -1,9 +1,10 @@
 /* metric_text.c - the two text forms: that of Prometheus (exposition format 0.0.4) and OpenMetrics 1.0.0.
  *
- * They differ in these: in OpenMetrics a counter's family has no `_total` at its end and its samples always have; quotes
- * in help texts are escaped; the bounds of buckets are always written as floats; there is no blank between labels; and
- * the end is marked. In the Prometheus form labels are separated by a comma and a blank, but for histograms, as the
- * programs that read it line by line know it. Both must be UTF-8: other bytes in a label become U+FFFD. */
+ * They differ in these: in OpenMetrics a counter's family has no `_total` at its end and its samples always
+ * have; quotes in help texts are escaped; the bounds of buckets are always written as floats; there is no
+ * blank between labels; and the end is marked. In the Prometheus form labels are separated by a comma and a
+ * blank, but for histograms, as the programs that read it line by line know it. Both must be UTF-8: other
+ * bytes in a label become U+FFFD. */
 #include "base/metric_impl.h"
 #include "base/text.h"
 

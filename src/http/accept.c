@@ -1,5 +1,6 @@
-/* accept.c - content negotiation. The quality of a form is that of the most precise range that matches it, wherever in the
- * header that stands: text/plain;version=0.0.4 before text/plain, before a type with any subtype, before any type. A malformed range is passed over. */
+/* accept.c - content negotiation. The quality of a form is that of the most precise range that matches it,
+ * wherever in the header that stands: text/plain;version=0.0.4 before text/plain, before a type with any
+ * subtype, before any type. A malformed range is passed over. */
 #include "http/accept.h"
 
 #include "base/defs.h"

@@ -9,6 +9,7 @@ struct http_media {
 	const char *param_value; /* ranges that name another value do not match */
 };
 
-/** The index of the form with the highest quality; of several the one named most precisely, then the first. 0 also
- * when there is no header or nothing of it fits: an answer in the usual form is more use than none. n is at least 1. */
+/** The index of the form with the highest quality; of several the one named most precisely, then the first. 0
+ * also when there is no header or nothing of it fits: an answer in the usual form is more use than none. n is
+ * at least 1. */
 size_t http_accept_choose(str_t accept, const struct http_media *offered, size_t n);

@@ -15,7 +15,7 @@
 enum { HTTP_STATUS_CLASSES = 4 };
 
 struct http_counters {
-	const struct http_route *route;                        /* its address is the key */
+	const struct http_route *route;			     /* its address is the key */
 	struct metric_series *requests[HTTP_STATUS_CLASSES]; /* 2xx to 5xx */
 	struct metric_series *seconds, *bytes_in, *bytes_out;
 };
@@ -30,7 +30,7 @@ static const char *const http_labels_route[] = {"method", "route", NULL};
 
 /* 0.5 ms to 10 s: an injection is one fsync, a scrape of many queues may take long. */
 static const double http_seconds_bounds[] = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
-					     0.1,    0.25,  0.5,    1,     2.5,  5,     10};
+					     0.1,    0.25,  0.5,    1,	   2.5,	 5,	10};
 
 static struct http_counters *http_counters_new(const char *method, const char *path)
 {
@@ -40,7 +40,8 @@ static struct http_counters *http_counters_new(const char *method, const char *p
 						 "HTTP requests answered, by route and class of the status",
 						 http_labels_request, NULL, 0);
 	for (size_t i = 0; i < HTTP_STATUS_CLASSES; i++)
-		c->requests[i] = metric_get(requests, (str_t[]){str_of(method), str_of(path), str_of(status[i])});
+		c->requests[i] =
+			metric_get(requests, (str_t[]){str_of(method), str_of(path), str_of(status[i])});
 	str_t route[] = {str_of(method), str_of(path)};
 	c->seconds = metric_get(metric_declare(METRIC_HISTOGRAM, "cirrus_http_request_seconds",
 					       "seconds from the end of a request's header to its answer",

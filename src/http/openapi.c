@@ -1,8 +1,10 @@
-/* openapi.c - the OpenAPI document, written from the table of routes, so that it lists what is served and nothing else.
+/* openapi.c - the OpenAPI document, written from the table of routes, so that it lists what is served and
+ * nothing else.
  *
- * OpenAPI 3.1 (spec.openapis.org/oas/v3.1.0), whose schemas are JSON Schema 2020-12: a value that may be null has a
- * list of types. What the service itself answers on behalf of a route (a login is missing, a body is too large) is
- * added to the route's own answers. Objects with a name are written once, under components, and referred to. */
+ * OpenAPI 3.1 (spec.openapis.org/oas/v3.1.0), whose schemas are JSON Schema 2020-12: a value that may be null
+ * has a list of types. What the service itself answers on behalf of a route (a login is missing, a body is
+ * too large) is added to the route's own answers. Objects with a name are written once, under components, and
+ * referred to. */
 #include "http/http.h"
 #include "http/reference.h"
 
@@ -48,8 +50,9 @@ static void openapi_ref(struct openapi *o, const struct http_schema *s)
 
 static const char *openapi_type_name(enum http_type t)
 {
-	static const char *const name[] = {[HTTP_STRING] = "string",   [HTTP_INTEGER] = "integer", [HTTP_NUMBER] = "number",
-					   [HTTP_BOOLEAN] = "boolean", [HTTP_OBJECT] = "object",   [HTTP_ANY] = NULL};
+	static const char *const name[] = {
+		[HTTP_STRING] = "string",   [HTTP_INTEGER] = "integer", [HTTP_NUMBER] = "number",
+		[HTTP_BOOLEAN] = "boolean", [HTTP_OBJECT] = "object",	[HTTP_ANY] = NULL};
 	return name[t];
 }
 
@@ -162,21 +165,26 @@ static void openapi_schema(struct openapi *o, const struct http_schema *s)
 
 /* What the service adds to a route's own answers. */
 static const struct http_answer openapi_of_all[] = {
-	{401, "The login is wrong, or there is none and the route needs one: the header WWW-Authenticate says which kinds are taken.",
+	{401,
+	 "The login is wrong, or there is none and the route needs one: the header WWW-Authenticate says "
+	 "which kinds are taken.",
 	 "text/plain", NULL, NULL},
 	{403, "The login is good, but may not do this.", "text/plain", NULL, NULL},
 };
 static const struct http_answer openapi_of_body[] = {
 	{411, "The request has no length.", "text/plain", NULL, NULL},
 	{413, "The body is larger than the listener's request_body_limit.", "text/plain", NULL, NULL},
-	{415, "The body has another content type than this route takes, or an unknown content coding.", "text/plain", NULL, NULL},
+	{415, "The body has another content type than this route takes, or an unknown content coding.",
+	 "text/plain", NULL, NULL},
 };
 static const struct http_answer openapi_of_json[] = {
 	{400, "The body is not JSON.", "text/plain", NULL, NULL},
-	{422, "The body is JSON of another shape: the text names the field and what was expected.", "text/plain", NULL, NULL},
+	{422, "The body is JSON of another shape: the text names the field and what was expected.",
+	 "text/plain", NULL, NULL},
 };
 static const struct http_answer openapi_of_gate[] = {
-	{503, "No mail is taken now; the text says why, Retry-After when to try again.", "text/plain", NULL, NULL},
+	{503, "No mail is taken now; the text says why, Retry-After when to try again.", "text/plain", NULL,
+	 NULL},
 };
 
 struct openapi_answers {

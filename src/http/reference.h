@@ -1,6 +1,7 @@
 /* reference.h - what the API reference says of a route: its parameters, the JSON that it takes and gives, its
- * answers. All of it is static data, declared next to the handler; texts are plain sentences. The OpenAPI document
- * (openapi.c), the page at /rapidoc and the check of a request's body (api/json_shape.h) are made from it. */
+ * answers. All of it is static data, declared next to the handler; texts are plain sentences. The OpenAPI
+ * document (openapi.c), the page at /rapidoc and the check of a request's body (api/json_shape.h) are made
+ * from it. */
 #pragma once
 
 #include "base/buf.h"
@@ -41,7 +42,8 @@ struct http_answer {
 	const char *doc;
 	const char *content_type;	  /* NULL: without a body */
 	const struct http_schema *schema; /* of a JSON body; NULL: any, or text */
-	const struct http_field *list;	  /* instead of schema: a field that describes the body, as a list mostly */
+	const struct http_field
+		*list; /* instead of schema: a field that describes the body, as a list mostly */
 };
 
 struct http_reference_info {

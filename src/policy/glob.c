@@ -1,9 +1,9 @@
-/* glob.c - patterns to files. Braces are expanded first, into plain patterns; each is then walked component by component:
- * one without a wildcard costs a stat, one with a wildcard the reading of its directory. What is found by several
- * patterns, or in several ways by `**`, is told once.
+/* glob.c - patterns to files. Braces are expanded first, into plain patterns; each is then walked component
+ * by component: one without a wildcard costs a stat, one with a wildcard the reading of its directory. What
+ * is found by several patterns, or in several ways by `**`, is told once.
  *
- * Links to directories are followed, as configuration is often mounted that way, but not into a directory that
- * the walk is in already. Depth, alternatives and entries read are bounded. */
+ * Links to directories are followed, as configuration is often mounted that way, but not into a directory
+ * that the walk is in already. Depth, alternatives and entries read are bounded. */
 #include "policy/glob.h"
 
 #include "base/alloc.h"
@@ -72,7 +72,8 @@ static const char *glob_closing_brace(const char *open)
 	return NULL;
 }
 
-/* Replaces the first pair of braces by each of its alternatives: adds to the list; false when there is none. */
+/* Replaces the first pair of braces by each of its alternatives: adds to the list; false when there is none.
+ */
 static int glob_expand_first(const char *pattern, struct glob_list *out, bool *has_braces)
 {
 	const char *open = strchr(pattern, '{');
@@ -88,8 +89,8 @@ static int glob_expand_first(const char *pattern, struct glob_list *out, bool *h
 	const char *from = open + 1;
 	for (const char *p = from; p <= close; p++) {
 		if (p == close || (*p == ',' && depth == 0)) {
-			glob_list_add(out, xasprintf("%.*s%.*s%s", (int)(open - pattern), pattern, (int)(p - from), from,
-						     close + 1));
+			glob_list_add(out, xasprintf("%.*s%.*s%s", (int)(open - pattern), pattern,
+						     (int)(p - from), from, close + 1));
 			from = p + 1;
 		} else if (*p == '{') {
 			depth++;

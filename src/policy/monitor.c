@@ -1,12 +1,14 @@
-/* monitor.c - every MONITOR_INTERVAL the patterns are expanded on an offload thread and the files compared with the last time.
+/* monitor.c - every MONITOR_INTERVAL the patterns are expanded on an offload thread and the files compared
+ * with the last time.
  *
- * A file's content counts, by its SHA-256, not its times: to write the same text again is no change. But a file whose
- * inode, size and times are as they were is not read again, so a look costs a stat a file. Times have the
- * resolution of the kernel's tick; a file that was changed less than MONITOR_FRESH before it was read may change
- * again without a trace and is read once more the next time.
+ * A file's content counts, by its SHA-256, not its times: to write the same text again is no change. But a
+ * file whose inode, size and times are as they were is not read again, so a look costs a stat a file. Times
+ * have the resolution of the kernel's tick; a file that was changed less than MONITOR_FRESH before it was
+ * read may change again without a trace and is read once more the next time.
  *
- * The first look is the baseline: the policy was loaded just before. Only what has changed since then, while `init` ran,
- * is a change. A file that cannot be read counts as one of another content, and is warned about once. */
+ * The first look is the baseline: the policy was loaded just before. Only what has changed since then, while
+ * `init` ran, is a change. A file that cannot be read counts as one of another content, and is warned about
+ * once. */
 #include "policy/monitor.h"
 
 #include "base/alloc.h"
@@ -30,8 +32,8 @@ enum { MONITOR_READ_BYTES = 65536, MONITOR_HASH_BYTES = 32 };
 struct monitored {
 	char *path;
 	struct stat st;
-	int error;	   /* errno, when it cannot be read */
-	bool is_fresh;	   /* read so soon after its last change that it is read again */
+	int error;     /* errno, when it cannot be read */
+	bool is_fresh; /* read so soon after its last change that it is read again */
 	unsigned char hash[MONITOR_HASH_BYTES];
 };
 
@@ -135,7 +137,8 @@ static int64_t monitor_ns(struct timespec t)
 static bool monitor_is_untouched(const struct stat *a, const struct stat *b)
 {
 	return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
-	       monitor_ns(a->st_mtim) == monitor_ns(b->st_mtim) && monitor_ns(a->st_ctim) == monitor_ns(b->st_ctim);
+	       monitor_ns(a->st_mtim) == monitor_ns(b->st_mtim) &&
+	       monitor_ns(a->st_ctim) == monitor_ns(b->st_ctim);
 }
 
 /* before: how it was the last time, or NULL. */
@@ -145,7 +148,8 @@ static void monitor_look_at(struct monitored *m, const struct monitored *before)
 	if (fd < 0 || fstat(fd, &m->st) != 0 || !S_ISREG(m->st.st_mode)) {
 		m->error = fd < 0 ? errno : EINVAL;
 		m->st = (struct stat){0};
-	} else if (before != NULL && before->error == 0 && !before->is_fresh && monitor_is_untouched(&m->st, &before->st)) {
+	} else if (before != NULL && before->error == 0 && !before->is_fresh &&
+		   monitor_is_untouched(&m->st, &before->st)) {
 		memcpy(m->hash, before->hash, sizeof(m->hash));
 	} else {
 		m->is_fresh = monitor_ns(m->st.st_ctim) > wall_add(wall_now(), dur_ns(-MONITOR_FRESH.ns)).ns;
@@ -184,10 +188,12 @@ static bool monitor_is_changed(const struct monitored *m, const struct monitored
 {
 	if (!monitor.has_baseline)
 		return m->error == 0 && monitor_ns(m->st.st_ctim) > policy_self.loaded.ns;
-	return before == NULL || m->error != before->error || memcmp(m->hash, before->hash, sizeof(m->hash)) != 0;
+	return before == NULL || m->error != before->error ||
+	       memcmp(m->hash, before->hash, sizeof(m->hash)) != 0;
 }
 
-/* Both lists are sorted: one walk through them finds what is new, gone and different. On an offload thread. */
+/* Both lists are sorted: one walk through them finds what is new, gone and different. On an offload thread.
+ */
 static int monitor_compare(void *arg)
 {
 	struct monitor_look *l = arg;
@@ -219,14 +225,15 @@ static int monitor_compare(void *arg)
 static void monitor_report(const struct monitor_look *l)
 {
 	if (l->now.n == 0 && !monitor.is_empty_told)
-		log_warn("kumod", "no file matches the patterns of kumo.set_config_monitor_globs: changes of the configuration are "
+		log_warn("kumod", "no file matches the patterns of kumo.set_config_monitor_globs: changes of "
+				  "the configuration are "
 				  "not noticed");
 	monitor.is_empty_told = l->now.n == 0;
 	if (l->n_changed == 1)
 		log_info("kumod", "%s has changed: a new configuration epoch", l->first);
 	else if (l->n_changed > 1)
-		log_info("kumod", "%s and %zu further files have changed: a new configuration epoch", l->first,
-			 l->n_changed - 1);
+		log_info("kumod", "%s and %zu further files have changed: a new configuration epoch",
+			 l->first, l->n_changed - 1);
 }
 
 static void monitor_look_once(void)
@@ -234,7 +241,8 @@ static void monitor_look_once(void)
 	struct monitor_look l = {.n_changed = 0};
 	if (offload_run(monitor_compare, &l, MONO_NEVER) != 0) {
 		if (!monitor.is_failing && !err_is(ERR_CANCELLED))
-			log_error("kumod", "the files of the configuration cannot be watched: %s", err_text());
+			log_error("kumod", "the files of the configuration cannot be watched: %s",
+				  err_text());
 		monitor.is_failing = true;
 		err_clear();
 		return;

@@ -1,12 +1,12 @@
-/* monitor.h - watching the files that the configuration is made of: when one changes, the epoch moves (policy.h). Source:
- * docs/reference/configuration.md, contracts B2. */
+/* monitor.h - watching the files that the configuration is made of: when one changes, the epoch moves
+ * (policy.h). Source: docs/reference/configuration.md, contracts B2. */
 #pragma once
 
-#include "policy/glob.h"
 #include "base/clock.h"
+#include "policy/glob.h"
 
-/** Watches what these patterns match, from the next look on, instead of the default: the files that usually hold
- * configuration, and the policy file. -1 ERR_INVALID naming the pattern. Any thread. */
+/** Watches what these patterns match, from the next look on, instead of the default: the files that usually
+ * hold configuration, and the policy file. -1 ERR_INVALID naming the pattern. Any thread. */
 MUST_CHECK int monitor_set_globs(const char *const *pattern, size_t n);
 /** What is watched at this moment. Yields. -1 ERR_LIMIT, ERR_TIMEOUT, ERR_CANCELLED. */
 MUST_CHECK int monitor_find_files(struct glob_files *out, mono_t deadline);

@@ -1,4 +1,5 @@
-/* test_glob.c - patterns to files: wildcards, directories at any depth, braces, links and loops. Each test has a tree of its own. */
+/* test_glob.c - patterns to files: wildcards, directories at any depth, braces, links and loops. Each test
+ * has a tree of its own. */
 #include "ut.h"
 
 #include "base/alloc.h"
@@ -31,8 +32,9 @@ static void glob_make(const char *name)
 
 static int glob_setup(void **state)
 {
-	static const char *const files[] = {"a.lua",	 "b.toml",	  "c.txt",	  ".hidden.lua", "sub/d.lua",
-					    "sub/e.yaml", "sub/deep/f.lua", ".dir/g.lua", "sub/x[1].lua"};
+	static const char *const files[] = {"a.lua",	      "b.toml",	    "c.txt",
+					    ".hidden.lua",    "sub/d.lua",  "sub/e.yaml",
+					    "sub/deep/f.lua", ".dir/g.lua", "sub/x[1].lua"};
 	if (mkdtemp(glob_root) == NULL)
 		return -1;
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++)
@@ -93,7 +95,8 @@ static void glob_wildcards(void **state)
 
 static void glob_any_depth(void **state)
 {
-	/* `loop` leads back to the root: what it leads to is found once, by the ways that do not go in circles. */
+	/* `loop` leads back to the root: what it leads to is found once, by the ways that do not go in
+	 * circles. */
 	glob_expect("linked/**/*.lua", "linked/f.lua");
 	glob_expect("sub/deep/**/*.lua", "sub/deep/f.lua");
 	glob_expect("sub/deep/**", "sub/deep/f.lua");
@@ -154,8 +157,9 @@ static void glob_refuses(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(glob_wildcards), cmocka_unit_test(glob_any_depth), cmocka_unit_test(glob_braces),
-		cmocka_unit_test(glob_several),	  cmocka_unit_test(glob_refuses),
+		cmocka_unit_test(glob_wildcards), cmocka_unit_test(glob_any_depth),
+		cmocka_unit_test(glob_braces),	  cmocka_unit_test(glob_several),
+		cmocka_unit_test(glob_refuses),
 	};
 	return cmocka_run_group_tests(tests, glob_setup, glob_teardown);
 }

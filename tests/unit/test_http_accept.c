@@ -7,7 +7,8 @@
 
 static void accept_chooses(void **state)
 {
-	static const struct http_media offered[] = {{"text/plain", "version", "0.0.4"}, {OPEN, "version", "1.0.0"}};
+	static const struct http_media offered[] = {{"text/plain", "version", "0.0.4"},
+						    {OPEN, "version", "1.0.0"}};
 	static const struct {
 		const char *accept;
 		size_t wanted;
@@ -26,9 +27,15 @@ static void accept_chooses(void **state)
 		{OPEN ";version=0.0.1", 0},
 		{OPEN ";version=2.0.0, text/plain;q=0.1", 0},
 		/* what Prometheus sends */
-		{OPEN ";version=1.0.0;q=0.5," OPEN ";version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2", 1},
-		{OPEN ";version=1.0.0;q=0.8," OPEN ";version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1", 1},
-		{"application/vnd.google.protobuf;q=0.7," OPEN ";version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5", 0},
+		{OPEN ";version=1.0.0;q=0.5," OPEN
+		      ";version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+		 1},
+		{OPEN ";version=1.0.0;q=0.8," OPEN
+		      ";version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+		 1},
+		{"application/vnd.google.protobuf;q=0.7," OPEN
+		 ";version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5",
+		 0},
 		{"text/plain, " OPEN, 0},
 		{"text/plain;q=0.9, " OPEN, 1},
 		{"text/plain;q=0.5, " OPEN ";q=0.50", 0},
@@ -36,7 +43,8 @@ static void accept_chooses(void **state)
 		{OPEN ";q=0", 0},
 		{"text/plain;q=0, */*", 1},
 		{"*/*;q=0.1, " OPEN ";q=0.2", 1},
-		{OPEN ";version=1.0.0;q=0.1, " OPEN ";q=0.9, text/plain;q=0.5", 0}, /* the more precise range counts */
+		{OPEN ";version=1.0.0;q=0.1, " OPEN ";q=0.9, text/plain;q=0.5",
+		 0}, /* the more precise range counts */
 		{OPEN ";q=1.001", 0},
 		{OPEN ";q=x", 0},
 		{OPEN ";q=", 0},

@@ -255,24 +255,32 @@ static void metric_openmetrics(void **state)
 	static const char *const labels[] = {"a", "b", NULL};
 	static const double bounds[] = {0.5, 1, 1e-7 * 1e9};
 	metric_open_expect("open_", "# EOF\n");
-	struct metric_series *total = metric_get(
-		metric_declare(METRIC_COUNTER, "open_a_total", "says \"hi\"\\\n", labels, NULL, 0), (str_t[]){STR("x"), STR("y")});
-	struct metric_series *count = metric_get(metric_declare(METRIC_COUNTER, "open_b", "b", NULL, NULL, 0), NULL);
-	struct metric_series *gauge = metric_get(metric_declare(METRIC_GAUGE, "open_c_total", "c", NULL, NULL, 0), NULL);
-	struct metric_series *h = metric_get(metric_declare(METRIC_HISTOGRAM, "open_d", "d", labels, bounds, 3),
-					     (str_t[]){STR("1"), STR("2")});
+	struct metric_series *total =
+		metric_get(metric_declare(METRIC_COUNTER, "open_a_total", "says \"hi\"\\\n", labels, NULL, 0),
+			   (str_t[]){STR("x"), STR("y")});
+	struct metric_series *count =
+		metric_get(metric_declare(METRIC_COUNTER, "open_b", "b", NULL, NULL, 0), NULL);
+	struct metric_series *gauge =
+		metric_get(metric_declare(METRIC_GAUGE, "open_c_total", "c", NULL, NULL, 0), NULL);
+	struct metric_series *h =
+		metric_get(metric_declare(METRIC_HISTOGRAM, "open_d", "d", labels, bounds, 3),
+			   (str_t[]){STR("1"), STR("2")});
 	metric_inc(total);
 	metric_add(count, 2);
 	metric_set(gauge, -3);
 	metric_observe(h, 0.75);
 	/* A counter's family is without _total, its samples are with it; a gauge keeps its name. */
-	metric_open_expect("open_", "# HELP open_a says \\\"hi\\\"\\\\\\n\n# TYPE open_a counter\nopen_a_total{a=\"x\",b=\"y\"} 1\n"
-				    "# HELP open_b b\n# TYPE open_b counter\nopen_b_total 2\n"
-				    "# HELP open_c_total c\n# TYPE open_c_total gauge\nopen_c_total -3\n"
-				    "# HELP open_d d\n# TYPE open_d histogram\n"
-				    "open_d_bucket{a=\"1\",b=\"2\",le=\"0.5\"} 0\nopen_d_bucket{a=\"1\",b=\"2\",le=\"1.0\"} 1\n"
-				    "open_d_bucket{a=\"1\",b=\"2\",le=\"100.0\"} 1\nopen_d_bucket{a=\"1\",b=\"2\",le=\"+Inf\"} 1\n"
-				    "open_d_sum{a=\"1\",b=\"2\"} 0.75\nopen_d_count{a=\"1\",b=\"2\"} 1\n# EOF\n");
+	metric_open_expect(
+		"open_",
+		"# HELP open_a says \\\"hi\\\"\\\\\\n\n# TYPE open_a counter\nopen_a_total{a=\"x\",b=\"y\"} "
+		"1\n"
+		"# HELP open_b b\n# TYPE open_b counter\nopen_b_total 2\n"
+		"# HELP open_c_total c\n# TYPE open_c_total gauge\nopen_c_total -3\n"
+		"# HELP open_d d\n# TYPE open_d histogram\n"
+		"open_d_bucket{a=\"1\",b=\"2\",le=\"0.5\"} 0\nopen_d_bucket{a=\"1\",b=\"2\",le=\"1.0\"} 1\n"
+		"open_d_bucket{a=\"1\",b=\"2\",le=\"100.0\"} 1\nopen_d_bucket{a=\"1\",b=\"2\",le=\"+Inf\"} "
+		"1\n"
+		"open_d_sum{a=\"1\",b=\"2\"} 0.75\nopen_d_count{a=\"1\",b=\"2\"} 1\n# EOF\n");
 	metric_open_expect("open_b", "# HELP open_b b\n# TYPE open_b counter\nopen_b_total 2\n# EOF\n");
 	metric_series_unref(total);
 	metric_series_unref(count);
@@ -285,7 +293,8 @@ static void metric_bad_utf8(void **state)
 	static const char *const labels[] = {"v", NULL};
 	struct metric_series *s = metric_get(metric_declare(METRIC_GAUGE, "utf8", "u", labels, NULL, 0),
 					     (str_t[]){STR("a\xff\"\xc3\xa9\xe2\x82")});
-	metric_open_expect("utf8", "# HELP utf8 u\n# TYPE utf8 gauge\nutf8{v=\"a\xef\xbf\xbd\\\"\xc3\xa9\xef\xbf\xbd\"} 0\n# EOF\n");
+	metric_open_expect("utf8", "# HELP utf8 u\n# TYPE utf8 "
+				   "gauge\nutf8{v=\"a\xef\xbf\xbd\\\"\xc3\xa9\xef\xbf\xbd\"} 0\n# EOF\n");
 	metric_series_unref(s);
 }
 
@@ -304,7 +313,8 @@ static void *metric_churn(void *arg)
 	return NULL;
 }
 
-/* More than a slice of them: each that stays is there once, in each form, whatever comes and goes meanwhile. */
+/* More than a slice of them: each that stays is there once, in each form, whatever comes and goes meanwhile.
+ */
 static void metric_slices(void **state)
 {
 	static const char *const labels[] = {"n", NULL};
@@ -320,16 +330,19 @@ static void metric_slices(void **state)
 	for (int round = 0; round < MANY_ROUNDS; round++) {
 		struct buf b = BUF_INIT;
 		size_t n_found = 0;
-		void (*const form[])(struct buf *, str_t) = {metric_render_text, metric_render_openmetrics, metric_render_json};
+		void (*const form[])(struct buf *, str_t) = {metric_render_text, metric_render_openmetrics,
+							     metric_render_json};
 		form[round % 3](&b, STR("sliced"));
 		str_t rest = buf_str(&b), line;
 		if (round % 3 == 2) {
-			assert_true(str_find(rest, STR("\"4999\":0")) > 0 && str_find(rest, STR("\"0\":0")) > 0);
+			assert_true(str_find(rest, STR("\"4999\":0")) > 0 &&
+				    str_find(rest, STR("\"0\":0")) > 0);
 			rest = STR_NULL;
 			n_found = MANY_SERIES;
 		}
 		while (rest.n != 0 && str_split(&rest, '\n', &line))
-			n_found += str_starts(line, STR("sliced{n=\"")) && !str_starts(line, STR("sliced{n=\"churn"));
+			n_found += str_starts(line, STR("sliced{n=\"")) &&
+				   !str_starts(line, STR("sliced{n=\"churn"));
 		assert_int_equal(n_found, MANY_SERIES);
 		buf_fini(&b);
 	}
@@ -343,11 +356,16 @@ static void metric_slices(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(metric_without_labels),      cmocka_unit_test(metric_with_one_label),
-		cmocka_unit_test(metric_with_several_labels), cmocka_unit_test(metric_histograms),
-		cmocka_unit_test(metric_collected),	      cmocka_unit_test(metric_threads),
-		cmocka_unit_test(metric_many_series), cmocka_unit_test(metric_openmetrics),
-		cmocka_unit_test(metric_bad_utf8), cmocka_unit_test(metric_slices),
+		cmocka_unit_test(metric_without_labels),
+		cmocka_unit_test(metric_with_one_label),
+		cmocka_unit_test(metric_with_several_labels),
+		cmocka_unit_test(metric_histograms),
+		cmocka_unit_test(metric_collected),
+		cmocka_unit_test(metric_threads),
+		cmocka_unit_test(metric_many_series),
+		cmocka_unit_test(metric_openmetrics),
+		cmocka_unit_test(metric_bad_utf8),
+		cmocka_unit_test(metric_slices),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
