@@ -59,7 +59,6 @@ static void start_cancel(void *arg)
 
 static void stop_fiber(void *arg) { service_stop(); }
 static void reload_fiber(void *arg) { service_reload(); }
-static void policy_stop_fiber(void *arg) { policy_stop(); }
 
 static int main_set_log_filter(void)
 {
@@ -144,8 +143,8 @@ int main(int argc, char **argv)
 		log_info("kumod", "received %s, stopping", strsignal(c.signal != 0 ? c.signal : main_wait_for_stop(&set)));
 	if (!o.is_validating)
 		worker_run(stop_fiber, NULL);
-	worker_run(policy_stop_fiber, NULL);
 	workers_stop(mono_after(WORKERS_STOP_TIME));
+	policy_stop(); /* until now a fiber may have been in a handler */
 	if (!o.is_validating)
 		service_close();
 	offload_stop();
