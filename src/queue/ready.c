@@ -324,6 +324,7 @@ void ready_queues_free_all(void)
 		struct ready_queue *rq = value;
 		for (struct list *n; (n = list_pop_front(&rq->fifo)) != NULL;)
 			message_unref(list_entry(n, struct message, link));
+		metric_pair_add(&rq->metrics.ready, -(int64_t)rq->n_fifo);
 		for (struct list *n; (n = list_pop_front(&rq->starved)) != NULL;) {
 			struct starve *s = list_entry(n, struct starve, link);
 			sched_queue_unref(s->q);

@@ -19,6 +19,7 @@ static struct {
 	unsigned n_running;
 } resolvers = {.lock = PTHREAD_MUTEX_INITIALIZER, .waiting = {&resolvers.waiting, &resolvers.waiting}};
 
+static bool resolve_is_stopping(void) { return atomic_load(&queue_g.is_stopping) || fiber_is_cancelled(); }
 static const struct queue_config *config_of(const struct param_object *o) { return (const void *)o->data; }
 
 /** Asks for the configuration again where it is due; a failure keeps the old one. */
@@ -65,7 +66,7 @@ static char *resolve_site(const struct queue_config *cfg, const struct dns_mx *m
 /** All parked messages fail with 451 4.4.4 and this text, which is consumed. */
 static void resolve_fail(struct sched_queue *q, char *text)
 {
-	if (atomic_load(&queue_g.is_stopping) || fiber_is_cancelled()) {
+	if (resolve_is_stopping()) {
 		free(text);
 		err_clear();
 		return;
@@ -87,10 +88,11 @@ static void resolve_shorten(dur_t *life, dur_t to)
 		*life = to;
 }
 
-/** An egress source that cannot be used leaves the others to serve. */
-static void resolve_note_bad_source(const struct sched_queue *q, const char *pool, const char *source)
+/** An egress source that cannot be used leaves the others to serve; of an only one, resolve_fail tells. */
+static void resolve_note_bad_source(const struct sched_queue *q, const struct egress_pool *p, const char *source)
 {
-	log_error(QUEUE_LOG, "%s: the egress source `%s` of pool `%s` is left out: %s", q->name, source, pool, err_text());
+	if (p->entries.n > 1)
+		log_error(QUEUE_LOG, "%s: the egress source `%s` of pool `%s` is left out: %s", q->name, source, p->name, err_text());
 }
 
 /** One route per source of the pool with weight; their number, or -1 with the error (ERR_NOT_FOUND: the pool has none). Shortens
@@ -108,7 +110,7 @@ static int resolve_sources(struct sched_queue *q, struct param_object *config, c
 	resolve_shorten(life, p->ttl);
 	str_t domain = q->part.routing_domain.p != NULL ? q->part.routing_domain : q->part.domain;
 	char *domain_z = str_dup(domain);
-	for (size_t i = 0; i < p->entries.n && n < max; i++) {
+	for (size_t i = 0; i < p->entries.n && n < max && !resolve_is_stopping(); i++) {
 		if (p->entries.v[i].weight == 0)
 			continue;
 		struct ready_queue *rq = NULL;
@@ -119,7 +121,7 @@ static int resolve_sources(struct sched_queue *q, struct param_object *config, c
 			param_object_unref(source);
 		}
 		if (rq == NULL) {
-			resolve_note_bad_source(q, pool_name, p->entries.v[i].name);
+			resolve_note_bad_source(q, p, p->entries.v[i].name);
 			continue;
 		}
 		route[n].rq = rq;
@@ -256,7 +258,7 @@ static void resolve_queue(struct sched_queue *q)
 		param_object_unref(config);
 
 		pthread_mutex_lock(&q->lock);
-		bool is_done = atomic_load(&queue_g.is_stopping) || fiber_is_cancelled() || list_is_empty(&q->parked) || q->n_routes > 0;
+		bool is_done = resolve_is_stopping() || list_is_empty(&q->parked) || q->n_routes > 0;
 		if (is_done)
 			q->is_resolving = false;
 		pthread_mutex_unlock(&q->lock);
@@ -271,8 +273,7 @@ static void resolve_fiber(void *arg)
 {
 	for (;;) {
 		pthread_mutex_lock(&resolvers.lock);
-		bool is_over = atomic_load(&queue_g.is_stopping) || fiber_is_cancelled();
-		struct list *n = is_over ? NULL : list_pop_front(&resolvers.waiting);
+		struct list *n = resolve_is_stopping() ? NULL : list_pop_front(&resolvers.waiting);
 		if (n == NULL)
 			resolvers.n_running--;
 		pthread_mutex_unlock(&resolvers.lock);

@@ -303,6 +303,7 @@ void sched_queues_free_all(void)
 		struct sched_queue *q = value;
 		for (struct list *n; (n = list_pop_front(&q->parked)) != NULL;)
 			message_unref(list_entry(n, struct message, link));
+		metric_add(queue_metric_scheduled_total(), -(int64_t)q->n_parked);
 		map_remove(&registry, key);
 		sched_queue_unref(q);
 	}

@@ -82,9 +82,10 @@ void session_spawn_locked(struct ready_queue *rq)
 {
 	if (atomic_load(&queue_g.is_stopping))
 		return;
-	uint32_t target = session_target(rq->n_fifo + rq->n_busy,
-	                                 ((const struct egress_path *)(const void *)rq->path->data)->connection_limit.limit);
-	while (rq->n_sessions < target && rq->n_sessions - rq->n_busy - rq->n_leaving < rq->n_fifo) {
+	uint32_t limit = ((const struct egress_path *)(const void *)rq->path->data)->connection_limit.limit;
+	uint32_t target = session_target(rq->n_fifo + rq->n_busy, limit);
+	while (rq->n_sessions < limit && rq->n_sessions - rq->n_leaving < target &&
+	       rq->n_sessions - rq->n_leaving - rq->n_busy < rq->n_fifo) {
 		struct session *s = xnew(struct session);
 		s->rq = ready_queue_ref(rq);
 		s->id = uuid_new_v4();

@@ -112,5 +112,6 @@ void timer_drop_all(void)
 		for (int s = 0; s < WHEEL_SLOTS; s++)
 			for (struct list *n; (n = list_pop_front(&timer.wheel.slot[l][s])) != NULL;)
 				message_unref(list_entry(n, struct message, link));
+	metric_add(queue_metric_scheduled_total(), -(int64_t)timer.wheel.n);
 	timer.wheel.n = 0;
 }
