@@ -139,8 +139,11 @@ int main(int argc, char **argv)
 	main_start(&c, &set);
 	if (c.rc != 0)
 		log_error("kumod", "problem initializing: %s", c.err.text);
-	if (!o.is_validating && (c.rc == 0 || c.signal != 0))
-		log_info("kumod", "received %s, stopping", strsignal(c.signal != 0 ? c.signal : main_wait_for_stop(&set)));
+	if (!o.is_validating && (c.rc == 0 || c.signal != 0)) {
+		/* Not inside the call: what is not logged is not evaluated. */
+		int sig = c.signal != 0 ? c.signal : main_wait_for_stop(&set);
+		log_info("kumod", "received %s, stopping", strsignal(sig));
+	}
 	if (!o.is_validating)
 		worker_run(stop_fiber, NULL);
 	workers_stop(mono_after(WORKERS_STOP_TIME));
