@@ -23,15 +23,14 @@ enum {
 };
 
 static struct {
-	atomic_uint_least64_t used;
-	uint64_t max;
+	atomic_uint_least64_t used, max;
 } http_memory = {.max = 256u << 20};
 
 /* --- the memory of all bodies --- */
 
 void http_set_body_memory(uint64_t max_bytes)
 {
-	http_memory.max = max_bytes;
+	atomic_store_explicit(&http_memory.max, max_bytes, memory_order_relaxed);
 }
 
 uint64_t http_body_memory(void)
@@ -39,16 +38,21 @@ uint64_t http_body_memory(void)
 	return atomic_load_explicit(&http_memory.used, memory_order_relaxed);
 }
 
+static bool http_memory_fits(uint64_t used, uint64_t n_bytes)
+{
+	uint64_t max = atomic_load_explicit(&http_memory.max, memory_order_relaxed);
+	return used <= max && n_bytes <= max - used;
+}
+
 bool http_memory_has(uint64_t n_bytes)
 {
-	uint64_t used = http_body_memory();
-	return used <= http_memory.max && n_bytes <= http_memory.max - used;
+	return http_memory_fits(http_body_memory(), n_bytes);
 }
 
 bool http_memory_take(uint64_t n_bytes)
 {
 	uint64_t before = atomic_fetch_add_explicit(&http_memory.used, n_bytes, memory_order_relaxed);
-	if (before <= http_memory.max && n_bytes <= http_memory.max - before)
+	if (http_memory_fits(before, n_bytes))
 		return true;
 	atomic_fetch_sub_explicit(&http_memory.used, n_bytes, memory_order_relaxed);
 	return false;

@@ -151,6 +151,6 @@ void http_listener_stop(struct http_listener *l);
 void http_listener_close(struct http_listener *l, mono_t deadline);
 
 /** How much memory the bodies of requests may take that are being received or handled, of all listeners together (256 MB); beyond
- * it requests are answered 503. Before the first listener starts. */
+ * it requests are answered 503. Any thread. */
 void http_set_body_memory(uint64_t max_bytes);
 uint64_t http_body_memory(void); /* taken at this moment */

@@ -278,7 +278,6 @@ static void http2_early_body(void **state)
 	struct raw c = h2_open(&s, 1 << 20);
 	struct buf out = BUF_INIT, body = BUF_INIT, got = BUF_INIT;
 	struct h2_frame f = {0};
-	http_set_authorizer(authorize);
 	atomic_store(&is_door_open, false);
 	for (int i = 0; i < 65535; i++)
 		buf_add_c(&body, (char)('a' + i % 26));
@@ -332,7 +331,6 @@ static void http2_early_body(void **state)
 	assert_true(h2_wait(&c, &f, DATA, 5));
 	assert_buf_is(&f.payload, "Error: too many requests are being received");
 	http_set_body_memory(256u << 20);
-	http_set_authorizer(NULL);
 	raw_close(&c);
 	buf_fini(&code);
 	buf_fini(&out);
@@ -403,6 +401,7 @@ static int setup(void **state)
 	if (log_set_filter(STR("error")) != 0)
 		return -1;
 	http_routes_add(routes, ARRAY_SIZE(routes));
+	http_set_authorizer(authorize);
 	workers_start(2);
 	return 0;
 }
