@@ -373,10 +373,12 @@ static enum transaction_end transaction_run(struct transaction *t)
 	return TRANSACTION_BROKEN;
 }
 
+/** RFC 5321 section 4.5.3.1.10; 4.5.3 says it whatever the code, with which it may disagree (contracts B10). */
 static bool response_is_too_many_recipients(const struct smtp_response *r)
 {
-	bool is_453 = r->enhanced[0] != 0 && r->enhanced[1] == 5 && r->enhanced[2] == 3;
-	return is_453 || ((r->code == 452 || r->code == 552) && r->enhanced[0] == 0);
+	if (r->enhanced[0] != 0)
+		return r->enhanced[1] == 5 && r->enhanced[2] == 3;
+	return r->code == 452 || r->code == 552 || str_starts(r->content, STR("4.5.3"));
 }
 
 /** An answer that is there already, if it says the same: they share a record. */

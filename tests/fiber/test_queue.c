@@ -1,21 +1,12 @@
 /* test_queue.c - the queues with a real spool, a real policy and a deliverer that does as a test tells it: every message ends exactly once, in order,
  * whatever the sessions do; nobody waits for ever; what a stop interrupts is not charged and comes back after a restart. */
 #include "fiber_check.h"
-#include "spool_model.h"
+#include "queue_service.h"
 
-#include "base/alloc.h"
 #include "base/uuid.h"
-#include "bind/bind.h"
-#include "bind/bind_queue.h"
-#include "fiber/offload.h"
-#include "policy/policy.h"
-#include "queue/deliverer.h"
-#include "queue/queue.h"
 
 #include <pthread.h>
 #include <signal.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define N_WORKERS 2
 #define MAX_MESSAGES 20000
@@ -119,71 +110,11 @@ static bool deliver_at_gate(struct session *s, struct message *m)
 	return false;
 }
 
-/* --- the service --- */
-
-static char dir[64];
-static struct spool *spool;
-static size_t body_budget;
-
-static void write_policy(const char *queue, const char *path_code, const char *path, const char *extra)
-{
-	char *file = xasprintf("%s/policy.lua", dir);
-	FILE *f = fopen(file, "we");
-	CHECK(f != NULL);
-	fprintf(f,
-	        "local kumo = require 'kumo'\n"
-	        "kumo.on('get_queue_config', function(domain) return kumo.make_queue_config { %s } end)\n"
-	        "kumo.on('get_egress_path_config', function(domain, source, site) %s return kumo.make_egress_path { %s } end)\n%s\n",
-	        queue, path_code, path, extra);
-	CHECK(fclose(f) == 0);
-	free(file);
-}
-
-static void service_up(void *arg)
-{
-	char *file = xasprintf("%s/policy.lua", dir), *path = xasprintf("%s/spool", dir);
-	struct policy_params p = {.file = file, .version = "test"};
-	CHECK(policy_start(&p) == 0);
-	spool = spool_open_journal(&(struct spool_params){.name = STR("test"), .path = str_of(path), .is_flushed = false});
-	CHECK(spool != NULL);
-	queue_set_smtp_deliverer(&test_deliverer);
-	queue_start(&(struct queue_params){.spool = spool, .hostname = "test.example.com", .body_budget_bytes = body_budget});
-	if (arg != NULL)
-		CHECK(queue_recover(MONO_NEVER) == 0);
-	free(file);
-	free(path);
-}
-
-static void service_begin(bool is_recovering)
-{
-	static int dummy;
-	workers_start(N_WORKERS);
-	offload_start(4);
-	worker_run(service_up, is_recovering ? &dummy : NULL);
-}
-
-static void service_down(void *arg)
-{
-	const dur_t *d = arg;
-	queue_stop(mono_after(*d));
-}
-
-static void service_end(dur_t patience)
-{
-	worker_run(service_down, &patience);
-	workers_stop(mono_after(dur_s(20)));
-	policy_stop();
-	queue_free();
-	spool_close(spool);
-	offload_stop();
-	CHECK(atomic_load(&t.n_active) == 0);
-}
+/* --- before and after each test --- */
 
 static int setup(void **state)
 {
-	static int n;
-	snprintf(dir, sizeof(dir), "/tmp/cirrus-queue-%d-%d", (int)getpid(), n++);
-	CHECK(mkdir(dir, 0755) == 0);
+	service_make_dir();
 	memset(t.n_ends, 0, sizeof(t.n_ends));
 	memset(t.n_tries, 0, sizeof(t.n_tries));
 	t.n_taken = t.n_sessions = t.n_goodbyes = 0;
@@ -191,20 +122,22 @@ static int setup(void **state)
 	t.on_message = deliver;
 	t.on_goodbye = NULL;
 	t.idle = dur_s(20);
-	body_budget = 0;
-	write_policy(LIST "retry_interval = '300ms'", "", "", "");
+	service.deliverer = &test_deliverer;
+	service.body_budget_bytes = 0;
+	service_write_policy(LIST "retry_interval = '300ms'", "", "", "");
 	return 0;
 }
 
 static int teardown(void **state)
 {
-	char *path = xasprintf("%s/spool", dir), *file = xasprintf("%s/policy.lua", dir);
-	model_remove_dir(path);
-	unlink(file);
-	rmdir(dir);
-	free(path);
-	free(file);
+	service_remove_dir();
 	return 0;
+}
+
+static void end_service(dur_t patience)
+{
+	service_end(patience);
+	CHECK(atomic_load(&t.n_active) == 0);
 }
 
 /* --- waiting --- */
@@ -228,7 +161,7 @@ static bool all_ended(void) { return count_ends() >= expected; }
 static bool spool_is_empty(void)
 {
 	struct spool_stats st;
-	spool_get_stats(spool, &st);
+	spool_get_stats(service.spool, &st);
 	return st.n_messages == 0;
 }
 static bool queues_are_empty(void)
@@ -286,7 +219,7 @@ static void insert_batch(void *arg)
 		if (b->ids != NULL)
 			b->ids[i] = m[i]->id;
 	}
-	CHECK(spool_put(spool, m, b->n, MONO_NEVER) == 0);
+	CHECK(spool_put(service.spool, m, b->n, MONO_NEVER) == 0);
 	struct sched_queue *q = sched_queue_get(str_of(b->domain), MONO_NEVER);
 	CHECK(q != NULL);
 	for (uint32_t i = 0; i < b->n; i++)
@@ -306,24 +239,24 @@ static void insert(const char *domain, uint32_t first, uint32_t n)
 static void test_order(void **state)
 {
 	enum { N = 2000 };
-	write_policy(LIST, "", "connection_limit = 1, max_ready = 7", "");
+	service_write_policy(LIST, "", "connection_limit = 1, max_ready = 7", "");
 	service_begin(false);
 	for (uint32_t i = 0; i < N; i += 100)
 		insert("a.example.org", i, 100);
 	check_all_ended_once(N);
 	for (uint32_t i = 0; i < N; i++)
 		CHECK(t.taken[i] == i);
-	service_end(dur_s(10));
+	end_service(dur_s(10));
 }
 
 static void test_max_ready_of_one(void **state)
 {
-	write_policy(LIST, "", "max_ready = 1", "");
+	service_write_policy(LIST, "", "max_ready = 1", "");
 	service_begin(false);
 	insert("a.example.org", 0, 500);
 	insert("b.example.org", 500, 500);
 	check_all_ended_once(1000);
-	service_end(dur_s(10));
+	end_service(dur_s(10));
 }
 
 /** A session that waits gets the next message itself. */
@@ -337,7 +270,7 @@ static void test_hand_over(void **state)
 	}
 	check_all_ended_once(100);
 	CHECK(t.n_sessions == 1);
-	service_end(dur_s(10));
+	end_service(dur_s(10));
 }
 
 /** The number of sessions follows the load up to the limit. */
@@ -346,7 +279,7 @@ static bool gate_is_full(void) { return t.n_at_gate == gate_size; }
 static void test_limit(void **state)
 {
 	t.on_message = deliver_at_gate;
-	write_policy(LIST, "", "connection_limit = 5", "");
+	service_write_policy(LIST, "", "connection_limit = 5", "");
 	service_begin(false);
 	insert("a.example.org", 0, 1000);
 	gate_size = 5;
@@ -355,7 +288,7 @@ static void test_limit(void **state)
 	CHECK(t.n_active == 5 && t.n_sessions == 5);
 	t.is_open = true;
 	check_all_ended_once(1000);
-	service_end(dur_s(10));
+	end_service(dur_s(10));
 }
 
 /* --- waiting for room --- */
@@ -391,7 +324,7 @@ static bool others_ended(void)
 static void test_a_flood_does_not_starve_others(void **state)
 {
 	t.on_message = deliver_and_refill;
-	write_policy(LIST, "", "connection_limit = 1, max_ready = 8", "");
+	service_write_policy(LIST, "", "connection_limit = 1, max_ready = 8", "");
 	service_begin(false);
 	is_flooding = true;
 	n_owed = 0;
@@ -406,7 +339,7 @@ static void test_a_flood_does_not_starve_others(void **state)
 	is_flooding = false;
 	usleep(20000); /* a refill may be on its way */
 	check_all_ended_once(flood_next);
-	service_end(dur_s(10));
+	end_service(dur_s(10));
 }
 
 static const char two_sources[] =
@@ -427,7 +360,7 @@ static bool most_ended(void) { return count_ends() >= 100 - 1 - 3; }
 static void test_two_sources(void **state)
 {
 	t.on_message = stall_source_one;
-	write_policy(LIST "egress_pool = 'p'", "", "connection_limit = 1, max_ready = 3", two_sources);
+	service_write_policy(LIST "egress_pool = 'p'", "", "connection_limit = 1, max_ready = 3", two_sources);
 	service_begin(false);
 	insert("a.example.org", 0, 100);
 	WAIT_FOR(most_ended);
@@ -436,7 +369,7 @@ static void test_two_sources(void **state)
 	CHECK(count_ends() <= 99);
 	t.is_open = true;
 	check_all_ended_once(100);
-	service_end(dur_s(10));
+	end_service(dur_s(10));
 }
 
 /* --- what sessions may do --- */
@@ -456,12 +389,12 @@ static bool return_at_first(struct session *s, struct message *m)
 static void test_return(void **state)
 {
 	t.on_message = return_at_first;
-	write_policy(LIST, "", "connection_limit = 4, max_ready = 10", "");
+	service_write_policy(LIST, "", "connection_limit = 4, max_ready = 10", "");
 	service_begin(false);
 	insert("a.example.org", 0, 300);
 	check_all_ended_once(300);
 	CHECK(t.n_taken == 600);
-	service_end(dur_s(10));
+	end_service(dur_s(10));
 }
 
 static bool fail_queue_at_first(struct session *s, struct message *m)
@@ -477,12 +410,12 @@ static bool fail_queue_at_first(struct session *s, struct message *m)
 static void test_fail_queue(void **state)
 {
 	t.on_message = fail_queue_at_first;
-	write_policy(LIST "retry_interval = '300ms'", "", "connection_limit = 1, max_ready = 100", "");
+	service_write_policy(LIST "retry_interval = '300ms'", "", "connection_limit = 1, max_ready = 100", "");
 	service_begin(false);
 	insert("a.example.org", 0, 250);
 	check_all_ended_once(250);
 	CHECK(t.n_taken < 500); /* most failed without being taken */
-	service_end(dur_s(10));
+	end_service(dur_s(10));
 }
 
 static bool bounce_queue(struct session *s, struct message *m)
@@ -498,7 +431,7 @@ static void test_bounce_queue(void **state)
 	insert("a.example.org", 0, 250);
 	WAIT_FOR(spool_is_empty);
 	WAIT_FOR(queues_are_empty);
-	service_end(dur_s(10));
+	end_service(dur_s(10));
 }
 
 /** Three recipients with three answers; then the one that is left. */
@@ -521,7 +454,7 @@ static void test_recipients(void **state)
 	struct batch b = {.domain = "a.example.org", .n = 50, .n_rcpt = 3};
 	worker_run(insert_batch, &b);
 	check_all_ended_once(50);
-	service_end(dur_s(10));
+	end_service(dur_s(10));
 }
 
 /** One at a time: those that were not tried come again at once, uncharged, without the one that was served. */
@@ -543,7 +476,7 @@ static void test_recipients_not_tried(void **state)
 	worker_run(insert_batch, &b);
 	check_all_ended_once(20);
 	CHECK(t.n_taken == 160);
-	service_end(dur_s(10));
+	end_service(dur_s(10));
 }
 
 /** A goodbye takes its time: the next message does not wait for it while the limit allows another session. */
@@ -565,14 +498,14 @@ static void test_goodbye_holds_nobody_up(void **state)
 	check_all_ended_once(2);
 	CHECK(t.n_at_gate == 1);
 	t.is_open = true;
-	service_end(dur_s(10));
+	end_service(dur_s(10));
 }
 
 /* --- configuration that changes --- */
 
 static void set_limit(const char *text)
 {
-	char *file = xasprintf("%s/limit", dir);
+	char *file = xasprintf("%s/limit", service.dir);
 	FILE *f = fopen(file, "we");
 	CHECK(f != NULL && fputs(text, f) >= 0 && fclose(f) == 0);
 	free(file);
@@ -595,10 +528,10 @@ static bool deliver_slowly(struct session *s, struct message *m)
 /** The limit is lowered while sessions run: those over it leave, the others stay and go on. */
 static void test_limit_lowered(void **state)
 {
-	char *code = xasprintf("local f = io.open('%s/limit'); local n = tonumber(f:read('a')); f:close()", dir);
-	char *file = xasprintf("%s/limit", dir);
+	char *code = xasprintf("local f = io.open('%s/limit'); local n = tonumber(f:read('a')); f:close()", service.dir);
+	char *file = xasprintf("%s/limit", service.dir);
 	set_limit("10");
-	write_policy(LIST, code, "connection_limit = n, max_ready = 100, refresh_strategy = 'Epoch'", "");
+	service_write_policy(LIST, code, "connection_limit = n, max_ready = 100, refresh_strategy = 'Epoch'", "");
 	t.on_message = deliver_slowly;
 	is_slow = true;
 	n_most = 0;
@@ -616,7 +549,7 @@ static void test_limit_lowered(void **state)
 	CHECK(n_most == 2 && t.n_sessions - n_before <= 2);
 	is_slow = false;
 	check_all_ended_once(15000);
-	service_end(dur_s(10));
+	end_service(dur_s(10));
 	unlink(file);
 	free(file);
 	free(code);
@@ -644,18 +577,18 @@ static bool deliver_checking_body(struct session *s, struct message *m)
 
 static void test_bodies_over_the_budget(void **state)
 {
-	body_budget = 1;
-	write_policy(LIST, "", "connection_limit = 0, max_ready = 20", "");
+	service.body_budget_bytes = 1;
+	service_write_policy(LIST, "", "connection_limit = 0, max_ready = 20", "");
 	service_begin(false);
 	insert("a.example.org", 0, 100);
 	WAIT_FOR(twenty_are_ready);
 	WAIT_FOR(no_bodies_held);
-	service_end(dur_s(10));
+	end_service(dur_s(10));
 	t.on_message = deliver_checking_body;
-	write_policy(LIST, "", "connection_limit = 3, max_ready = 20", "");
+	service_write_policy(LIST, "", "connection_limit = 3, max_ready = 20", "");
 	service_begin(true);
 	check_all_ended_once(100);
-	service_end(dur_s(10));
+	end_service(dur_s(10));
 }
 
 /* --- the end, and the next beginning --- */
@@ -673,52 +606,28 @@ static bool all_scheduled(void)
 	return q.n_scheduled == expected && q.n_ready == 0 && t.n_taken == expected;
 }
 
-struct load {
-	struct uuid id;
-	uint32_t n_attempts, n_rcpt;
-	wall_t due;
-};
-
-static void load_message(void *arg)
-{
-	struct load *l = arg;
-	struct message *m = spool_load(spool, &l->id, MONO_NEVER);
-	CHECK(m != NULL);
-	l->n_attempts = m->n_attempts;
-	l->n_rcpt = m->n_rcpt;
-	l->due = m->due;
-	message_unref(m);
-}
-
-static struct load look_at(struct uuid id)
-{
-	struct load l = {.id = id};
-	worker_run(load_message, &l);
-	return l;
-}
-
 static void test_recovery(void **state)
 {
 	struct uuid ids[200];
 	t.on_message = delay;
-	write_policy(LIST "retry_interval = '1h'", "", "", "");
+	service_write_policy(LIST "retry_interval = '1h'", "", "", "");
 	service_begin(false);
 	struct batch b = {.domain = "a.example.org", .n = 200, .ids = ids};
 	worker_run(insert_batch, &b);
 	expected = 200;
 	WAIT_FOR(all_scheduled);
-	service_end(dur_s(10));
+	end_service(dur_s(10));
 
 	service_begin(true);
 	WAIT_FOR(all_scheduled); /* not due: nobody takes them */
 	for (int i = 0; i < 200; i += 40) {
-		struct load l = look_at(ids[i]);
+		struct service_message l = service_look_at(ids[i]);
 		CHECK(l.n_attempts == 1 && l.n_rcpt == 1);
 		dur_t left = wall_sub(l.due, wall_now());
 		CHECK(left.ns > dur_s(3300).ns && left.ns < dur_s(3900).ns);
 	}
 	CHECK(t.n_taken == 200);
-	service_end(dur_s(10));
+	end_service(dur_s(10));
 }
 
 /** Due times pass while the service is down; a message without a usable queue name ends; one whose queue the policy refuses waits. */
@@ -730,7 +639,7 @@ static void insert_odd(void *arg)
 		m[i] = make_message(&b, 900 + i);
 	meta_set_json(&m[0]->meta, STR("queue"), STR("5"));
 	meta_set_str(&m[1]->meta, STR("queue"), STR("@"));
-	CHECK(spool_put(spool, m, 2, MONO_NEVER) == 0);
+	CHECK(spool_put(service.spool, m, 2, MONO_NEVER) == 0);
 	message_unref(m[0]);
 	message_unref(m[1]);
 }
@@ -738,27 +647,27 @@ static void insert_odd(void *arg)
 static bool one_is_left(void)
 {
 	struct spool_stats st;
-	spool_get_stats(spool, &st);
+	spool_get_stats(service.spool, &st);
 	return st.n_messages == 1;
 }
 
 static void test_recovery_of_the_unusual(void **state)
 {
-	write_policy(LIST, "", "connection_limit = 0", "");
+	service_write_policy(LIST, "", "connection_limit = 0", "");
 	service_begin(false);
 	insert("a.example.org", 0, 50);
 	struct batch b = {.domain = "b.example.org", .first = 50, .n = 50, .due = wall_add(wall_now(), dur_s(1))};
 	worker_run(insert_batch, &b);
 	worker_run(insert_odd, NULL);
-	service_end(dur_s(10));
+	end_service(dur_s(10));
 	usleep(1000000);
-	write_policy(LIST, "", "", "");
+	service_write_policy(LIST, "", "", "");
 	service_begin(true);
 	expected = 100;
 	WAIT_FOR(all_ended);
 	WAIT_FOR(one_is_left);
 	CHECK(count_ends() == 100 && t.n_tries[900] == 0 && t.n_tries[901] == 0);
-	service_end(dur_s(10));
+	end_service(dur_s(10));
 }
 
 /** Not due for a while, then in order of their times, never early. */
@@ -783,7 +692,7 @@ static void test_due_times(void **state)
 	service_begin(false);
 	worker_run(insert_later, NULL);
 	check_all_ended_once(100);
-	service_end(dur_s(10));
+	end_service(dur_s(10));
 }
 
 /** A session that does not come to an end is cancelled; its message is not charged, and is there after the restart. */
@@ -791,23 +700,23 @@ static void test_stop_with_a_message_in_hand(void **state)
 {
 	struct uuid ids[30];
 	t.on_message = deliver_at_gate;
-	write_policy(LIST, "", "connection_limit = 3", "");
+	service_write_policy(LIST, "", "connection_limit = 3", "");
 	service_begin(false);
 	struct batch b = {.domain = "a.example.org", .n = 30, .ids = ids};
 	worker_run(insert_batch, &b);
 	gate_size = 2; /* of 30 messages, with a limit of 3 */
 	WAIT_FOR(gate_is_full);
-	service_end(dur_ms(100));
+	end_service(dur_ms(100));
 	CHECK(count_ends() == 0);
 
 	t.is_open = true;
 	service_begin(false);
 	for (int i = 0; i < 30; i++)
-		CHECK(look_at(ids[i]).n_attempts == 0);
-	service_end(dur_s(10));
+		CHECK(service_look_at(ids[i]).n_attempts == 0);
+	end_service(dur_s(10));
 	service_begin(true);
 	check_all_ended_once(30);
-	service_end(dur_s(10));
+	end_service(dur_s(10));
 }
 
 /** What is in hand is finished; nothing more is begun. */
@@ -821,17 +730,17 @@ static void open_gate_soon(void *arg)
 static void test_stop_waits_for_what_is_in_hand(void **state)
 {
 	t.on_message = deliver_at_gate;
-	write_policy(LIST, "", "connection_limit = 3", "");
+	service_write_policy(LIST, "", "connection_limit = 3", "");
 	service_begin(false);
 	insert("a.example.org", 0, 30);
 	gate_size = 2; /* of 30 messages, with a limit of 3 */
 	WAIT_FOR(gate_is_full);
 	worker_start_fiber(worker_get(1), "opener", open_gate_soon, NULL);
-	service_end(dur_s(30));
+	end_service(dur_s(30));
 	CHECK(count_ends() == 2);
 	service_begin(true);
 	check_all_ended_once(30);
-	service_end(dur_s(10));
+	end_service(dur_s(10));
 }
 
 /** Sessions that only wait for a message end at once. */
@@ -843,7 +752,7 @@ static void test_stop_while_idle(void **state)
 	check_all_ended_once(10);
 	CHECK(t.n_active > 0);
 	mono_t began = mono_now();
-	service_end(dur_s(30));
+	end_service(dur_s(30));
 	CHECK(mono_sub(mono_now(), began).ns < dur_s(20).ns);
 }
 
@@ -853,38 +762,38 @@ static void test_stop_while_resolving(void **state)
 	static const char *const sleeps[] = {"kumo.sleep(60)", ""};
 	for (int i = 0; i < 2; i++) {
 		struct uuid ids[20];
-		write_policy(LIST "egress_pool = 'p'", sleeps[i], "",
+		service_write_policy(LIST "egress_pool = 'p'", sleeps[i], "",
 		             i == 0 ? two_sources : "kumo.on('get_egress_pool', function(name) kumo.sleep(60) end)");
 		service_begin(false);
 		struct batch b = {.domain = "a.example.org", .first = (uint32_t)i * 20, .n = 20, .ids = ids};
 		worker_run(insert_batch, &b);
 		usleep(50000); /* the resolver is in the handler, or has yet to get there: both are fine */
-		service_end(dur_s(1));
-		write_policy(LIST, "", "connection_limit = 0", "");
+		end_service(dur_s(1));
+		service_write_policy(LIST, "", "connection_limit = 0", "");
 		service_begin(true);
 		for (int k = 0; k < 20; k++)
-			CHECK(look_at(ids[k]).n_attempts == 0);
-		service_end(dur_s(10));
+			CHECK(service_look_at(ids[k]).n_attempts == 0);
+		end_service(dur_s(10));
 		CHECK(t.n_taken == 0);
 	}
-	write_policy(LIST, "", "", "");
+	service_write_policy(LIST, "", "", "");
 	service_begin(true);
 	check_all_ended_once(40);
-	service_end(dur_s(10));
+	end_service(dur_s(10));
 }
 
 /** A policy that fails on the way out delays with an attempt charged, again and again, and mail flows once it is mended. */
 static void test_policy_fails(void **state)
 {
-	char *code = xasprintf("if io.open('%s/limit') == nil then error('broken') end", dir), *file = xasprintf("%s/limit", dir);
-	write_policy(LIST "retry_interval = '100ms'", code, "", "");
+	char *code = xasprintf("if io.open('%s/limit') == nil then error('broken') end", service.dir), *file = xasprintf("%s/limit", service.dir);
+	service_write_policy(LIST "retry_interval = '100ms'", code, "", "");
 	service_begin(false);
 	insert("a.example.org", 0, 20);
 	usleep(1500000);
 	CHECK(t.n_taken == 0);
 	set_limit("1");
 	check_all_ended_once(20);
-	service_end(dur_s(10));
+	end_service(dur_s(10));
 	unlink(file);
 	free(file);
 	free(code);
@@ -912,7 +821,7 @@ static void test_names(void **state)
 {
 	service_begin(false);
 	worker_run(get_bad_names, NULL);
-	service_end(dur_s(10));
+	end_service(dur_s(10));
 }
 
 /* --- everything at once --- */
@@ -980,8 +889,8 @@ static void test_anything(void **state)
 	enum { ROUNDS = 5, EACH = CHECK_IS_SANITIZED ? 200 : 600 };
 	t.on_message = do_anything;
 	t.idle = dur_ms(5);
-	body_budget = 500;
-	write_policy(LIST "retry_interval = '50ms', max_retry_interval = '200ms', egress_pool = 'p', refresh_interval = '1s'", "",
+	service.body_budget_bytes = 500;
+	service_write_policy(LIST "retry_interval = '50ms', max_retry_interval = '200ms', egress_pool = 'p', refresh_interval = '1s'", "",
 	             "connection_limit = 3, max_ready = 4, refresh_interval = '1s'",
 	             "kumo.on('get_egress_pool', function(name) return kumo.make_egress_pool { name = name, ttl = '1s', entries = {\n"
 	             "  { name = 'one', weight = 3 }, { name = 'two' } } } end)\n"
@@ -996,15 +905,14 @@ static void test_anything(void **state)
 			check_all_ended_once(ROUNDS * 2 * EACH);
 		else
 			WAIT_FOR(all_ended);
-		service_end(dur_s(20));
+		end_service(dur_s(20));
 	}
 }
 
 int main(void)
 {
 	signal(SIGPIPE, SIG_IGN);
-	bind_register_core();
-	bind_register_queue();
+	service_register();
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(test_order), T(test_max_ready_of_one), T(test_hand_over), T(test_limit), T(test_a_flood_does_not_starve_others),
