@@ -9,6 +9,10 @@
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#define API_MAX_BODIES (UINT64_C(256) << 20)
 
 /* jemalloc is linked into the daemon, not into builds with a sanitizer. */
 extern int mallctl(const char *name, void *old, size_t *old_bytes, void *new_value, size_t new_bytes)
@@ -77,6 +81,27 @@ static bool memory_read_group(const char *file, uint64_t *bytes)
 	is_found = fscanf(f, "%31s", value) == 1 && str_to_u64(str_of(value), bytes);
 	fclose(f);
 	return is_found;
+}
+
+/* What this process may have: the machine's memory, or less. */
+static uint64_t memory_allowed(void)
+{
+	long n_pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+	uint64_t least = n_pages > 0 && page > 0 ? (uint64_t)n_pages * (uint64_t)page : UINT64_MAX, bytes;
+	struct rlimit r;
+	if (memory_read_group("memory.high", &bytes) && bytes < least)
+		least = bytes;
+	if (memory_read_group("memory.max", &bytes) && bytes < least)
+		least = bytes;
+	if (getrlimit(RLIMIT_DATA, &r) == 0 && r.rlim_cur < least)
+		least = r.rlim_cur;
+	return least;
+}
+
+void api_limit_bodies(void)
+{
+	uint64_t share = memory_allowed() / 8;
+	http_set_body_memory(share < API_MAX_BODIES ? share : API_MAX_BODIES);
 }
 
 static void memory_of_group(struct buf *out)

@@ -158,6 +158,7 @@ int service_start(const struct options *o)
 	bind_message_set_loader(service_load_body);
 	api_inject_init(service.spool, service_why_not);
 	api_set_spool(service.spool);
+	api_limit_bodies();
 	queue_set_smtp_deliverer(&smtp_deliverer);
 	queue_start(&(struct queue_params){.spool = service.spool, .hostname = service.hostname});
 	service.is_queue_started = true;

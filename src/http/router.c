@@ -98,7 +98,7 @@ static int http_authorize_by_address(struct http_request *r, struct http_respons
 	if (!has_credentials &&
 	    ((r->route != NULL && r->route->is_public) || http_request_peer_is_trusted(r)))
 		return 0;
-	char peer[NET_ADDR_STRLEN], local[NET_ADDR_STRLEN];
+	char peer[NET_ADDR_STRLEN];
 	if (has_credentials)
 		http_response_text(a, 401, "Authentication Failed: this listener has no logins");
 	else
@@ -106,7 +106,7 @@ static int http_authorize_by_address(struct http_request *r, struct http_respons
 				   "<Unauthenticated>@ ip=%s not permitted " STR_FMT
 				   " on http_listener/%s" STR_FMT,
 				   net_addr_fmt_ip(r->peer, peer), STR_ARG(r->method),
-				   net_addr_fmt(http_listener_addr(r->listener), local), STR_ARG(r->path));
+				   http_listener_name(r->listener), STR_ARG(r->path));
 	http_response_add_header(r, a, STR("www-authenticate"), STR("Basic realm=\"cirrus\""));
 	return -1;
 }
