@@ -39,6 +39,7 @@
 #include <unistd.h>
 
 #define SHUTDOWN_TIME dur_s(30)
+#define HTTP_STOP_TIME dur_s(10) /* of it: a client that stalls leaves deliveries theirs, and they begin no new ones */
 
 static struct {
 	struct spool *spool;
@@ -199,7 +200,7 @@ void service_stop(void)
 	mono_t deadline = mono_after(SHUTDOWN_TIME);
 	atomic_store(&service.is_stopping, true);
 	monitor_stop(deadline);
-	http_listeners_close_all(deadline);
+	http_listeners_close_all(mono_after(HTTP_STOP_TIME));
 	if (service.is_queue_started)
 		queue_stop(deadline);
 	dns_stop();

@@ -360,6 +360,17 @@ def test_unix_socket(where):
     assert not path.exists()
 
 
+# What systemd does for a socket unit: the descriptors from 3 on, and the variables that name them. (A shell's redirection takes one digit only.)
+HAND_OVER = """
+import fcntl, os, sys
+high = [fcntl.fcntl(int(fd), fcntl.F_DUPFD, 10) for fd in sys.argv[1:3]]
+for number, fd in enumerate(high, 3):
+    os.dup2(fd, number, inheritable=True)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="2", LISTEN_FDNAMES="api:local")
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
 def test_inherited_sockets(where):
     tcp, un, path = socket.socket(), socket.socket(socket.AF_UNIX), str(where / "inherited.sock")
     tcp.bind(("127.0.0.1", 0))
@@ -369,7 +380,7 @@ def test_inherited_sockets(where):
     early = socket.create_connection(tcp.getsockname(), timeout=30)  # before there is a daemon: it waits
     early.sendall(f"GET {LIVENESS} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     d = Daemon(where, policy(where, init="kumo.start_http_listener { listen = 'fd:api' } kumo.start_http_listener { listen = 'fd:local' }"),
-               wrap=["sh", "-c", f'exec 3<&{tcp.fileno()} 4<&{un.fileno()}; LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=api:local exec "$@"', "sh"])
+               wrap=["python3", "-c", HAND_OVER, str(tcp.fileno()), str(un.fileno())])
     popen = subprocess.Popen
 
     def with_fds(*args, **kw):
