@@ -2,7 +2,7 @@
 #pragma once
 
 #include "http/reference.h"
-#include "mail/template.h"
+#include "template/template.h"
 
 #include <jansson.h>
 

@@ -10,7 +10,7 @@
 #include "base/map.h"
 #include "base/metric.h"
 #include "fiber/worker.h"
-#include "mail/template.h"
+#include "template/template.h"
 #include "policy/policy.h"
 #include "queue/deliverer.h"
 #include "queue/queue.h"

@@ -5,7 +5,7 @@
 
 #include "base/arena.h"
 #include "base/metric.h"
-#include "mail/template.h"
+#include "template/template.h"
 #include "record/logger.h"
 
 #define RECORD_LOG "kumod::record"

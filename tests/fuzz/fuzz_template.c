@@ -1,7 +1,7 @@
 /* A template, a NUL, and JSON for its context: whatever they are, rendering ends within its budgets, without
  * a trace in the output when it fails, and a second render of the compiled template gives the same text. */
 #include "base/err.h"
-#include "mail/template.h"
+#include "template/template.h"
 
 #include <stdlib.h>
 

@@ -5,7 +5,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
-#include "mail/template.h"
+#include "template/template.h"
 
 #include <pthread.h>
 #include <unistd.h>

@@ -1,7 +1,7 @@
 /* template_filter_str.c - filters over text. They take any value as its text, except where the dialect wants
  * a string. Results are never safe, so what a safe string is turned into is escaped again when it is printed.
  */
-#include "mail/template_impl.h"
+#include "template/template_impl.h"
 
 /* The subject as text; the bytes are charged. */
 static int str_subject(struct trender *r, struct targs *a, str_t *out)

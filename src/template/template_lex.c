@@ -8,7 +8,7 @@
  * trim_blocks here to be switched off). One newline at the end of the source is dropped. Tokens point into
  * the template's copy of the source; a string literal that has escapes is unescaped into the template's
  * arena. */
-#include "mail/template_impl.h"
+#include "template/template_impl.h"
 
 #include <stdlib.h>
 

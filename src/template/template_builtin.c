@@ -1,6 +1,6 @@
 /* template_builtin.c - the tests (`x is odd`) and the functions that a template finds without being given
  * them. */
-#include "mail/template_impl.h"
+#include "template/template_impl.h"
 
 #include "base/clock.h"
 

@@ -2,7 +2,7 @@
  * statement assigns it), then in the contexts in their order, then among the built-in functions; what is
  * nowhere is undefined, prints as nothing, and is an error only when something is looked up in it. Each node
  * costs a step; the C stack is checked at each node that has parts. */
-#include "mail/template_impl.h"
+#include "template/template_impl.h"
 
 /* --- names --- */
 

@@ -1,7 +1,7 @@
 /* template_print.c - values as text: what {{ }} prints, what a list shows of its items, JSON, and the
  * escaping of the output. A plain string goes from the context to the output with one copy; everything else
  * is built in the render's scratch. */
-#include "mail/template_impl.h"
+#include "template/template_impl.h"
 
 #include "base/json.h"
 #include "base/text.h"

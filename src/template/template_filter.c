@@ -1,7 +1,7 @@
 /* template_filter.c - the table of filters, and those that work on single values: defaults, numbers,
  * escaping, JSON. A filter is called with the value it is applied to as argument 0. Arguments and results
  * follow what the dialect documents; an argument that a filter does not know is an error. */
-#include "mail/template_impl.h"
+#include "template/template_impl.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* template_parse.c - the statement half of the parser. Blocks nest by recursion, bounded by
  * TEMPLATE_MAX_DEPTH; the statements of a block are a list. A word that ends a block (endif, else ...) is
  * known only to the statement that is open: anywhere else it is an unknown statement. */
-#include "mail/template_impl.h"
+#include "template/template_impl.h"
 
 #include <stdarg.h>
 

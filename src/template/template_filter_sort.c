@@ -1,7 +1,7 @@
 /* template_filter_sort.c - sort, unique, groupby, dictsort. A stable merge sort over (key, item) pairs, so
  * that a key is computed once an item; grouping and finding duplicates sort as well, so that none of them is
  * quadratic. */
-#include "mail/template_impl.h"
+#include "template/template_impl.h"
 
 struct list_item {
 	struct tval key, item;

@@ -2,7 +2,7 @@
  * (TZif, RFC 8536: the transitions of the 64-bit block, then the rule in the footer). A zone's file is read
  * once, at its first use, and stays in memory; their number is bounded by the number of files there are,
  * their size by ZONE_MAX_BYTES. Any thread. */
-#include "mail/template_impl.h"
+#include "template/template_impl.h"
 
 #include "base/alloc.h"
 

@@ -1,6 +1,6 @@
 /* template_filter_list.c - filters over sequences and mappings, but for those that sort
  * (template_filter_sort.c). */
-#include "mail/template_impl.h"
+#include "template/template_impl.h"
 
 /* --- helpers --- */
 

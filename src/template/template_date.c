@@ -2,7 +2,7 @@
  * it is moved to the zone asked for (argument tz, else TIMEZONE of the context) and written by a named format
  * or by a description such as
  * "[year]-[month]-[day] [hour repr:12]:[minute] [period]", where \[ is a plain bracket. */
-#include "mail/template_impl.h"
+#include "template/template_impl.h"
 
 #include <math.h>
 

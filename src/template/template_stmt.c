@@ -5,7 +5,7 @@
  * Scopes are lexical and live in the render's arena. One that no macro holds on to is reused, with its array
  * of variables, so a loop in a loop does not grow the arena. A macro sees the scopes around its definition,
  * not its caller's. */
-#include "mail/template_impl.h"
+#include "template/template_impl.h"
 
 /* --- scopes --- */
 

@@ -1,7 +1,7 @@
 /* template_normalize.c - takes what varies by user and by transaction out of an SMTP response, so that equal
  * reasons group together. Words are what stands between blanks and keep their surrounding punctuation; each
  * is looked at once, by shape, most specific first. A word made of letters only is language and stays. */
-#include "mail/template.h"
+#include "template/template.h"
 
 #include <arpa/inet.h>
 #include <ctype.h>

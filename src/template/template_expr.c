@@ -4,7 +4,7 @@
  * filters and tests;  then . [] ().
  * `-x|f` filters the negated value and `x is t` binds as tight as a filter, as template authors of this
  * dialect expect. */
-#include "mail/template_impl.h"
+#include "template/template_impl.h"
 
 #include <stdlib.h>
 

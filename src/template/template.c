@@ -2,7 +2,7 @@
  * to. Names are numbered here, so that rendering compares numbers; one that no statement assigns is marked,
  * so that `{{ name }}` goes straight to the context. After template_compile nothing in it changes: any number
  * of threads may render it. */
-#include "mail/template_impl.h"
+#include "template/template_impl.h"
 
 #include "base/alloc.h"
 

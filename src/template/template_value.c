@@ -1,7 +1,7 @@
 /* template_value.c - the small values that a render works on: what they contain, how they are iterated,
  * indexed and sliced. JSON arrays and objects of the context are read in place, item by item, and never
  * converted as a whole. Every walk is charged to the step budget by the item. */
-#include "mail/template_impl.h"
+#include "template/template_impl.h"
 
 #include <math.h>
 

@@ -1,7 +1,7 @@
 /* template_format.c - the `format` filter: printf as Python has it,
  * "%[(key)][flags][width][.precision][length]type" with the types d i o x X e E f F g G c s. Numbers are
  * formatted here and by snprintf with a format string made from checked parts only. */
-#include "mail/template_impl.h"
+#include "template/template_impl.h"
 
 struct format_spec {
 	str_t key; /* of a mapping, or p NULL */

@@ -1,7 +1,7 @@
 /* template_ops.c - comparing and computing. All values have one total order: undefined, none, numbers
  * (booleans among them, 1 == 1.0 == true), strings by bytes, sequences item by item, mappings, everything
  * else. Integers are 128 bits wide; what leaves that range is an error and not a float. */
-#include "mail/template_impl.h"
+#include "template/template_impl.h"
 
 #include <math.h>
 
