@@ -15,8 +15,7 @@
 #include "mail/envelope.h"
 #include "policy/policy.h"
 #include "policy/value.h"
-#include "queue/queue.h"
-#include "record/record.h"
+#include "queue/reception.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -24,7 +23,6 @@
 #define EVENT_GENERATED "http_message_generated"
 
 static struct {
-	struct spool *spool;
 	const char *(*why_not)(void);
 	struct metric_series *received;
 } inject_g;
@@ -36,9 +34,7 @@ struct injection {
 	str_t who_name;
 	json_t *who_json;               /* for the policy; NULL until it is called */
 	struct inject_content content;
-	struct message **msg;           /* accepted so far */
-	struct sched_queue **queue;     /* of each */
-	size_t n;
+	struct reception accepted;      /* so far */
 	json_t *failed, *errors;        /* arrays */
 };
 
@@ -110,23 +106,12 @@ static int injection_call_policy(struct injection *in, struct message *m, mono_t
 	return rc < 0 ? -1 : 0;
 }
 
-static struct sched_queue *injection_find_queue(const struct message *m, mono_t deadline)
-{
-	struct buf name = BUF_INIT;
-	struct sched_queue *q = NULL;
-	if (message_queue_name(m, &name) == 0)
-		q = sched_queue_get(buf_str(&name), deadline);
-	buf_fini(&name);
-	return q;
-}
-
 /** One recipient: -1 with the error of what is wrong with it. */
 static int injection_add(struct injection *in, const struct inject_recipient *r, mono_t deadline)
 {
 	struct mailbox box;
 	struct message *m = NULL;
 	struct body *body = NULL;
-	struct sched_queue *q = NULL;
 	int rc = -1;
 
 	if (mailbox_parse(r->email, &box) != 0) {
@@ -142,14 +127,11 @@ static int injection_add(struct injection *in, const struct inject_recipient *r,
 		goto out;
 	m = message_new(in->req->envelope_sender, &box.email, 1, body);
 	injection_set_meta(in, m, r);
-	if (injection_call_policy(in, m, deadline) != 0 || (q = injection_find_queue(m, deadline)) == NULL) {
+	if (injection_call_policy(in, m, deadline) != 0 || reception_add(&in->accepted, m, deadline) != 0) {
 		if (!err_is(ERR_REJECT))
 			injection_complain();
 		goto out;
 	}
-	in->msg[in->n] = m;
-	in->queue[in->n] = q;
-	in->n++;
 	m = NULL;
 	rc = 0;
 out:
@@ -158,56 +140,17 @@ out:
 	return rc;
 }
 
-/** Makes the accepted messages durable. The null queue's are neither stored nor logged (contracts B3). */
-static int injection_store(struct injection *in, mono_t deadline)
+/** Hands the stored messages to their queues: from here on they are the queues' to end. */
+static void injection_enqueue(struct injection *in)
 {
-	struct message **stored = xcalloc(in->n + 1, sizeof(struct message *));
-	size_t n = 0;
-	for (size_t i = 0; i < in->n; i++)
-		if (!sched_queue_is_null(in->queue[i]))
-			stored[n++] = in->msg[i];
-	int rc = n > 0 ? spool_put(inject_g.spool, stored, n, deadline) : 0;
-	if (rc != 0) {
-		struct err e = err_take();
-		for (size_t i = 0; i < n; i++) /* it may become durable after a time-out: it was not accepted */
-			spool_remove(inject_g.spool, &stored[i]->id);
-		err_put(e);
-	}
-	free(stored);
-	return rc;
-}
-
-static void injection_log_reception(const struct injection *in, const struct message *m, const struct sched_queue *q)
-{
-	if (!record_is_wanted(RECORD_RECEPTION))
-		return;
 	char peer[NET_ADDR_STRLEN];
-	struct record rec = {
-		.type = RECORD_RECEPTION,
-		.msg = m,
-		.queue = str_of(sched_queue_name(q)),
-		.site = STR(""),
-		.response = {.code = 250, .content = STR("")},
+	struct record how = {
 		.peer_name = STR(""),
 		.peer_addr = str_of(net_addr_fmt_ip(in->http->peer, peer)),
 		.reception_protocol = STR("HTTP"),
 	};
-	record_log(&rec, MONO_NEVER);
-}
-
-/** Hands the stored messages to their queues; the references go with them. From here on they are the queues' to end. */
-static void injection_enqueue(struct injection *in)
-{
-	for (size_t i = 0; i < in->n; i++) {
-		if (sched_queue_is_null(in->queue[i])) {
-			message_unref(in->msg[i]);
-		} else {
-			injection_log_reception(in, in->msg[i], in->queue[i]);
-			sched_queue_insert(in->queue[i], in->msg[i]);
-		}
-		in->msg[i] = NULL;
-	}
-	metric_add(inject_g.received, (int64_t)in->n);
+	reception_enqueue(&in->accepted, &how);
+	metric_add(inject_g.received, (int64_t)in->accepted.n);
 }
 
 static void injection_answer(const struct injection *in, struct http_response *a)
@@ -217,7 +160,7 @@ static void injection_answer(const struct injection *in, struct http_response *a
 	const json_t *list[] = {in->failed, in->errors};
 	const str_t name[] = {STR("failed_recipients"), STR("errors")};
 	json_obj_begin(&j);
-	json_kv_int(&j, STR("success_count"), (int64_t)in->n);
+	json_kv_int(&j, STR("success_count"), (int64_t)in->accepted.n);
 	json_kv_int(&j, STR("fail_count"), (int64_t)n_failed);
 	for (size_t k = 0; k < ARRAY_SIZE(list); k++) {
 		json_key(&j, name[k]);
@@ -234,12 +177,7 @@ static void injection_answer(const struct injection *in, struct http_response *a
 
 static void injection_fini(struct injection *in)
 {
-	for (size_t i = 0; i < in->n; i++) {
-		message_unref(in->msg[i]);
-		sched_queue_unref(in->queue[i]);
-	}
-	free(in->msg);
-	free(in->queue);
+	reception_fini(&in->accepted);
 	inject_content_fini(&in->content);
 	json_decref(in->failed);
 	json_decref(in->errors);
@@ -258,8 +196,7 @@ static void inject_handler(struct http_request *r, struct http_response *a, void
 	struct injection in = {.http = r, .req = &req, .failed = json_array(), .errors = json_array()};
 	in.who = api_request_who(r);
 	in.who_name = auth_info_name(in.who);
-	in.msg = xcalloc(req.n_recipients + 1, sizeof(struct message *));
-	in.queue = xcalloc(req.n_recipients + 1, sizeof(struct sched_queue *));
+	reception_init(&in.accepted, req.n_recipients);
 	if (inject_content_init(&in.content, &req) != 0) {
 		http_response_err(a, 422);
 		goto out;
@@ -267,7 +204,7 @@ static void inject_handler(struct http_request *r, struct http_response *a, void
 	for (size_t i = 0; i < req.n_recipients; i++)
 		if (injection_add(&in, &req.recipient[i], deadline) != 0)
 			injection_fail(&in, req.recipient[i].email);
-	if (injection_store(&in, deadline) != 0) {
+	if (reception_store(&in.accepted, deadline) != 0) {
 		log_error("kumod", "an injected batch could not be stored: %s", err_text());
 		http_response_err(a, 503);
 		http_response_add_header(r, a, STR("Retry-After"), STR("1"));
@@ -306,11 +243,10 @@ static const struct http_route inject_routes[] = {
 		 "with one recipient fails that one alone; after a 503, or an answer that never came, post the request again."},
 };
 
-void api_inject_init(struct spool *sp, const char *(*why_not)(void))
+void api_inject_init(const char *(*why_not)(void))
 {
 	static const char *const label[] = {"service", NULL};
 	str_t service = STR("http_listener");
-	inject_g.spool = sp;
 	inject_g.why_not = why_not;
 	inject_g.received = metric_get(metric_declare(METRIC_COUNTER, "total_messages_received",
 	                                              "total number of messages ever received", label, NULL, 0), &service);

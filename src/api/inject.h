@@ -1,10 +1,8 @@
 /* inject.h - POST /api/inject/v1: messages in over HTTP (docs/reference/http/kumod/api_inject_v1_post.md, contracts B5, B7). */
 #pragma once
 
-#include "spool/spool.h"
-
-/** What the endpoint works with. why_not: NULL when the service can take mail, else why not (503 before the body is read);
+/** why_not: NULL when the service can take mail, else why not (503 before the body is read);
  * called from any worker, must not yield. */
-void api_inject_init(struct spool *sp, const char *(*why_not)(void));
+void api_inject_init(const char *(*why_not)(void));
 /** Adds its route. */
 void api_inject_register(void);

@@ -157,7 +157,7 @@ int service_start(const struct options *o)
 		return -1;
 	record_set_body_loader(service_load_body);
 	bind_message_set_loader(service_load_body);
-	api_inject_init(service.spool, service_why_not);
+	api_inject_init(service_why_not);
 	api_set_spool(service.spool);
 	api_limit_bodies();
 	queue_set_smtp_deliverer(&smtp_deliverer);

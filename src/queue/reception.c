@@ -1,0 +1,94 @@
+/* reception.c - what every way in has in common. A message is in its reception from reception_add until it is handed to its queue, so
+ * whoever fails in between frees the reception and nothing else. */
+#include "queue/reception.h"
+
+#include "base/alloc.h"
+#include "base/err.h"
+#include "queue/queue_impl.h"
+
+void reception_init(struct reception *r, size_t n_expected)
+{
+	*r = (struct reception){.cap = n_expected};
+	r->msg = xcalloc(n_expected + 1, sizeof(struct message *));
+	r->queue = xcalloc(n_expected + 1, sizeof(struct sched_queue *));
+}
+
+void reception_fini(struct reception *r)
+{
+	for (size_t i = 0; i < r->n; i++) {
+		message_unref(r->msg[i]);
+		sched_queue_unref(r->queue[i]);
+	}
+	free(r->msg);
+	free(r->queue);
+	*r = (struct reception){0};
+}
+
+static void reception_grow(struct reception *r)
+{
+	if (r->n < r->cap)
+		return;
+	r->cap = r->cap * 2 + 8;
+	r->msg = xrealloc(r->msg, r->cap * sizeof(struct message *));
+	r->queue = xrealloc(r->queue, r->cap * sizeof(struct sched_queue *));
+}
+
+int reception_add(struct reception *r, struct message *m, mono_t deadline)
+{
+	struct buf name = BUF_INIT;
+	struct sched_queue *q = NULL;
+	if (message_queue_name(m, &name) == 0)
+		q = sched_queue_get(buf_str(&name), deadline);
+	buf_fini(&name);
+	if (q == NULL)
+		return -1;
+	reception_grow(r);
+	r->msg[r->n] = m;
+	r->queue[r->n] = q;
+	r->n++;
+	return 0;
+}
+
+int reception_store(struct reception *r, mono_t deadline)
+{
+	struct message **stored = xcalloc(r->n + 1, sizeof(struct message *));
+	size_t n = 0;
+	for (size_t i = 0; i < r->n; i++)
+		if (!sched_queue_is_null(r->queue[i]))
+			stored[n++] = r->msg[i];
+	int rc = n > 0 ? spool_put(queue_g.spool, stored, n, deadline) : 0;
+	if (rc != 0) {
+		struct err e = err_take();
+		for (size_t i = 0; i < n; i++) /* it may become durable after a time-out: it was not accepted */
+			spool_remove(queue_g.spool, &stored[i]->id);
+		err_put(e);
+	}
+	free(stored);
+	return rc;
+}
+
+static void reception_log(const struct record *how, const struct message *m, const struct sched_queue *q)
+{
+	if (!record_is_wanted(RECORD_RECEPTION))
+		return;
+	struct record rec = *how;
+	rec.type = RECORD_RECEPTION;
+	rec.msg = m;
+	rec.queue = str_of(sched_queue_name(q));
+	rec.site = STR("");
+	rec.response = (struct smtp_response){.code = 250, .content = STR("")};
+	record_log(&rec, MONO_NEVER);
+}
+
+void reception_enqueue(struct reception *r, const struct record *how)
+{
+	for (size_t i = 0; i < r->n; i++) {
+		if (sched_queue_is_null(r->queue[i])) {
+			message_unref(r->msg[i]);
+		} else {
+			reception_log(how, r->msg[i], r->queue[i]);
+			sched_queue_insert(r->queue[i], r->msg[i]);
+		}
+		r->msg[i] = NULL;
+	}
+}

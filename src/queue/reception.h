@@ -1,0 +1,26 @@
+/* reception.h - taking messages in, whatever they came by: the queue of each is found, all are stored together, and only then are
+ * they logged and handed to their queues. A caller that answers its client between store and enqueue, or after, keeps the promise of
+ * the durable answer. */
+#pragma once
+
+#include "queue/queue.h"
+#include "record/record.h"
+
+struct reception {
+	struct message **msg;
+	struct sched_queue **queue;     /* of each */
+	size_t n, cap;
+};
+void reception_init(struct reception *r, size_t n_expected);
+/** Lets go of what was not handed to the queues; what was stored stays in the spool (see reception_store). */
+void reception_fini(struct reception *r);
+/** Finds the queue of m (get_queue_config) and adds m, taking the caller's reference. Yields. -1 with the error, and the
+ * reference stays with the caller. */
+MUST_CHECK int reception_add(struct reception *r, struct message *m, mono_t deadline);
+/** Makes all of them durable with one commit; those of the null queue are not stored (contracts B3). Yields. -1 with spool_put's error:
+ * then none counts as stored, and what may still become durable is removed again. */
+MUST_CHECK int reception_store(struct reception *r, mono_t deadline);
+/** Logs a Reception record of each, and hands them to their queues with the references. how: what the records say of the peer and the
+ * protocol; its msg, queue, site and response are filled in here. Those of the null queue end here, without a record. May yield
+ * (a logger's back-pressure). */
+void reception_enqueue(struct reception *r, const struct record *how);
