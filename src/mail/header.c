@@ -11,6 +11,7 @@
 #include <iconv.h>
 
 #define CHARSET_MAX 40
+#define HEADER_NAME_MAX 200
 
 /* ---- fields ---- */
 
@@ -61,6 +62,14 @@ bool header_next(struct header_iter *it, struct header_field *out)
 	out->raw_value = line_chop(str_skip(out->whole, colon + 1));
 	it->rest = rest;
 	return true;
+}
+
+bool header_name_is_valid(str_t name)
+{
+	for (size_t i = 0; i < name.n; i++)
+		if (name.p[i] <= ' ' || name.p[i] >= 0x7f || name.p[i] == ':')
+			return false;
+	return name.n > 0 && name.n <= HEADER_NAME_MAX;
 }
 
 size_t header_section_end(str_t bytes)

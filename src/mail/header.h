@@ -15,6 +15,8 @@ struct header_field {
 /** bytes: a message, or its header section. */
 void header_iter_init(struct header_iter *it, str_t bytes);
 bool header_next(struct header_iter *it, struct header_field *out);
+/** Whether it can be the name of a field: printable ASCII without blank and colon (RFC 5322 section 2.2), at most 200 bytes. */
+bool header_name_is_valid(str_t name);
 /** Offset of the first byte of the body (after the empty line), or bytes.n when there is none. */
 size_t header_section_end(str_t bytes);
 /** Unfolds (RFC 5322 section 2.2.3) and decodes RFC 2047 words where they decode, else leaves them. */

@@ -82,6 +82,15 @@ void message_set_prefix(struct message *m, str_t headers)
 	m->n_prefix_bytes = (uint32_t)headers.n;
 }
 
+void message_add_prefix(struct message *m, str_t headers)
+{
+	struct buf b = BUF_INIT;
+	buf_add_str(&b, headers);
+	buf_add(&b, m->prefix != NULL ? m->prefix : "", m->n_prefix_bytes);
+	message_set_prefix(m, buf_str(&b));
+	buf_fini(&b);
+}
+
 void message_keep_recipients(struct message *m, const bool *keep)
 {
 	uint32_t n = 0;

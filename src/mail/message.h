@@ -37,6 +37,8 @@ void message_unref(struct message *m);
 wall_t message_created(const struct message *m);
 void message_set_body(struct message *m, struct body *body); /* takes its own reference; NULL drops it */
 void message_set_prefix(struct message *m, str_t headers);
+/** Puts whole header lines, each with its CRLF, before all others. */
+void message_add_prefix(struct message *m, str_t headers);
 /** Drops the recipients for which keep[i] is false. */
 void message_keep_recipients(struct message *m, const bool *keep);
 

@@ -130,6 +130,15 @@ fail:
 	return NULL;
 }
 
+struct template *template_compile_dialect(const char *name, str_t source, enum template_dialect dialect,
+					  enum template_escape escape)
+{
+	if (dialect == TEMPLATE_JINJA)
+		return template_compile_escaped(name, source, escape);
+	err_set(ERR_UNSUPPORTED, "template '%s': this dialect is not available in this version", name);
+	return NULL;
+}
+
 void template_free(struct template *t)
 {
 	if (t == NULL)

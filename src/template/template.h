@@ -11,9 +11,14 @@
 struct template;
 enum template_escape { TEMPLATE_ESCAPE_NONE, TEMPLATE_ESCAPE_HTML, TEMPLATE_ESCAPE_JSON };
 
+/** Jinja: the dialect above. Handlebars: handlebars.h. Static: the source is what it renders to. */
+enum template_dialect { TEMPLATE_JINJA, TEMPLATE_HANDLEBARS, TEMPLATE_STATIC };
+
 /** NULL with ERR_INVALID, or ERR_LIMIT for a source over 64 MiB. is_html: what {{ }} prints is escaped for HTML. */
 MUST_CHECK struct template *template_compile(const char *name, str_t source, bool is_html);
 MUST_CHECK struct template *template_compile_escaped(const char *name, str_t source, enum template_escape escape);
+MUST_CHECK struct template *template_compile_dialect(const char *name, str_t source, enum template_dialect dialect,
+						     enum template_escape escape);
 /** What a file of that name would ask for: HTML for .html, .htm, .xml; JSON for .json, .json5, .js, .yaml, .yml; else
  * none. A last .j2 is not looked at. */
 enum template_escape template_escape_of_name(const char *name);
