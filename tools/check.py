@@ -137,11 +137,11 @@ def meson_test(section, directory, *suites, wrap=()):
         section.count(failed=1)
 
 
-def pytest(section, name, path, env):
+def pytest(section, name, path, env, *more):
     report = LOGS / f"{name}.xml"
     report.unlink(missing_ok=True)
     status, log = run(name, ["python3", "-m", "pytest", "-q", "-ra", "--tb=short", "-p", "no:cacheprovider", f"--junitxml={report}",
-                             path], timeout=1200, env=env)
+                             *more, path], timeout=1200, env=env)
     failed = section.failed
     if report.exists():
         for suite in xml.etree.ElementTree.parse(report).getroot().iter("testsuite"):
@@ -210,7 +210,8 @@ def daemon_env():
 
 def section_e2e(section):
     """the sanitized daemon against real clients and servers"""
-    pytest(section, "e2e", "tests/e2e", daemon_env())
+    # They wait more than they compute: more of them at a time than there are processors, a file's tests one after the other.
+    pytest(section, "e2e", "tests/e2e", daemon_env(), "-n", str(JOBS + 1), "--dist=loadfile")
 
 
 def section_crash(section):
