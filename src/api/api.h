@@ -12,8 +12,8 @@ void api_register_routes(void);
 /** The spool that GET /api/admin/memory/stats tells of; before the first listener starts. */
 void api_set_spool(struct spool *sp);
 
-/** Sets what the bodies of HTTP requests may take (http.h): 256 MB, or an eighth of the memory that the control group, the limits of the
- * process or the machine allow, if that is less. Reads files. */
+/** Sets what the bodies of HTTP requests may take (http.h): 256 MB, or a sixth of the soft memory limit, if that is less. Reads
+ * files. */
 void api_limit_bodies(void);
 
 /** What GET /api/check-liveness/v1 asks: NULL when the service can take mail (200 "OK"), else why not (503 and the text).

@@ -2,15 +2,13 @@
  * come from different places at slightly different times, so they need not add up. */
 #include "api/api_impl.h"
 
-#include "base/metric.h"
+#include "fiber/memory.h"
 #include "mail/body.h"
 #include "queue/queue.h"
 
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #define API_MAX_BODIES (UINT64_C(256) << 20)
 
@@ -64,43 +62,9 @@ static void memory_of_process(struct buf *out)
 		fclose(f);
 }
 
-/* A number from a file of the process's control group (cgroup v2); "max" is none. */
-static bool memory_read_group(const char *file, uint64_t *bytes)
-{
-	char path[512], group[256] = "", value[32] = "";
-	FILE *f = fopen("/proc/self/cgroup", "re");
-	bool is_found = f != NULL && fscanf(f, "0::%255[^\n]", group) == 1;
-	if (f != NULL)
-		fclose(f);
-	if (!is_found)
-		return false;
-	snprintf(path, sizeof(path), "/sys/fs/cgroup%s/%s", strcmp(group, "/") == 0 ? "" : group, file);
-	f = fopen(path, "re");
-	if (f == NULL)
-		return false;
-	is_found = fscanf(f, "%31s", value) == 1 && str_to_u64(str_of(value), bytes);
-	fclose(f);
-	return is_found;
-}
-
-/* What this process may have: the machine's memory, or less. */
-static uint64_t memory_allowed(void)
-{
-	long n_pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-	uint64_t least = n_pages > 0 && page > 0 ? (uint64_t)n_pages * (uint64_t)page : UINT64_MAX, bytes;
-	struct rlimit r;
-	if (memory_read_group("memory.high", &bytes) && bytes < least)
-		least = bytes;
-	if (memory_read_group("memory.max", &bytes) && bytes < least)
-		least = bytes;
-	if (getrlimit(RLIMIT_DATA, &r) == 0 && r.rlim_cur < least)
-		least = r.rlim_cur;
-	return least;
-}
-
 void api_limit_bodies(void)
 {
-	uint64_t share = memory_allowed() / 8;
+	uint64_t share = memory_soft_limit() / 6;
 	http_set_body_memory(share < API_MAX_BODIES ? share : API_MAX_BODIES);
 }
 
@@ -118,6 +82,15 @@ static void memory_of_group(struct buf *out)
 		is_first = false;
 		memory_line(out, rows[i][1], bytes);
 	}
+}
+
+static void memory_of_limits(struct buf *out)
+{
+	buf_add_z(out, "limits\n");
+	memory_line(out, "usage", memory_usage());
+	memory_line(out, "low threshold", memory_low_threshold());
+	memory_line(out, "soft limit", memory_soft_limit());
+	memory_line(out, "hard limit", memory_hard_limit());
 }
 
 static void memory_of_jemalloc(struct buf *out)
@@ -176,6 +149,7 @@ static void api_memory_stats(struct http_request *r, struct http_response *a, vo
 	http_response_text(a, 200, "%s", "");
 	memory_of_process(&a->body);
 	memory_of_group(&a->body);
+	memory_of_limits(&a->body);
 	if (mallctl != NULL)
 		memory_of_jemalloc(&a->body);
 	else

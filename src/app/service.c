@@ -22,6 +22,7 @@
 #include "bind/bind_logs.h"
 #include "bind/bind_queue.h"
 #include "bind/bind_spool.h"
+#include "fiber/memory.h"
 #include "fiber/worker.h"
 #include "http/https.h"
 #include "net/dns.h"
@@ -55,7 +56,9 @@ static const char *service_why_not(void)
 		return "shutting down";
 	if (!atomic_load_explicit(&service.is_ready, memory_order_relaxed))
 		return "waiting for spool startup";
-	const char *why = record_disk_health();
+	const char *why = memory_health();
+	if (why == NULL)
+		why = record_disk_health();
 	return why != NULL ? why : spool_health(service.spool);
 }
 
@@ -150,7 +153,7 @@ int service_start(const struct options *o)
 	log_info("kumod", "NodeId is %s", node_id());
 	if (service_run_init(o) != 0)
 		return -1;
-	if (privilege_drop() != 0)
+	if (privilege_drop() != 0 || memory_start() != 0)
 		return -1;
 	monitor_start();
 	if (service_open_spool() != 0)

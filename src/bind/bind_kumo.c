@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "bind/bind.h"
 #include "fiber/fiber.h"
+#include "fiber/memory.h"
 #include "policy/monitor.h"
 
 #include <lauxlib.h>
@@ -236,6 +237,50 @@ static int kumo_bump_config_epoch(lua_State *L)
 	return 0;
 }
 
+static uint64_t kumo_check_bytes(lua_State *L)
+{
+	lua_Integer n = luaL_checkinteger(L, 1);
+	luaL_argcheck(L, n > 0, 1, "a number of bytes, more than 0");
+	return (uint64_t)n;
+}
+
+static int kumo_set_memory_hard_limit(lua_State *L)
+{
+	memory_set_hard_limit(kumo_check_bytes(L));
+	return 0;
+}
+
+static int kumo_set_memory_soft_limit(lua_State *L)
+{
+	memory_set_soft_limit(kumo_check_bytes(L));
+	return 0;
+}
+
+static int kumo_set_memory_low_thresh(lua_State *L)
+{
+	memory_set_low_threshold(kumo_check_bytes(L));
+	return 0;
+}
+
+static int kumo_push_bytes(lua_State *L, uint64_t bytes)
+{
+	lua_pushinteger(L, bytes <= LUA_MAXINTEGER ? (lua_Integer)bytes : LUA_MAXINTEGER);
+	return 1;
+}
+
+static int kumo_get_memory_hard_limit(lua_State *L)
+{
+	return kumo_push_bytes(L, memory_hard_limit());
+}
+static int kumo_get_memory_soft_limit(lua_State *L)
+{
+	return kumo_push_bytes(L, memory_soft_limit());
+}
+static int kumo_get_memory_low_thresh(lua_State *L)
+{
+	return kumo_push_bytes(L, memory_low_threshold());
+}
+
 /* --- the files of the configuration --- */
 
 static int kumo_set_config_monitor_globs(lua_State *L)
@@ -305,6 +350,12 @@ static void kumo_open(lua_State *L)
 		{"set_max_lua_context_use_count", kumo_set_max_lua_context_use_count},
 		{"set_max_spare_lua_contexts", kumo_set_max_spare_lua_contexts},
 		{"set_lua_gc_on_put", kumo_set_lua_gc_on_put},
+		{"set_memory_hard_limit", kumo_set_memory_hard_limit},
+		{"set_memory_soft_limit", kumo_set_memory_soft_limit},
+		{"set_memory_low_thresh", kumo_set_memory_low_thresh},
+		{"get_memory_hard_limit", kumo_get_memory_hard_limit},
+		{"get_memory_soft_limit", kumo_get_memory_soft_limit},
+		{"get_memory_low_thresh", kumo_get_memory_low_thresh},
 		{"bump_config_epoch", kumo_bump_config_epoch},
 		{"set_config_monitor_globs", kumo_set_config_monitor_globs},
 		{"eval_config_monitor_globs", kumo_eval_config_monitor_globs},

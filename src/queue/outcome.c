@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "fiber/memory.h"
 #include "queue/queue_impl.h"
 
 static str_t outcome_str(const char *z) { return z != NULL ? str_of(z) : STR_NULL; }
@@ -62,7 +63,8 @@ static void outcome_count(const struct outcome *o, enum record_type type)
 
 void outcome_shed_body(struct message *m)
 {
-	if (m->body != NULL && m->is_spooled && body_total_bytes() > queue_g.body_budget_bytes)
+	if (m->body != NULL && m->is_spooled &&
+	    (body_total_bytes() > queue_g.body_budget_bytes || memory_level() != MEMORY_PLENTY))
 		message_set_body(m, NULL);
 }
 
