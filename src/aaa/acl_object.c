@@ -60,6 +60,22 @@ static json_t *acl_encode(lua_State *L, int idx)
 	return v;
 }
 
+static void *acl_share(lua_State *L, int idx)
+{
+	struct acl **box = lua_touserdata(L, idx);
+	return *box != NULL ? acl_ref(*box) : NULL;
+}
+
+static void acl_push_shared(lua_State *L, void *ref)
+{
+	acl_object_push(L, ref);
+}
+
+static void acl_unshare(void *ref)
+{
+	acl_unref(ref);
+}
+
 static int acl_on_len(lua_State *L)
 {
 	struct acl **box = object_at(L, 1, &acl_class_key);
@@ -70,7 +86,7 @@ static int acl_on_len(lua_State *L)
 void acl_object_push(lua_State *L, struct acl *a)
 {
 	static const luaL_Reg methods[] = {{"__gc", acl_on_gc}, {"__len", acl_on_len}, {NULL, NULL}};
-	static const struct value_encoder encoder = {acl_encode};
+	static const struct value_encoder encoder = {acl_encode, acl_share, acl_push_shared, acl_unshare};
 	struct acl **box = lua_newuserdatauv(L, sizeof(*box), 0);
 	*box = NULL;
 	if (object_push_class(L, &acl_class_key, "AccessControlList", methods))
@@ -114,12 +130,30 @@ static int acl_map_get(lua_State *L)
 	return 1;
 }
 
+static void *acl_map_share(lua_State *L, int idx)
+{
+	struct acl_map **box = lua_touserdata(L, idx);
+	return *box != NULL ? acl_map_ref(*box) : NULL;
+}
+
+static void acl_map_push_shared(lua_State *L, void *ref)
+{
+	acl_map_object_push(L, ref);
+}
+
+static void acl_map_unshare(void *ref)
+{
+	acl_map_unref(ref);
+}
+
 void acl_map_object_push(lua_State *L, struct acl_map *m)
 {
+	static const struct value_encoder encoder = {NULL, acl_map_share, acl_map_push_shared, acl_map_unshare};
 	static const luaL_Reg methods[] = {{"__gc", acl_map_on_gc}, {NULL, NULL}};
 	struct acl_map **box = lua_newuserdatauv(L, sizeof(*box), 0);
 	*box = NULL;
 	if (object_push_class(L, &acl_map_class_key, "AclMap", methods)) {
+		value_set_encoder(L, -1, &encoder);
 		lua_newtable(L);
 		lua_pushcfunction(L, acl_map_get);
 		lua_setfield(L, -2, "get");

@@ -6,6 +6,7 @@
 void bind_register_core(void)
 {
 	bind_register_kumo();
+	bind_register_memoize();
 	bind_register_serde();
 	bind_register_dns();
 	bind_register_time();

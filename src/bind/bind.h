@@ -10,6 +10,7 @@ void bind_register_core(void);
 
 /* What bind_register_core consists of. */
 void bind_register_kumo(void);
+void bind_register_memoize(void);
 void bind_register_serde(void);
 void bind_register_dns(void);
 void bind_register_time(void);

@@ -129,9 +129,26 @@ static json_t *param_object_encode(lua_State *L, int idx)
 	return json_deep_copy((*box)->snapshot);
 }
 
+static void *param_object_share(lua_State *L, int idx)
+{
+	struct param_object **box = lua_touserdata(L, idx);
+	return *box != NULL ? param_object_ref(*box) : NULL;
+}
+
+static void param_object_push_shared(lua_State *L, void *ref)
+{
+	param_object_push(L, ref);
+}
+
+static void param_object_unshare(void *ref)
+{
+	param_object_unref(ref);
+}
+
 static void param_object_push_class(lua_State *L)
 {
-	static const struct value_encoder encoder = {param_object_encode};
+	static const struct value_encoder encoder = {param_object_encode, param_object_share, param_object_push_shared,
+						     param_object_unshare};
 	static const luaL_Reg methods[] = {
 		{"__gc", param_object_on_gc},
 		{"__tostring", param_object_on_tostring},

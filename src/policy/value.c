@@ -194,18 +194,23 @@ static json_t *value_read_object(struct value_reader *r, int idx, const struct v
 	return obj;
 }
 
-static json_t *value_read_userdata(struct value_reader *r, int idx, const struct value_seg *at)
+const struct value_encoder *value_encoder_at(lua_State *L, int idx)
 {
-	lua_State *L = r->L;
 	const struct value_encoder *enc = NULL;
-	if (lua_getmetatable(L, idx)) {
+	if (lua_type(L, idx) == LUA_TUSERDATA && lua_getmetatable(L, idx)) {
 		lua_rawgetp(L, -1, &value_encoder_key);
 		enc = lua_touserdata(L, -1);
 		lua_pop(L, 2);
 	}
-	if (enc == NULL)
+	return enc;
+}
+
+static json_t *value_read_userdata(struct value_reader *r, int idx, const struct value_seg *at)
+{
+	const struct value_encoder *enc = value_encoder_at(r->L, idx);
+	if (enc == NULL || enc->fn == NULL)
 		return value_fail(at, "a userdata cannot be represented");
-	return enc->fn(L, idx);
+	return enc->fn(r->L, idx);
 }
 
 static json_t *value_read(struct value_reader *r, int idx, const struct value_seg *at, int depth)

@@ -19,11 +19,17 @@ MUST_CHECK json_t *value_from_lua(lua_State *L, int idx);
 /** May raise (memory; nesting over VALUE_DEPTH_MAX): v must be owned by something that survives that. */
 void value_push_json(lua_State *L, const json_t *v);
 /** Userdata with the metatable at idx are represented by what fn makes of them: a new reference, or NULL with
- * the error set. */
+ * the error set. fn NULL: they cannot be. */
 struct value_encoder {
 	json_t *(*fn)(lua_State *L, int idx);
+	/* For immutable, refcounted things that any Lua state may have; all three or none. */
+	void *(*share)(lua_State *L, int idx); /* a new reference, or NULL when there is nothing in it any more */
+	void (*push)(lua_State *L, void *ref); /* takes its own reference; may raise */
+	void (*unshare)(void *ref);	       /* any thread */
 };
 void value_set_encoder(lua_State *L, int metatable_idx, const struct value_encoder *enc);
+/** Of the userdata at idx; NULL without one. Needs two slots of Lua's stack. */
+const struct value_encoder *value_encoder_at(lua_State *L, int idx);
 
 /** Text form: -1 ERR_INVALID with line and column. Nesting is checked before jansson's recursion sees the
  * text, so this is the one to use for JSON from the network. Strings may hold NUL, keys may not. */

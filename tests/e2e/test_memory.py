@@ -9,11 +9,13 @@ from cirrus import Daemon, Maildir, policy, wait_for
 MAILDIR = "protocol = {{ maildir_path = '{dir}/maildir' }}"
 LIVENESS = "/api/check-liveness/v1"
 
+
 def with_limits(where, **limits):
     """A policy whose limits are set whenever the file is run, so that a reload changes them."""
     lines = "".join(f"kumo.set_memory_{name}({value})\n" for name, value in limits.items())
     text = policy(where, queue=MAILDIR.format(dir=where))
     return text.replace("local kumo = require 'kumo'\n", "local kumo = require 'kumo'\n" + lines, 1)
+
 
 def test_no_mail_over_the_soft_limit(where):
     with Daemon(where, with_limits(where, soft_limit=1 << 40)) as d:
@@ -40,6 +42,7 @@ def test_no_mail_over_the_soft_limit(where):
         d.accept(to=["after@example.org"])
         wait_for("both messages", lambda: len(Maildir(where / "maildir").messages()) == 2)
 
+
 def test_low_memory_only_sheds(where):
     """Above the low threshold mail is taken, and messages that wait give their bodies back to the spool and get them again."""
     with Daemon(where, with_limits(where, soft_limit=1 << 40, low_thresh=1)) as d:
@@ -47,6 +50,7 @@ def test_low_memory_only_sheds(where):
         d.accept(to=[f"r{i}@example.org" for i in range(20)])
         wait_for("20 messages", lambda: len(Maildir(where / "maildir").messages()) == 20)
         assert all(m.endswith(b"Subject: test\r\n\r\nhello\r\n") for m in Maildir(where / "maildir").messages())
+
 
 @pytest.mark.parametrize("limits, env, soft, low", [
     (dict(hard_limit=4000 << 20), {}, 3000 << 20, 2400 << 20),
@@ -59,10 +63,12 @@ def test_where_the_limits_come_from(where, limits, env, soft, low):
     with Daemon(where, with_limits(where, **limits), env=env) as d:
         assert (d.metric("memory_limit"), d.metric("memory_low_thresh")) == (soft, low)
 
+
 @pytest.mark.parametrize("value", ["", "many", "-1", "0", "1G"])
 def test_bad_environment(where, value):
     status, stderr = Daemon(where, policy(where), env={"KUMOD_MEMORY_SOFT_LIMIT": value}).run_to_end()
     assert status == 1 and "KUMOD_MEMORY_SOFT_LIMIT" in stderr
+
 
 @pytest.mark.parametrize("call", ["set_memory_soft_limit(0)", "set_memory_hard_limit(-5)", "set_memory_low_thresh('x')", "set_memory_soft_limit(1.5)"])
 def test_bad_limit(where, call):
