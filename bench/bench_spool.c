@@ -1,8 +1,7 @@
 /* bench_spool.c - messages a second and CPU a message of the journal, at several numbers of fibers that put
  * at once:
- *   bench_spool [-d DIR] [-n MESSAGES] [-b BODY_BYTES] [-w WORKERS] [CONCURRENCY ...]     (default: 1 100
- *   1000)
- * For each it puts the messages, removes them as they are stored, closes and opens again. CPU is that of the
+ *   bench_spool [-d DIR] [-n MESSAGES] [-b BODY_BYTES] [-k ANSWER_BYTES] [-w WORKERS] [CONCURRENCY ...]
+ * (default: 1 100 1000). With -k each put has a key of its own, with an answer of that size. For each it puts the messages, removes them as they are stored, closes and opens again. CPU is that of the
  * whole process, encoding, checksums, wake-ups and fibers included. Each put stores its own body. */
 #include "base/alloc.h"
 #include "base/err.h"
@@ -18,7 +17,8 @@
 
 static struct bench {
 	struct spool *sp;
-	size_t body_bytes;
+	size_t body_bytes, answer_bytes;
+	bool has_keys;
 	unsigned n_messages, n_fibers;
 	bool must_remove;
 	atomic_uint n_begun, n_done, n_fibers_done;
@@ -31,15 +31,26 @@ static void die(const char *what)
 	exit(1);
 }
 
+/* Under the message's id, which is as good a key as any. */
+static int bench_put(struct message *m, const char *answer)
+{
+	mono_t deadline = mono_after(dur_s(60));
+	if (!bench.has_keys)
+		return spool_put(bench.sp, &m, 1, deadline);
+	struct spool_key k = {.id = m->id, .expires = wall_add(wall_now(), dur_s(86400)), .answer = str_mk(answer, bench.answer_bytes)};
+	return spool_put_with_key(bench.sp, &m, 1, &k, deadline);
+}
+
 static void bench_fiber(void *arg)
 {
+	char *answer = xcalloc(1, bench.answer_bytes + 1);
 	struct body *b = body_alloc(bench.body_bytes);
 	memset(b->p, 'x', b->n_bytes);
 	str_t rcpt = STR("somebody@example.com");
 	for (unsigned i; (i = atomic_fetch_add(&bench.n_begun, 1)) < bench.n_messages;) {
 		struct message *m = message_new(STR("sender@example.org"), &rcpt, 1, b);
 		meta_set_str(&m->meta, STR("tenant"), STR("a-tenant"));
-		if (spool_put(bench.sp, &m, 1, mono_after(dur_s(60))) != 0)
+		if (bench_put(m, answer) != 0)
 			die("put");
 		bench.id[i] = m->id;
 		if (bench.must_remove)
@@ -48,6 +59,7 @@ static void bench_fiber(void *arg)
 		atomic_fetch_add(&bench.n_done, 1);
 	}
 	body_unref(b);
+	free(answer);
 	atomic_fetch_add(&bench.n_fibers_done, 1);
 }
 
@@ -109,9 +121,10 @@ static void bench_run(const char *dir, unsigned n_workers, unsigned concurrency,
 	double reopen = dur_seconds(mono_sub(mono_now(), from));
 	struct spool_stats st;
 	spool_get_stats(bench.sp, &st);
-	printf("%5u at once%s: %8.0f messages/s, %6.2f us CPU each; open again: %.3f s for %llu messages\n",
+	printf("%5u at once%s: %8.0f messages/s, %6.2f us CPU each; open again: %.3f s for %llu messages, %llu keys, %llu MB\n",
 	       concurrency, must_remove ? ", each removed" : "              ", n / wall, cpu * 1e6 / n,
-	       reopen, (unsigned long long)st.n_messages);
+	       reopen, (unsigned long long)st.n_messages, (unsigned long long)st.n_keys,
+	       (unsigned long long)st.n_bytes_disk >> 20);
 	fflush(stdout);
 	spool_close(bench.sp);
 }
@@ -121,13 +134,15 @@ int main(int argc, char **argv)
 	const char *dir = "bench_spool.dir";
 	unsigned n_workers = 1, n_messages = 100000;
 	bench.body_bytes = 2048;
-	for (int c; (c = getopt(argc, argv, "d:n:b:w:")) != -1;) {
+	for (int c; (c = getopt(argc, argv, "d:n:b:k:w:")) != -1;) {
 		if (c == 'd')
 			dir = optarg;
 		else if (c == 'n')
 			n_messages = (unsigned)strtoul(optarg, NULL, 10);
 		else if (c == 'b')
 			bench.body_bytes = strtoul(optarg, NULL, 10);
+		else if (c == 'k')
+			bench.answer_bytes = strtoul(optarg, NULL, 10), bench.has_keys = true;
 		else if (c == 'w')
 			n_workers = (unsigned)strtoul(optarg, NULL, 10);
 		else

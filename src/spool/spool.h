@@ -1,6 +1,6 @@
-/* spool.h - durable store for queued messages. Under one id a message has a META record (message_encode) and
- * a body; bodies are shared between the messages of a batch and stored once. Both survive power loss once
- * spool_put() returns 0. Callable from any worker; spool_journal.c explains batching. */
+/* spool.h - durable store for queued messages, and for what was answered to the requests that brought them. Under
+ * one id a message has a META record (message_encode) and a body; bodies are shared between the messages of a batch
+ * and stored once. Both survive power loss once spool_put() returns 0. Callable from any worker; spool_journal.c explains batching. */
 #pragma once
 
 #include "fiber/fiber.h"
@@ -13,6 +13,7 @@ struct spool_params {
 	str_t path;	      /* directory; made with its parents when missing */
 	bool is_flushed;      /* false: answers after write(2), without fdatasync */
 	size_t segment_bytes; /* 0: 64 MiB */
+	uint64_t max_keys;    /* held at a time; 0: SPOOL_MAX_KEYS */
 };
 /** Opens (recovers, locks) a journal. Blocks: for start-up. -1 ERR_IO, ERR_EXISTS (locked by another
  * process), ERR_CORRUPT only when nothing can be read at all; lesser damage is logged with file and offset,
@@ -31,6 +32,32 @@ void spool_close(struct spool *sp);
  * Returns 0, or -1 with ERR_TIMEOUT, ERR_CANCELLED, ERR_SPOOL_FULL (temporary), ERR_LIMIT or ERR_IO: then
  * none counts as stored. */
 MUST_CHECK int spool_put(struct spool *sp, struct message *const *m, size_t n, mono_t deadline);
+/* A key is the name that a client gives to a request, so that it may send it again without having it done twice. It is kept
+ * until it expires, together with what was answered, whatever becomes of the messages. */
+#define SPOOL_MAX_KEYS UINT64_C(4000000) /* of 40 bytes in a table that is two thirds full */
+#define SPOOL_ANSWER_MAX (UINT32_C(16) << 20)
+struct spool_key {
+	struct uuid id;	   /* names it among all others: a hash; not nil */
+	uint8_t print[32]; /* of the request that it stands for */
+	wall_t expires;
+	str_t answer;
+};
+/** As spool_put, with a key (which replaces one of the same id): after a crash all messages and the key are there, or none of
+ * them. There may be no message (n 0).
+ *
+ * @deadline  bounds the beginning only: once handed over it is waited for, also when the fiber is cancelled, because a key of
+ *            which nobody knows whether it is stored could not be answered for. After an error nothing counts; should it
+ *            survive a crash all the same, then as a whole: so the messages must not be removed.
+ *
+ * -1 ERR_LIMIT also when there are max_keys already, or the answer is longer than SPOOL_ANSWER_MAX. */
+MUST_CHECK int spool_put_with_key(struct spool *sp, struct message *const *m, size_t n, const struct spool_key *key,
+				  mono_t deadline);
+/** Whether there is such a key that has not expired. Any thread. */
+bool spool_has_key(struct spool *sp, const struct uuid *id);
+/** Reads it back; the answer lies in *bytes. Yields. -1 ERR_NOT_FOUND (it may just have expired), ERR_CORRUPT, ERR_IO. */
+MUST_CHECK int spool_load_key(struct spool *sp, const struct uuid *id, struct spool_key *out, struct buf *bytes,
+			      mono_t deadline);
+
 /** Records new attempts, due time, recipients or metadata of a stored message. Does not wait: it is written
  * in order with the rest and durable with the next commit. Never yields, never fails (a later write error is
  * latched: spool_health). */
@@ -51,8 +78,8 @@ MUST_CHECK int spool_enumerate(struct spool *sp, spool_enum_fn *fn, void *arg, m
  * call. Any thread. */
 const char *spool_health(struct spool *sp);
 struct spool_stats {
-	uint64_t n_messages, n_bytes_live, n_bytes_disk, n_segments, n_damaged;
+	uint64_t n_messages, n_keys, n_bytes_live, n_bytes_disk, n_segments, n_damaged;
 };
 void spool_get_stats(struct spool *sp, struct spool_stats *out);
-/** Rewrites what can be rewritten now. Yields. */
+/** Forgets the keys that have expired and rewrites what can be rewritten now. Yields. */
 MUST_CHECK int spool_compact(struct spool *sp, mono_t deadline);

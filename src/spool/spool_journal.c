@@ -8,8 +8,10 @@
  *   META  a message: id, key of its body, record (message_encode). An update is another META; the latest one
  *         counts
  *   TOMB  the message is gone
+ *   KEY   what was answered to a request, under the hash of its key, until it expires; in one put with its messages
  *   PAD, MARK  filler after a recovery; a note of how far the segment is durable
- * In memory: tables from id to the latest META and from key to BODY, under 100 bytes a message together.
+ * In memory: tables from id to the latest META and from key to BODY, under 100 bytes a message together, and
+ * from id to the latest KEY, 40 bytes a row.
  *
  * Who does what: workers encode records, compute checksums and queue operations; one writer thread gives them
  * their place, writes and syncs (spool_journal_writer.c explains batching, spool_journal_batch.c failures);
@@ -77,6 +79,7 @@ static void journal_free(struct spool *sp)
 	batch_fini(&sp->batch);
 	table_fini(&sp->messages);
 	table_fini(&sp->bodies);
+	table_fini(&sp->keys);
 	pthread_mutex_destroy(&sp->lock);
 	pthread_mutex_destroy(&sp->queue_lock);
 	pthread_cond_destroy(&sp->queue_cond);
@@ -118,6 +121,8 @@ static struct spool *journal_new(const struct spool_params *p)
 	sp->can_allocate = true;
 	sp->removed_gen = 1;
 	sp->segment_bytes = p->segment_bytes > 0 ? p->segment_bytes : SEGMENT_BYTES_DEFAULT;
+	sp->max_keys = p->max_keys > 0 ? p->max_keys : SPOOL_MAX_KEYS;
+	sp->expiry.soonest_ns = INT64_MAX;
 	sp->queue_tail = &sp->queue_head;
 	pthread_mutex_init(&sp->lock, NULL);
 	pthread_mutex_init(&sp->queue_lock, NULL);
@@ -127,6 +132,7 @@ static struct spool *journal_new(const struct spool_params *p)
 	pthread_condattr_destroy(&attr);
 	table_init(&sp->messages, sizeof(struct index_entry), 16);
 	table_init(&sp->bodies, sizeof(struct index_body), 8);
+	table_init(&sp->keys, sizeof(struct index_key), 16);
 	batch_init(&sp->batch);
 	return sp;
 }
@@ -237,7 +243,21 @@ static void put_find_shared(struct op *op)
 	free(first);
 }
 
-static int put_fill(struct spool *sp, struct op *op, struct message *const *m)
+/* The print and the answer behind the records. */
+static void put_fill_key(struct op *op, const struct spool_key *key, struct buf *rec)
+{
+	struct op_key *k = &op->key;
+	k->id = key->id;
+	k->expires_ns = (uint64_t)key->expires.ns;
+	k->payload_at = rec->n;
+	buf_add(rec, key->print, sizeof key->print);
+	buf_add_str(rec, key->answer);
+	k->n_payload = (uint32_t)(rec->n - k->payload_at);
+	k->payload_crc = crc32c(0, rec->p + k->payload_at, k->n_payload);
+	op->n_bytes += frame_bytes(k->n_payload);
+}
+
+static int put_fill(struct spool *sp, struct op *op, struct message *const *m, const struct spool_key *key)
 {
 	static const struct uuid nil;
 	struct buf rec = BUF_INIT;
@@ -254,6 +274,8 @@ static int put_fill(struct spool *sp, struct op *op, struct message *const *m)
 		it->record_crc = crc32c(0, rec.p + it->record_at, it->n_record);
 		op->n_bytes += frame_bytes(it->n_record);
 	}
+	if (key != NULL)
+		put_fill_key(op, key, &rec);
 	op->record = buf_steal(&rec, NULL);
 	put_find_shared(op);
 	for (uint32_t i = 0; i < op->n; i++) {
@@ -289,9 +311,10 @@ static int journal_submit_and_wait(struct spool *sp, struct op *op, mono_t deadl
 	int rc = fiber_wait(&op->waiter, deadline);
 	if (rc != 0) {
 		int waiting = OP_WAITING;
-		if (atomic_compare_exchange_strong(&op->state, &waiting, OP_ABANDONED))
+		if (!op_has_key(op) && atomic_compare_exchange_strong(&op->state, &waiting, OP_ABANDONED))
 			goto out;
-		/* The outcome is on its way, and so is a mail that wakes this fiber: it has to be here. */
+		/* The outcome is on its way, and so is a mail that wakes this fiber: it has to be here. With a key that
+		 * may take until the disk answers: nobody else would know what became of it. */
 		err_clear();
 		fiber_shield_begin();
 		rc = fiber_wait(&op->waiter, MONO_NEVER);
@@ -310,16 +333,14 @@ out:
 	return rc;
 }
 
-int spool_put(struct spool *sp, struct message *const *m, size_t n, mono_t deadline)
+static int put(struct spool *sp, struct message *const *m, size_t n, const struct spool_key *key, mono_t deadline)
 {
-	if (n == 0)
-		return 0;
 	if (n > UINT32_MAX / 4) {
 		err_set(ERR_LIMIT, "spool %s: %zu messages are too many for one put", sp->name, n);
 		return -1;
 	}
 	struct op *op = op_new(OP_PUT, (uint32_t)n);
-	if (put_fill(sp, op, m) != 0) {
+	if (put_fill(sp, op, m, key) != 0) {
 		op_unref(op);
 		return -1;
 	}
@@ -328,6 +349,41 @@ int spool_put(struct spool *sp, struct message *const *m, size_t n, mono_t deadl
 	for (size_t i = 0; i < n; i++)
 		m[i]->is_spooled = true;
 	return 0;
+}
+
+int spool_put(struct spool *sp, struct message *const *m, size_t n, mono_t deadline)
+{
+	return n > 0 ? put(sp, m, n, NULL, deadline) : 0;
+}
+
+static int put_check_key(struct spool *sp, const struct spool_key *key)
+{
+	static const struct uuid nil;
+	if (uuid_eq(&key->id, &nil))
+		panic("spool %s: a key without an id", sp->name); /* it marks a free row of the index */
+	if (key->answer.n > SPOOL_ANSWER_MAX) {
+		err_set(ERR_LIMIT, "spool %s: an answer of %zu bytes is too long", sp->name, key->answer.n);
+		return -1;
+	}
+	/* Those that are on their way to the writer are not counted: there may be a few more in the end. */
+	pthread_mutex_lock(&sp->lock);
+	bool is_full = sp->keys.n >= sp->max_keys && index_find_key(sp, &key->id) == NULL;
+	pthread_mutex_unlock(&sp->lock);
+	if (is_full)
+		err_set(ERR_LIMIT, "spool %s: it holds %llu keys, and may hold no more", sp->name,
+			(unsigned long long)sp->max_keys);
+	return is_full ? -1 : 0;
+}
+
+int spool_put_with_key(struct spool *sp, struct message *const *m, size_t n, const struct spool_key *key, mono_t deadline)
+{
+	if (put_check_key(sp, key) != 0)
+		return -1;
+	if (fiber_is_cancelled() || mono_is_past(deadline)) {
+		err_set(fiber_is_cancelled() ? ERR_CANCELLED : ERR_TIMEOUT, "spool %s: too late to begin with a put", sp->name);
+		return -1;
+	}
+	return put(sp, m, n, key, deadline);
 }
 
 void spool_update(struct spool *sp, const struct message *m)
@@ -373,6 +429,7 @@ void spool_get_stats(struct spool *sp, struct spool_stats *out)
 {
 	pthread_mutex_lock(&sp->lock);
 	*out = (struct spool_stats){.n_messages = sp->messages.n,
+				    .n_keys = sp->keys.n,
 				    .n_bytes_live = sp->live_bytes,
 				    .n_bytes_disk = sp->disk_bytes,
 				    .n_segments = sp->n_segments,

@@ -111,7 +111,7 @@ void batch_add(struct spool *sp, struct batch *b, struct frame_head *h, const vo
 	}
 	memset(b->buf + b->n_buf, 0, n_pad);
 	b->n_buf += n_pad;
-	if (h->type == FRAME_BODY || h->type == FRAME_META || h->type == FRAME_TOMB)
+	if (h->type != FRAME_PAD && h->type != FRAME_MARK)
 		batch_note_applied(b, h, n);
 	b->end += frame_bytes(n);
 }
@@ -199,6 +199,8 @@ static void journal_apply_one(struct spool *sp, struct segment *seg, const struc
 		index_set_body(sp, a->key, seg, a->off8, a->n_payload);
 	else if (a->type == FRAME_META)
 		index_set_message(sp, &a->id, a->key, seg, a->off8, a->n_payload);
+	else if (a->type == FRAME_KEY)
+		index_set_key(sp, &a->id, (int64_t)a->key, seg, a->off8, a->n_payload);
 	else if (index_remove(sp, &a->id, &tomb))
 		index_note_tomb(sp, seg, &tomb);
 }
@@ -339,24 +341,35 @@ int journal_rotate(struct spool *sp)
 	return 0;
 }
 
+/* Whether the index refers to this very frame. */
+static bool rescue_is_live(struct spool *sp, const struct segment *old, const struct applied *a)
+{
+	if (a->type == FRAME_META) {
+		const struct index_entry *e = index_find(sp, &a->id);
+		return e != NULL && e->slot == old->slot && e->off8 == a->off8;
+	}
+	if (a->type == FRAME_KEY) {
+		const struct index_key *k = index_find_key(sp, &a->id);
+		return k != NULL && k->slot == old->slot && k->off8 == a->off8;
+	}
+	const struct index_body *body = index_find_body(sp, a->key);
+	return body != NULL && body->slot == old->slot && body->off8 == a->off8;
+}
+
 /* One frame of the broken segment, if it still counts, to the batch; reads it back from the page cache. */
 static void journal_rescue_one(struct spool *sp, struct batch *b, struct segment_reader *r,
 			       const struct applied *a)
 {
 	struct segment *old = r->seg;
 	uint64_t offset = (uint64_t)a->off8 * 8;
-	const struct index_entry *e = a->type != FRAME_BODY ? index_find(sp, &a->id) : NULL;
-	const struct index_body *body = a->type == FRAME_BODY ? index_find_body(sp, a->key) : NULL;
 	struct frame_head h = {.type = (uint8_t)a->type, .id = a->id, .key = htole64(a->key)};
 
 	if (a->type == FRAME_TOMB) {
-		if (e == NULL)
+		if (index_find(sp, &a->id) == NULL)
 			batch_add(sp, b, &h, NULL);
 		return;
 	}
-	if (a->type == FRAME_META && (e == NULL || e->slot != old->slot || e->off8 != a->off8))
-		return;
-	if (a->type == FRAME_BODY && (body == NULL || body->slot != old->slot || body->off8 != a->off8))
+	if (!rescue_is_live(sp, old, a))
 		return;
 	const char *p = segment_reader_get(r, offset, sizeof h);
 	struct frame_head was;

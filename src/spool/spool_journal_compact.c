@@ -18,6 +18,8 @@
  *     (directory fsync).
  *  5. A copy made by compaction is the latest frame of its id when it is written, because only the writer
  *     writes.
+ *  6. Keys have no TOMBs. A KEY frame says itself when it dies, and is as dead at the next open as it is now. Only when
+ *     the clock is set back in between can one come back, as it was, if its segment is still there.
  *
  * Compaction runs in the writer's thread in slices of half a megabyte, 32 MB/s at most, so a commit waits for
  * one slice at worst. It takes the sparsest segment under a quarter live; under half when the dead bytes
@@ -239,6 +241,10 @@ static bool compact_is_live(struct spool *sp, const struct segment *seg, const s
 		const struct index_entry *e = index_find(sp, &h->id);
 		return e != NULL && e->slot == seg->slot && e->off8 == offset / 8;
 	}
+	if (h->type == FRAME_KEY) {
+		const struct index_key *k = index_find_key(sp, &h->id);
+		return k != NULL && k->slot == seg->slot && k->off8 == offset / 8;
+	}
 	if (h->type != FRAME_BODY)
 		return false;
 	const struct index_body *b = index_find_body(sp, le64toh(h->key));
@@ -310,6 +316,7 @@ static void compact_begin_forced(struct spool *sp)
 {
 	struct segment *seg = sp->active;
 	uint64_t n = seg->n_bytes - JOURNAL_HEAD_BYTES;
+	journal_expire_all_keys(sp);
 	if (n > 0 && seg->live_bytes * 10 < n * 9 && !sp->is_segment_broken && journal_rotate(sp) != 0)
 		err_clear(); /* then without it */
 	for (size_t i = 0; i < sp->n_segments; i++)

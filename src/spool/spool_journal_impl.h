@@ -26,7 +26,10 @@ enum frame_type {
 	FRAME_TOMB = 3, /* id: all earlier frames of it are dead */
 	FRAME_PAD = 4,	/* covers torn bytes after a recovery; the payload is unchecked */
 	FRAME_MARK = 5, /* carries synced8 only */
+	FRAME_KEY = 6,	/* id: of the key; key: when it expires, in ns since 1970. The payload is the request's print
+			 * (KEY_PRINT_BYTES) and the answer; the latest one of an id counts */
 };
+#define KEY_PRINT_BYTES 32u
 #define FRAME_GROUPED 1u /* part of a group of frames that counts only as a whole */
 #define FRAME_LAST 2u	 /* the last of its group */
 
@@ -102,6 +105,12 @@ struct index_body {
 	uint32_t slot, off8; /* slot 0: its frame was not found */
 	uint32_t n_bytes;
 	uint32_t n_refs; /* live messages */
+};
+struct index_key { /* of a request that was answered */
+	struct uuid id;
+	int64_t expires_ns; /* UTC */
+	uint32_t slot, off8;
+	uint32_t n_payload;
 };
 struct tomb { /* a TOMB frame that older segments still need */
 	struct uuid id;
@@ -193,6 +202,12 @@ struct op {
 	struct op_item *item;	/* in the same block; n of them */
 	char *record;		/* heap */
 	uint64_t n_bytes;	/* of its frames */
+	struct op_key {		/* PUT */
+		struct uuid id; /* nil: without a key */
+		uint64_t expires_ns;
+		uint32_t payload_crc, n_payload;
+		uint64_t payload_at; /* in record */
+	} key;
 	struct tomb_list tombs; /* OP_TOMBS: frames that could not be written, or have to move on */
 	/* PUT, COMPACT: somebody may wait */
 	_Atomic uint32_t refs; /* the fiber and the writer */
@@ -207,13 +222,17 @@ struct op {
 enum op_state { OP_WAITING, OP_ABANDONED, OP_DONE };
 struct op *op_new(enum op_kind kind, uint32_t n);
 void op_unref(struct op *op);
+static inline bool op_has_key(const struct op *op)
+{
+	return op->key.n_payload > 0; /* the print at least */
+}
 
 /* ---- a batch: what one write holds ---- */
 
 struct applied { /* a frame of the batch, to be entered into the index once it is written */
 	enum frame_type type;
 	struct uuid id;
-	uint64_t key;
+	uint64_t key; /* as in the frame's head */
 	uint32_t off8, n_payload;
 };
 #define BATCH_BUF_BYTES (512u << 10)
@@ -252,12 +271,18 @@ struct compaction {
 	bool is_due;	       /* something died since the last look */
 };
 
+struct expiry { /* the search for expired keys, a shard of the table at a time */
+	uint32_t shard;	    /* the next one; 0: a new round */
+	int64_t next_ns;    /* the next round, not before */
+	int64_t soonest_ns; /* UTC; no key of the shards passed, or added since, expires before */
+};
+
 struct spool {
 	char *name, *path;
 	int dir_fd, lock_fd, reserve_fd;
 	bool is_flushed;
 	bool can_allocate; /* false once the file system refused to preallocate */
-	uint64_t segment_bytes;
+	uint64_t segment_bytes, max_keys;
 
 	/* the queue to the writer */
 	struct notes { /* under queue_lock once the writer runs */
@@ -279,6 +304,7 @@ struct spool {
 	pthread_mutex_t lock;
 	struct table messages; /* struct index_entry */
 	struct table bodies;   /* struct index_body */
+	struct table keys;     /* struct index_key */
 	struct segment **slot; /* by segment.slot; slot[0] is NULL, others while free */
 	uint32_t n_slots;
 	struct segment **by_seq; /* n_segments, ascending */
@@ -308,6 +334,7 @@ struct spool {
 	uint64_t removed_gen; /* counts segments that were removed, from 1 */
 	int64_t tombs_ns;     /* tombs are looked through not before */
 	size_t puts_expected; /* recent puts per batch */
+	struct expiry expiry;
 	struct compaction compaction;
 	struct op *compact_op; /* they wait for a forced compaction */
 
@@ -334,8 +361,19 @@ bool index_remove(struct spool *sp, const struct uuid *id, struct tomb *tomb);
 /* A TOMB frame was written to seg: notes it when other segments need it. */
 void index_note_tomb(struct spool *sp, struct segment *seg, const struct tomb *tomb);
 bool index_needs_tomb(const struct spool *sp, const struct tomb *tomb, uint64_t except_seq);
+/* An expired key's frame only ends what was there. */
+void index_set_key(struct spool *sp, const struct uuid *id, int64_t expires_ns, const struct segment *seg, uint32_t off8,
+		   uint32_t n_payload);
+struct index_key *index_find_key(struct spool *sp, const struct uuid *id);
+void index_remove_key(struct spool *sp, const struct uuid *id);
 void index_add_segment(struct spool *sp, struct segment *seg);
 void index_drop_segment(struct spool *sp, struct segment *seg);
+
+/* spool_journal_keys.c */
+/* Looks at one shard when it is time for that. Returns when it is again, 0: there are no keys. */
+int64_t journal_expire_keys(struct spool *sp);
+void journal_expire_all_keys(struct spool *sp);
+bool key_is_alive(const struct index_key *k);
 
 /* spool_journal_read.c */
 void journal_take_snapshot(struct spool *sp);

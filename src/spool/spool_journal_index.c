@@ -1,9 +1,9 @@
-/* spool_journal_index.c - which messages are live, where their latest frames lie, and what that makes of each
+/* spool_journal_index.c - which messages and keys are live, where their latest frames lie, and what that makes of each
  * segment. The same functions are used for replay at open and for every batch afterwards, so that both come
  * to the same state.
  *
  * A segment's live_bytes are the frames in it that something refers to: the META frame of each live message
- * and the BODY frame of each body that a live message has. At zero a sealed segment can go; see
+ * and the BODY frame of each body that a live message has, and the KEY frame of each key. At zero a sealed segment can go; see
  * spool_journal_compact.c for what else must hold. */
 #include "spool/spool_journal_impl.h"
 
@@ -121,6 +121,38 @@ bool index_remove(struct spool *sp, const struct uuid *id, struct tomb *tomb)
 	index_body_unref(sp, e->body_key);
 	table_remove(&sp->messages, id);
 	return true;
+}
+
+struct index_key *index_find_key(struct spool *sp, const struct uuid *id)
+{
+	return table_find(&sp->keys, id);
+}
+
+void index_remove_key(struct spool *sp, const struct uuid *id)
+{
+	const struct index_key *k = index_find_key(sp, id);
+	if (k == NULL)
+		return;
+	index_live_sub(sp, k->slot, k->n_payload);
+	table_remove(&sp->keys, id);
+}
+
+void index_set_key(struct spool *sp, const struct uuid *id, int64_t expires_ns, const struct segment *seg, uint32_t off8,
+		   uint32_t n_payload)
+{
+	if (expires_ns <= wall_now().ns) {
+		index_remove_key(sp, id);
+		return;
+	}
+	struct index_key *k = table_add(&sp->keys, id);
+	index_live_sub(sp, k->slot, k->n_payload);
+	k->expires_ns = expires_ns;
+	k->slot = seg->slot;
+	k->off8 = off8;
+	k->n_payload = n_payload;
+	index_live_add(sp, seg->slot, n_payload);
+	if (expires_ns < sp->expiry.soonest_ns)
+		sp->expiry.soonest_ns = expires_ns;
 }
 
 /* The first place in by_seq with a seq not below this one. */

@@ -1,4 +1,4 @@
-/* spool_journal_read.c - reading back: bodies, messages, and all that was there at open.
+/* spool_journal_read.c - reading back: bodies, messages, answers, and all that was there at open.
  *
  * A reader finds a place in the index under sp->lock and takes a reference to its segment, whose file stays
  * readable through that whatever becomes of it: frames never change, they only die. The bytes are read at
@@ -34,8 +34,8 @@ struct place {
 	uint64_t offset;
 	uint32_t n_payload;
 	enum frame_type type;
-	struct uuid id; /* META */
-	uint64_t key;	/* of the body */
+	struct uuid id; /* META, KEY */
+	uint64_t key;	/* as in the frame's head */
 };
 
 struct read_job {
@@ -86,20 +86,24 @@ static int read_frame(void *arg)
 	return 0;
 }
 
+static const char *read_what(const struct place *pl)
+{
+	return pl->type == FRAME_BODY ? "body" : pl->type == FRAME_META ? "record" : "answer";
+}
+
 static int read_verify(struct read_job *j)
 {
 	const struct place *pl = &j->place;
 	const struct frame_head *h = &j->head;
 	bool is_ok = frame_head_is_valid(h, pl->seg->salt, pl->offset) && h->type == pl->type &&
 		     le32toh(h->n_payload) == pl->n_payload && le64toh(h->key) == pl->key &&
-		     (pl->type != FRAME_META || uuid_eq(&h->id, &pl->id)) &&
+		     (pl->type == FRAME_BODY || uuid_eq(&h->id, &pl->id)) &&
 		     crc32c(0, j->payload, pl->n_payload) == le32toh(h->payload_crc);
 	if (is_ok)
 		return 0;
-	journal_report_damage(j->sp, pl->seg, pl->offset, "a stored %s does not match its checksum",
-			      pl->type == FRAME_BODY ? "body" : "record");
+	journal_report_damage(j->sp, pl->seg, pl->offset, "a stored %s does not match its checksum", read_what(pl));
 	err_set(ERR_CORRUPT, "spool %s: a stored %s is damaged: %s/%016llx.journal at offset %llu",
-		j->sp->name, pl->type == FRAME_BODY ? "body" : "record", j->sp->path,
+		j->sp->name, read_what(pl), j->sp->path,
 		(unsigned long long)pl->seg->seq, (unsigned long long)pl->offset);
 	return -1;
 }
@@ -120,11 +124,11 @@ static int read_place(struct read_job *j, mono_t deadline)
 	return read_verify(j);
 }
 
-static int place_not_found(struct spool *sp, const struct uuid *id)
+static int place_not_found(struct spool *sp, const char *what, const struct uuid *id)
 {
 	char name[33];
 	uuid_fmt_simple(id, name);
-	err_set(ERR_NOT_FOUND, "spool %s: message %s is not stored", sp->name, name);
+	err_set(ERR_NOT_FOUND, "spool %s: %s %s is not stored", sp->name, what, name);
 	return -1;
 }
 
@@ -141,7 +145,7 @@ static int place_of_message(struct spool *sp, const struct uuid *id, struct plac
 				      .id = *id,
 				      .key = e->body_key};
 	pthread_mutex_unlock(&sp->lock);
-	return e != NULL ? 0 : place_not_found(sp, id);
+	return e != NULL ? 0 : place_not_found(sp, "message", id);
 }
 
 static int place_of_body(struct spool *sp, const struct uuid *id, struct place *out)
@@ -160,7 +164,7 @@ static int place_of_body(struct spool *sp, const struct uuid *id, struct place *
 	}
 	pthread_mutex_unlock(&sp->lock);
 	if (e == NULL)
-		return place_not_found(sp, id);
+		return place_not_found(sp, "message", id);
 	if (rc != 0) {
 		char name[33];
 		uuid_fmt_simple(id, name);
@@ -208,6 +212,44 @@ struct message *spool_load(struct spool *sp, const struct uuid *id, mono_t deadl
 		m = NULL;
 	}
 	return m;
+}
+
+/* ---- keys ---- */
+
+static int place_of_key(struct spool *sp, const struct uuid *id, struct place *out)
+{
+	pthread_mutex_lock(&sp->lock);
+	const struct index_key *k = index_find_key(sp, id);
+	bool is_there = k != NULL && key_is_alive(k);
+	if (is_there)
+		*out = (struct place){.seg = segment_ref(sp->slot[k->slot]),
+				      .offset = (uint64_t)k->off8 * 8,
+				      .n_payload = k->n_payload,
+				      .type = FRAME_KEY,
+				      .id = *id,
+				      .key = (uint64_t)k->expires_ns};
+	pthread_mutex_unlock(&sp->lock);
+	return is_there ? 0 : place_not_found(sp, "key", id);
+}
+
+int spool_load_key(struct spool *sp, const struct uuid *id, struct spool_key *out, struct buf *bytes, mono_t deadline)
+{
+	struct read_job j = {.sp = sp};
+	if (place_of_key(sp, id, &j.place) != 0)
+		return -1;
+	buf_clear(bytes);
+	buf_reserve(bytes, j.place.n_payload + 1);
+	j.payload = bytes->p;
+	int rc = read_place(&j, deadline);
+	segment_unref(j.place.seg);
+	if (rc != 0)
+		return -1;
+	bytes->n = j.place.n_payload;
+	*out = (struct spool_key){.id = *id,
+				  .expires = {(int64_t)j.place.key},
+				  .answer = str_skip(buf_str(bytes), KEY_PRINT_BYTES)};
+	memcpy(out->print, bytes->p, KEY_PRINT_BYTES);
+	return 0;
 }
 
 /* ---- enumeration ---- */

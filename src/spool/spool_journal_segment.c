@@ -40,7 +40,7 @@ void frame_seal(struct frame_head *h, const struct segment *seg, uint64_t offset
 
 bool frame_head_is_valid(const struct frame_head *h, uint64_t salt, uint64_t offset)
 {
-	return h->magic == htole32(JOURNAL_FRAME_MAGIC) && h->type >= FRAME_BODY && h->type <= FRAME_MARK &&
+	return h->magic == htole32(JOURNAL_FRAME_MAGIC) && h->type >= FRAME_BODY && h->type <= FRAME_KEY &&
 	       (h->type == FRAME_PAD || le32toh(h->n_payload) <= JOURNAL_PAYLOAD_MAX) &&
 	       le32toh(h->head_crc) == frame_head_crc(h, salt, offset);
 }

@@ -10,8 +10,8 @@
  *  - Updates and removals have no waiter. Alone they are gathered for up to 1 ms before they are written,
  *    else each one would cost two context switches. They are synced with the next put, or within a second.
  *
- * The frames of one put stand next to each other in one segment, each with the group's number, the last one
- * marked: recovery takes them all or none. Operations take effect in the order of the queue. One that must
+ * The frames of one put, its key's among them, stand next to each other in one segment, each with the group's number,
+ * the last one marked: recovery takes them all or none. Operations take effect in the order of the queue. One that must
  * look at the index (an update, a put without body) closes the batch before it when its message is not there
  * but may be in that batch.
  *
@@ -166,7 +166,7 @@ static enum op_fit journal_resolve(struct spool *sp, struct op *op, bool has_put
 
 static void journal_add_put(struct spool *sp, struct batch *b, struct op *op)
 {
-	uint32_t n_frames = op->n, index = 0;
+	uint32_t n_frames = op->n + op_has_key(op), index = 0;
 	uint32_t group = htole32(b->seg->next_group++);
 	for (uint32_t i = 0; i < op->n; i++)
 		n_frames += op->item[i].body != NULL && op->item[i].same_body_as == i;
@@ -193,6 +193,17 @@ static void journal_add_put(struct spool *sp, struct batch *b, struct op *op)
 		if (index == n_frames)
 			h.flags |= FRAME_LAST;
 		batch_add(sp, b, &h, op->record + it->record_at);
+	}
+	if (op_has_key(op)) {
+		struct frame_head h = {.type = FRAME_KEY,
+				       .flags = FRAME_GROUPED | FRAME_LAST,
+				       .id = op->key.id,
+				       .key = htole64(op->key.expires_ns),
+				       .n_payload = htole32(op->key.n_payload),
+				       .payload_crc = htole32(op->key.payload_crc),
+				       .group = group,
+				       .index = htole32(index)};
+		batch_add(sp, b, &h, op->record + op->key.payload_at);
 	}
 }
 
@@ -505,6 +516,7 @@ static int64_t journal_housekeep(struct spool *sp)
 			err_clear();
 	}
 	int64_t next = journal_compact_slice(sp);
+	next = earlier(next, journal_expire_keys(sp));
 	journal_reclaim(sp);
 	if (sp->unsynced_ns != 0 && !sp->is_segment_broken)
 		next = earlier(next, sp->unsynced_ns + LAZY_SYNC_NS);

@@ -4,7 +4,7 @@
  * can and write down in a file what they are about to do and what was acknowledged (one write(2) each, so a
  * kill loses nothing of it). The parent kills it after a while, or the victim kills itself at a fault point;
  * then the parent opens the spool and compares: what was acknowledged is there unless its removal was begun;
- * what was put together is there together or not at all; a removal with an acknowledged put of the same fiber
+ * what was put together is there together or not at all, its key included, which stays when the messages go; a removal with an acknowledged put of the same fiber
  * behind it stays done; everything is byte for byte one of the versions it had. The next victim goes on with
  * the same spool. */
 #include "fiber_check.h"
@@ -48,9 +48,9 @@ static struct spool *try_open(void)
 enum event_kind { EV_PUT = 'p', EV_ACK = 'a', EV_UPDATE = 'u', EV_REMOVE = 'r' };
 struct event_note {
 	uint8_t kind, n; /* n: messages from number on, of one put */
-	uint8_t fiber, zero;
-	uint32_t version;
-	uint32_t number;
+	uint8_t fiber, has_key;
+	uint32_t version; /* of the message that is updated; of the put's key */
+	uint32_t number;  /* of the first message, and of the key */
 };
 
 /* ---- the victim ---- */
@@ -62,22 +62,45 @@ static struct victim {
 	uint32_t owned[N_FIBERS][N_EACH * 2]; /* numbers that are stored for sure */
 	uint16_t version[N_FIBERS][N_EACH * 2];
 	uint32_t n_owned[N_FIBERS];
+	uint16_t key[N_FIBERS][N_EACH]; /* 1 + version of the key of this round's number; 0: it has none */
+	uint32_t n_used[N_FIBERS];
 } victim;
 
-static void note(unsigned f, enum event_kind kind, uint32_t number, uint16_t version, uint32_t n)
+static void note_event(struct event_note e)
 {
-	struct event_note e = {(uint8_t)kind, (uint8_t)n, (uint8_t)f, 0, version, number};
 	CHECK(write(victim.log_fd, &e, sizeof e) == sizeof e);
 }
 
-static void victim_put(unsigned f, uint32_t number, uint32_t n)
+static void note(unsigned f, enum event_kind kind, uint32_t number, uint16_t version, uint32_t n)
+{
+	note_event((struct event_note){(uint8_t)kind, (uint8_t)n, (uint8_t)f, false, version, number});
+}
+
+/* With the next version of the number's key. */
+static void victim_put_with_key(unsigned f, uint32_t number, struct message **m, uint32_t n)
+{
+	uint16_t *key = &victim.key[f][number % N_EACH], version = *key;
+	struct buf answer = BUF_INIT;
+	struct spool_key k = model_key(number, version, wall_add(wall_now(), dur_s(86400)), &answer);
+	note_event((struct event_note){EV_PUT, (uint8_t)n, (uint8_t)f, true, version, number});
+	CHECK(spool_put_with_key(victim.sp, m, n, &k, SOON) == 0);
+	note_event((struct event_note){EV_ACK, (uint8_t)n, (uint8_t)f, true, version, number});
+	++*key;
+	buf_fini(&answer);
+}
+
+static void victim_put(unsigned f, uint32_t number, uint32_t n, bool has_key)
 {
 	struct message *m[GROUP_MAX];
 	for (uint32_t i = 0; i < n; i++)
 		m[i] = model_message(number + i, 0, NULL);
-	note(f, EV_PUT, number, 0, n);
-	CHECK(spool_put(victim.sp, m, n, SOON) == 0);
-	note(f, EV_ACK, number, 0, n);
+	if (has_key) {
+		victim_put_with_key(f, number, m, n);
+	} else {
+		note(f, EV_PUT, number, 0, n);
+		CHECK(spool_put(victim.sp, m, n, SOON) == 0);
+		note(f, EV_ACK, number, 0, n);
+	}
 	for (uint32_t i = 0; i < n; i++) {
 		uint32_t at = victim.n_owned[f]++;
 		victim.owned[f][at] = number + i;
@@ -89,6 +112,12 @@ static void victim_put(unsigned f, uint32_t number, uint32_t n)
 static void victim_change(unsigned f, uint64_t roll)
 {
 	uint32_t at = (uint32_t)(roll >> 16) % victim.n_owned[f], number = victim.owned[f][at];
+	if (roll % 32 == 1) { /* a key again, without a message */
+		uint32_t i = (uint32_t)(roll >> 16) % victim.n_used[f];
+		if (victim.key[f][i] > 0)
+			victim_put_with_key(f, (victim.round * N_FIBERS + f) * N_EACH + i, NULL, 0);
+		return;
+	}
 	if (roll % 2 == 0) {
 		struct uuid id = model_id(number);
 		note(f, EV_REMOVE, number, 0, 1);
@@ -112,8 +141,9 @@ static void victim_fiber(void *arg)
 	for (uint32_t used = 0; used + GROUP_MAX <= N_EACH;) {
 		roll = model_mix(roll + 1);
 		uint32_t n = roll % 4 != 0 ? 1 : 1 + (uint32_t)(roll >> 8) % GROUP_MAX;
-		victim_put(f, base + used, n);
+		victim_put(f, base + used, n, roll % 3 == 0);
 		used += n;
+		victim.n_used[f] = used;
 		for (int i = 0; i < 4 && victim.n_owned[f] > 40; i++)
 			victim_change(f, roll = model_mix(roll + 1));
 	}
@@ -160,13 +190,29 @@ static struct state {
 	uint8_t flags, n_group;
 	uint16_t v_min, v_max;
 	uint32_t group; /* number of the first of its put */
+	/* 1 + version of its key, 0: none: what is acknowledged, what may be there */
+	uint16_t key_min, key_max;
+	bool is_key_with_put; /* key_max is the first one: there if the put is */
 } * state;
 
 static struct found {
 	struct spool *sp;
 	uint8_t *is_there;
-	uint64_t n;
+	uint16_t *key; /* 1 + version */
+	uint64_t n, n_keys;
 } found;
+
+static void read_key_note(const struct event_note *e)
+{
+	struct state *s = &state[e->number];
+	if (e->kind == EV_PUT) {
+		s->key_max = (uint16_t)(e->version + 1);
+		s->is_key_with_put = e->n > 0;
+	} else {
+		CHECK(s->key_max == e->version + 1);
+		s->key_min = s->key_max;
+	}
+}
 
 static void read_notes(void)
 {
@@ -190,6 +236,8 @@ static void read_notes(void)
 			else
 				s->flags |= IS_REMOVING;
 		}
+		if (e.has_key)
+			read_key_note(&e);
 		unsigned f = e.fiber;
 		CHECK(f < N_FIBERS);
 		if (e.kind == EV_ACK) {
@@ -231,18 +279,44 @@ static void find_main(void *arg)
 		state[i].v_min = m->n_attempts;
 		message_unref(m);
 	}
+	for (uint32_t i = 0; i < N_NUMBERS; i++) {
+		int version = state[i].key_max > 0 ? model_key_look(found.sp, i, SOON) : -1;
+		CHECK(version >= -1);
+		found.key[i] = (uint16_t)(version + 1);
+		found.n_keys += version >= 0;
+	}
+}
+
+static void compare_key(uint32_t i)
+{
+	struct state *s = &state[i];
+	uint16_t key = found.key[i];
+	if (key < s->key_min || key > s->key_max) {
+		fprintf(stderr, "key %u: version %d is there, of %d to %d\n", i, key - 1, s->key_min - 1, s->key_max - 1);
+		abort();
+	}
+	if (s->is_key_with_put && (s->flags & IS_ACKED) == 0 && (key > 0) != (bool)found.is_there[i]) {
+		fprintf(stderr, "key %u is %sthere, the messages of its put are not so\n", i, key > 0 ? "" : "not ");
+		abort();
+	}
+	s->key_min = s->key_max = key;
+	s->is_key_with_put = false;
 }
 
 static void compare(void)
 {
-	found = (struct found){.sp = try_open(), .is_there = calloc(N_NUMBERS, 1)};
+	found = (struct found){.sp = try_open(), .is_there = calloc(N_NUMBERS, 1), .key = calloc(N_NUMBERS, sizeof *found.key)};
 	CHECK(found.sp != NULL);
 	worker_run(find_main, NULL);
 	struct spool_stats st;
 	spool_get_stats(found.sp, &st);
 	CHECK(st.n_damaged == 0);
-	CHECK(st.n_messages == found.n);
+	CHECK(st.n_messages == found.n && st.n_keys == found.n_keys);
 	spool_close(found.sp);
+	for (uint32_t i = 0; i < N_NUMBERS; i++) {
+		if (state[i].key_max > 0)
+			compare_key(i);
+	}
 	for (uint32_t i = 0; i < N_NUMBERS; i++) {
 		struct state *s = &state[i];
 		if ((s->flags & IS_BEGUN) == 0)
@@ -267,6 +341,7 @@ static void compare(void)
 		s->v_max = s->v_min;
 	}
 	free(found.is_there);
+	free(found.key);
 }
 
 /* Runs a victim until it is killed. False when it did not come to it (a fault point that was not passed often
@@ -306,6 +381,7 @@ static void test_random_kills(void **s)
 		read_notes();
 		compare();
 	}
+	assert_true(found.n_keys > 20);
 }
 
 #ifdef CIRRUS_FAULTS
@@ -367,17 +443,34 @@ static void write_file(const char *path, const char *p, size_t n)
 	close(fd);
 }
 
+/* Every fourth message came with a key, and so did the last put. */
+static bool has_key(uint32_t number)
+{
+	return number % 4 == 0 ? number < N_DAMAGE - N_LAST : number == N_DAMAGE - N_LAST;
+}
+
+static void fill_put_with_key(struct spool *sp, uint32_t number, struct message **m, uint32_t n)
+{
+	struct buf answer = BUF_INIT;
+	struct spool_key k = model_key(number, 0, wall_add(wall_now(), dur_s(86400)), &answer);
+	CHECK(spool_put_with_key(sp, m, n, &k, SOON) == 0);
+	buf_fini(&answer);
+}
+
 static void fill_main(void *arg)
 {
 	for (uint32_t i = 0; i < N_DAMAGE - N_LAST; i++) {
 		struct message *m = model_message(i, 0, NULL);
-		CHECK(spool_put(arg, &m, 1, SOON) == 0);
+		if (has_key(i))
+			fill_put_with_key(arg, i, &m, 1);
+		else
+			CHECK(spool_put(arg, &m, 1, SOON) == 0);
 		message_unref(m);
 	}
 	struct message *last[N_LAST];
 	for (uint32_t i = 0; i < N_LAST; i++)
 		last[i] = model_message(N_DAMAGE - N_LAST + i, 0, NULL);
-	CHECK(spool_put(arg, last, N_LAST, SOON) == 0);
+	fill_put_with_key(arg, N_DAMAGE - N_LAST, last, N_LAST);
 	for (uint32_t i = 0; i < N_LAST; i++)
 		message_unref(last[i]);
 }
@@ -395,8 +488,8 @@ static char *fill(char path[static 160], size_t *n)
 
 static struct survey {
 	struct spool *sp;
-	bool is_there[N_DAMAGE], is_whole[N_DAMAGE];
-	uint32_t n_there, n_whole;
+	bool is_there[N_DAMAGE], is_whole[N_DAMAGE], has_key[N_DAMAGE];
+	uint32_t n_there, n_whole, n_keys;
 	uint64_t n_damaged;
 } survey;
 
@@ -420,6 +513,12 @@ static void survey_see(struct message *m, void *arg)
 static void survey_main(void *arg)
 {
 	CHECK(spool_enumerate(survey.sp, survey_see, NULL, SOON) == 0);
+	for (uint32_t i = 0; i < N_DAMAGE; i++) {
+		int version = model_key_look(survey.sp, i, SOON);
+		CHECK(version == -1 || (version == 0 && has_key(i)));
+		survey.has_key[i] = version == 0;
+		survey.n_keys += version == 0;
+	}
 }
 
 /* What a spool makes of this content of its one segment. */
@@ -446,7 +545,7 @@ static void look_again(bool is_damaged)
 	worker_run(survey_main, NULL);
 	struct spool_stats st;
 	spool_get_stats(survey.sp, &st);
-	CHECK(survey.n_there == first.n_there && survey.n_whole == first.n_whole);
+	CHECK(survey.n_there == first.n_there && survey.n_whole == first.n_whole && survey.n_keys == first.n_keys);
 	CHECK(is_damaged || st.n_damaged == 0);
 	spool_close(survey.sp);
 }
@@ -458,11 +557,13 @@ struct frame_at {
 	uint32_t number; /* N_DAMAGE: none */
 };
 static struct frame_at frames[N_DAMAGE * 4];
-static size_t n_frames, first_body, last_meta; /* places in frames; of the last put */
+static size_t n_frames, first_body, last_key; /* places in frames; of the last put */
+static uint32_t n_keys;
+static const uint32_t n_keys_before = (N_DAMAGE - N_LAST + 3) / 4; /* the last put */
 
 static void find_frames(const char *p, size_t n)
 {
-	n_frames = 0;
+	n_frames = n_keys = 0;
 	for (size_t at = JOURNAL_HEAD_BYTES; at < n;) {
 		struct frame_head h;
 		memcpy(&h, p + at, sizeof h);
@@ -472,14 +573,17 @@ static void find_frames(const char *p, size_t n)
 		if (h.type == FRAME_META) {
 			f->number = model_number(&h.id);
 			frames[n_frames - 1].number = f->number; /* its body */
-			last_meta = n_frames;
 			if (f->number == N_DAMAGE - N_LAST)
 				first_body = n_frames - 1;
+		} else if (h.type == FRAME_KEY) {
+			f->number = model_number(&h.id);
+			last_key = n_frames;
+			n_keys++;
 		}
 		at = f->to;
 		n_frames++;
 	}
-	CHECK(last_meta > 0);
+	CHECK(last_key > first_body && n_keys == n_keys_before + 1);
 }
 
 static void test_torn_tails(void **s)
@@ -488,8 +592,8 @@ static void test_torn_tails(void **s)
 	size_t n;
 	char *p = fill(path, &n);
 	find_frames(p, n);
-	size_t a = frames[first_body].from, mid = frames[first_body + 2].from, m = frames[last_meta].from,
-	       b = frames[last_meta].to;
+	size_t a = frames[first_body].from, mid = frames[first_body + 2].from, m = frames[last_key].from,
+	       b = frames[last_key].to;
 	/* cut anywhere in the last put: it is gone as a whole */
 	const size_t cut[] = {a, a + 1, a + 30, a + 56, a + 57, mid - 1, mid,	mid + 1, mid + 70, m - 1,
 			      m, m + 3, m + 56, b - 8,	b - 1,	b,	 b + 1, b + 55,	 n - 1};
@@ -497,6 +601,7 @@ static void test_torn_tails(void **s)
 		look(path, p, cut[i]);
 		CHECK(survey.n_there == N_DAMAGE - (cut[i] < b ? N_LAST : 0) &&
 		      survey.n_whole == survey.n_there && survey.n_damaged == 0);
+		CHECK(survey.n_keys == n_keys_before + (cut[i] >= b));
 		look_again(false);
 	}
 	/* garbage after the end, of several kinds */
@@ -505,26 +610,26 @@ static void test_torn_tails(void **s)
 	for (size_t extra = 1; extra < 70000; extra = extra * 5 + 3) {
 		model_fill(q + n, extra, extra);
 		look(path, q, n + extra);
-		CHECK(survey.n_whole == N_DAMAGE && survey.n_damaged == 0);
+		CHECK(survey.n_whole == N_DAMAGE && survey.n_keys == n_keys && survey.n_damaged == 0);
 		memset(q + n, 0, extra);
 		look(path, q, n + extra);
-		CHECK(survey.n_whole == N_DAMAGE && survey.n_damaged == 0);
+		CHECK(survey.n_whole == N_DAMAGE && survey.n_keys == n_keys && survey.n_damaged == 0);
 		memcpy(q + n, p + JOURNAL_HEAD_BYTES,
 		       extra < n - JOURNAL_HEAD_BYTES ? extra : n - JOURNAL_HEAD_BYTES);
 		look(path, q, n + extra); /* frames that were valid elsewhere */
-		CHECK(survey.n_whole == N_DAMAGE && survey.n_damaged == 0);
+		CHECK(survey.n_whole == N_DAMAGE && survey.n_keys == n_keys && survey.n_damaged == 0);
 		look_again(false);
 	}
 	/* a page of the last put did not reach the disk, later ones did */
 	memcpy(q, p, n);
 	memset(q + a + 60, 0, (mid - a - 60) / 4);
 	look(path, q, b);
-	CHECK(survey.n_there == N_DAMAGE - N_LAST && survey.n_whole == N_DAMAGE - N_LAST);
+	CHECK(survey.n_there == N_DAMAGE - N_LAST && survey.n_whole == N_DAMAGE - N_LAST && survey.n_keys == n_keys_before);
 	look_again(false);
 	memcpy(q, p, n);
 	memset(q + a, 0, 64);
 	look(path, q, b);
-	CHECK(survey.n_there == N_DAMAGE - N_LAST && survey.n_whole == N_DAMAGE - N_LAST);
+	CHECK(survey.n_there == N_DAMAGE - N_LAST && survey.n_whole == N_DAMAGE - N_LAST && survey.n_keys == n_keys_before);
 	look_again(true);
 	free(q);
 	free(p);
@@ -532,21 +637,23 @@ static void test_torn_tails(void **s)
 
 static void check_flip(const struct frame_at *f)
 {
-	uint32_t hit = f->number;
+	bool is_key = f->type == FRAME_KEY;
+	uint32_t hit = is_key ? N_DAMAGE : f->number, hit_key = is_key ? f->number : N_DAMAGE;
 	CHECK(survey.n_damaged <= 2);
-	for (uint32_t i = 0; i < N_DAMAGE; i++)
-		CHECK(i == hit ||
-		      (survey.is_there[i] && survey.is_whole[i])); /* only what was hit is affected */
-	if (survey.n_whole == N_DAMAGE)
+	for (uint32_t i = 0; i < N_DAMAGE; i++) { /* only what was hit is affected */
+		CHECK(i == hit || (survey.is_there[i] && survey.is_whole[i]));
+		CHECK(i == hit_key || survey.has_key[i] == has_key(i));
+	}
+	if (survey.n_whole == N_DAMAGE && survey.n_keys == n_keys)
 		return; /* padding, or a mark */
 	CHECK(survey.n_damaged >= 1);
-	CHECK(survey.is_there[hit] == (f->type == FRAME_BODY));
+	CHECK(is_key ? !survey.has_key[hit_key] : survey.is_there[hit] == (f->type == FRAME_BODY));
 }
 
 static void test_bit_flips(void **s)
 {
 	char path[160];
-	size_t n, n_hurt = 0;
+	size_t n, n_hurt = 0, n_keys_hurt = 0;
 	char *p = fill(path, &n);
 	find_frames(p, n);
 	for (size_t i = 0; i < (CHECK_IS_SANITIZED ? 150 : 400); i++) {
@@ -558,10 +665,11 @@ static void test_bit_flips(void **s)
 		p[at] ^= (char)(1 << (r >> 60) % 8);
 		check_flip(f);
 		n_hurt += survey.n_whole < N_DAMAGE;
+		n_keys_hurt += survey.n_keys < n_keys;
 		if (i % 8 == 0)
 			look_again(true);
 	}
-	assert_true(n_hurt > 50);
+	assert_true(n_hurt > 50 && n_keys_hurt > 5);
 	/* a header copy, then both */
 	p[17] ^= 4;
 	look(path, p, n);

@@ -222,6 +222,273 @@ static void test_shared_bodies(void **state)
 	spool_close(sp);
 }
 
+/* ---- keys ---- */
+
+#define A_DAY wall_add(wall_now(), dur_s(86400))
+
+/* A key, and n messages from number on. */
+static int put_key(struct spool *sp, uint32_t number, uint16_t version, uint32_t n, wall_t expires, mono_t deadline)
+{
+	struct message *m[8];
+	struct buf answer = BUF_INIT;
+	struct spool_key k = model_key(number, version, expires, &answer);
+	for (uint32_t i = 0; i < n; i++)
+		m[i] = model_message(number + i, version, NULL);
+	int rc = spool_put_with_key(sp, m, n, &k, deadline);
+	for (uint32_t i = 0; i < n; i++) {
+		CHECK(m[i]->is_spooled == (rc == 0));
+		message_unref(m[i]);
+	}
+	memset(answer.p, 'x', answer.n); /* the spool has taken what it needs */
+	buf_fini(&answer);
+	return rc;
+}
+
+static void keys_main(void *arg)
+{
+	struct spool *sp = arg;
+	struct uuid id = model_key_id(100);
+	CHECK(!spool_has_key(sp, &id) && model_key_look(sp, 100, SOON) == -1);
+	for (uint32_t i = 100; i < 400; i += 10)
+		CHECK(put_key(sp, i, 1, i / 10 % 4, A_DAY, SOON) == 0);
+	CHECK(stats_of(sp).n_keys == 30);
+	CHECK(spool_has_key(sp, &id));
+	CHECK(put_key(sp, 100, 2, 2, A_DAY, SOON) == 0); /* another of the same id */
+	CHECK(stats_of(sp).n_keys == 30);
+	/* the messages come to their end, the keys stay */
+	for (uint32_t i = 100; i < 400; i++) {
+		id = model_id(i);
+		spool_remove(sp, &id);
+	}
+	put_numbers(sp, 1000, 1);
+	CHECK(stats_of(sp).n_messages == 1);
+}
+
+static void keys_check(void *arg)
+{
+	for (uint32_t i = 100; i < 400; i += 10)
+		CHECK(model_key_look(arg, i, SOON) == (i == 100 ? 2 : 1));
+	CHECK(model_key_look(arg, 101, SOON) == -1);
+	CHECK(stats_of(arg).n_keys == 30 && stats_of(arg).n_damaged == 0);
+}
+
+static void test_keys(void **state)
+{
+	struct spool *sp = open_spool(0);
+	worker_run(keys_main, sp);
+	worker_run(keys_check, sp);
+	for (int i = 0; i < 2; i++) {
+		spool_close(sp);
+		sp = open_spool(0);
+		worker_run(keys_check, sp);
+	}
+	spool_close(sp);
+}
+
+static void key_limits_main(void *arg)
+{
+	struct spool *sp = arg;
+	for (uint32_t i = 0; i < 10; i++)
+		CHECK(put_key(sp, i * 10, 0, 1, A_DAY, SOON) == 0);
+	CHECK_FAILS(put_key(sp, 500, 0, 1, A_DAY, SOON), ERR_LIMIT);
+	CHECK(put_key(sp, 50, 1, 1, A_DAY, SOON) == 0); /* one that is there may be replaced */
+	CHECK(stats_of(sp).n_keys == 10 && stats_of(sp).n_messages == 10);
+	struct buf answer = BUF_INIT;
+	struct spool_key k = model_key(50, 2, A_DAY, &answer);
+	buf_clear(&answer);
+	buf_reserve(&answer, SPOOL_ANSWER_MAX + 1);
+	memset(answer.p, 'x', SPOOL_ANSWER_MAX + 1);
+	k.answer = str_mk(answer.p, SPOOL_ANSWER_MAX + 1);
+	CHECK_FAILS(spool_put_with_key(sp, NULL, 0, &k, SOON), ERR_LIMIT);
+	CHECK(model_key_look(sp, 50, SOON) == 1);
+	k.answer.n--;
+	CHECK(spool_put_with_key(sp, NULL, 0, &k, SOON) == 0);
+	struct buf bytes = BUF_INIT;
+	struct spool_key got;
+	CHECK(spool_load_key(sp, &k.id, &got, &bytes, SOON) == 0);
+	CHECK(got.answer.n == SPOOL_ANSWER_MAX && got.answer.p[SPOOL_ANSWER_MAX - 1] == 'x' && got.expires.ns == k.expires.ns);
+	buf_fini(&bytes);
+	buf_fini(&answer);
+}
+
+static void test_key_limits(void **state)
+{
+	struct spool *sp = spool_open_journal(&(struct spool_params){
+		.name = STR("test"), .path = str_of(dir), .is_flushed = true, .segment_bytes = 1 << 20, .max_keys = 10});
+	assert_non_null(sp);
+	worker_run(key_limits_main, sp);
+	spool_close(sp);
+	sp = open_spool(1 << 20);
+	assert_int_equal(stats_of(sp).n_keys, 10);
+	assert_int_equal(stats_of(sp).n_damaged, 0);
+	spool_close(sp);
+}
+
+/* Short lives beside long ones. What is dead is not found from that moment on, then forgotten, and its bytes come back. */
+static void expiry_main(void *arg)
+{
+	struct spool *sp = arg;
+	wall_t soon = wall_add(wall_now(), dur_ms(300));
+	for (uint32_t i = 0; i < 1000; i++)
+		CHECK(put_key(sp, i * 10, 0, i % 100 == 0, i % 10 == 0 ? A_DAY : soon, SOON) == 0);
+	CHECK(put_key(sp, 0, 1, 0, soon, SOON) == 0); /* shorter than the one before it */
+	CHECK(put_key(sp, 10, 1, 0, A_DAY, SOON) == 0);
+	while (wall_now().ns < soon.ns)
+		CHECK(fiber_sleep(dur_ms(20), MONO_NEVER) == 0);
+	for (uint32_t i = 0; i < 1000; i++) {
+		struct uuid id = model_key_id(i * 10);
+		bool is_alive = i == 1 || (i % 10 == 0 && i != 0);
+		CHECK(spool_has_key(sp, &id) == is_alive);
+		CHECK(model_key_look(sp, i * 10, SOON) == (i == 1 ? 1 : is_alive ? 0 : -1));
+	}
+	while (stats_of(sp).n_keys > 100) /* the writer finds them by itself */
+		CHECK(fiber_sleep(dur_ms(20), MONO_NEVER) == 0);
+	CHECK(stats_of(sp).n_keys == 100);
+	CHECK(put_key(sp, 20, 2, 0, soon, SOON) == 0); /* dead at once: as if it had never been */
+	CHECK(put_key(sp, 10, 2, 0, soon, SOON) == 0); /* and it ends the one before */
+	CHECK(stats_of(sp).n_keys == 99);
+}
+
+static void expiry_check(void *arg)
+{
+	struct spool *sp = arg;
+	CHECK(stats_of(sp).n_keys == 99 && stats_of(sp).n_damaged == 0);
+	for (uint32_t i = 0; i < 1000; i++)
+		CHECK(model_key_look(sp, i * 10, SOON) == (i % 10 == 0 && i != 0 ? 0 : -1));
+}
+
+static void expiry_end(void *arg)
+{
+	struct spool *sp = arg;
+	wall_t soon = wall_add(wall_now(), dur_ms(50));
+	for (uint32_t i = 0; i < 1000; i += 10)
+		CHECK(put_key(sp, i * 10, 0, 0, soon, SOON) == 0);
+	for (uint32_t i = 0; i < 1000; i += 100) {
+		struct uuid id = model_id(i * 10);
+		spool_remove(sp, &id);
+	}
+	while (wall_now().ns < soon.ns)
+		CHECK(fiber_sleep(dur_ms(20), MONO_NEVER) == 0);
+	CHECK(spool_compact(sp, SOON) == 0);
+	CHECK(stats_of(sp).n_keys == 0 && stats_of(sp).n_bytes_live == 0);
+	while (stats_of(sp).n_segments > 2)
+		CHECK(fiber_sleep(dur_ms(5), MONO_NEVER) == 0);
+}
+
+static void test_key_expiry(void **state)
+{
+	struct spool *sp = open_spool(64 << 10);
+	worker_run(expiry_main, sp);
+	worker_run(expiry_check, sp);
+	spool_close(sp);
+	sp = open_spool(64 << 10);
+	worker_run(expiry_check, sp);
+	worker_run(expiry_end, sp);
+	spool_close(sp);
+}
+
+/* Keys among much mail that comes and goes: they are carried along, and what they lay in is given back. */
+static void key_compact_main(void *arg)
+{
+	struct spool *sp = arg;
+	for (uint32_t i = 0; i < 300; i++) {
+		CHECK(put_key(sp, i * 10, 0, i % 10 == 0 ? 5 : 1, A_DAY, SOON) == 0);
+		put_numbers(sp, i * 10 + 8, 2);
+	}
+	uint64_t n_segments = stats_of(sp).n_segments;
+	for (uint32_t i = 0; i < 3000; i++) {
+		struct uuid id = model_id(i);
+		spool_remove(sp, &id);
+	}
+	CHECK(spool_compact(sp, SOON) == 0);
+	uint64_t live = stats_of(sp).n_bytes_live;
+	while (stats_of(sp).n_bytes_disk > live + live / 4 + (256 << 10))
+		CHECK(fiber_sleep(dur_ms(5), MONO_NEVER) == 0);
+	CHECK(stats_of(sp).n_segments < n_segments && stats_of(sp).n_messages == 0);
+	for (uint32_t i = 0; i < 300; i++)
+		CHECK(model_key_look(sp, i * 10, SOON) == 0);
+}
+
+static void key_compact_check(void *arg)
+{
+	CHECK(stats_of(arg).n_keys == 300 && stats_of(arg).n_damaged == 0 && stats_of(arg).n_messages == 0);
+	for (uint32_t i = 0; i < 300; i++)
+		CHECK(model_key_look(arg, i * 10, SOON) == 0);
+}
+
+static void test_keys_are_carried_along(void **state)
+{
+	struct spool *sp = open_spool(128 << 10);
+	worker_run(key_compact_main, sp);
+	for (int i = 0; i < 3; i++) {
+		spool_close(sp);
+		sp = open_spool(128 << 10);
+		worker_run(key_compact_check, sp);
+	}
+	spool_close(sp);
+}
+
+/* A put with a key that is cancelled, or too late, has either been done or never begun, and its caller knows which. */
+static struct key_cancel {
+	struct spool *sp;
+	uint32_t n_next, n_stored, n_refused;
+} key_cancel;
+
+static void put_key_until_cancelled(void *arg)
+{
+	for (;;) {
+		uint32_t number = key_cancel.n_next++ * 10;
+		bool is_stored = put_key(key_cancel.sp, number, 0, 1, A_DAY, MONO_NEVER) == 0;
+		if (!is_stored)
+			CHECK(err_is(ERR_CANCELLED));
+		err_clear();
+		struct uuid id = model_key_id(number);
+		CHECK(spool_has_key(key_cancel.sp, &id) == is_stored);
+		key_cancel.n_stored += is_stored;
+		key_cancel.n_refused += !is_stored;
+		if (!is_stored)
+			return;
+	}
+}
+
+static void key_cancel_main(void *arg)
+{
+	struct fiber_group g;
+	fiber_group_init(&g);
+	for (int i = 0; i < 50; i++) {
+		for (int k = 0; k < 4; k++)
+			fiber_start(&g, "put", put_key_until_cancelled, NULL);
+		CHECK(fiber_sleep(dur_us(100 + i * 37), MONO_NEVER) == 0);
+		fiber_group_cancel(&g);
+		CHECK(fiber_group_join(&g, SOON) == 0);
+	}
+	CHECK(key_cancel.n_stored > 0 && key_cancel.n_refused == 200);
+	CHECK(stats_of(arg).n_keys == key_cancel.n_stored && stats_of(arg).n_messages == key_cancel.n_stored);
+	for (uint32_t i = 0; i < 100; i++) {
+		bool is_stored = put_key(arg, 1000000 + i * 10, 0, 1, A_DAY, mono_after(dur_us(i % 10 * 20))) == 0;
+		if (!is_stored)
+			CHECK(err_is(ERR_TIMEOUT));
+		err_clear();
+		struct uuid id = model_key_id(1000000 + i * 10);
+		CHECK(spool_has_key(arg, &id) == is_stored);
+		key_cancel.n_stored += is_stored;
+	}
+	CHECK_FAILS(put_key(arg, 7, 0, 1, A_DAY, (mono_t){1}), ERR_TIMEOUT);
+	put_numbers(arg, 8, 1);
+	CHECK(stats_of(arg).n_keys == key_cancel.n_stored && stats_of(arg).n_messages == key_cancel.n_stored + 1);
+}
+
+static void test_keys_are_not_given_up(void **state)
+{
+	key_cancel = (struct key_cancel){.sp = open_spool(0)};
+	worker_run(key_cancel_main, key_cancel.sp);
+	spool_close(key_cancel.sp);
+	struct spool *sp = open_spool(0);
+	assert_int_equal(stats_of(sp).n_keys, key_cancel.n_stored);
+	assert_int_equal(stats_of(sp).n_messages, key_cancel.n_stored + 1);
+	spool_close(sp);
+}
+
 /* ---- many at once ---- */
 
 static struct crowd {
@@ -335,6 +602,7 @@ static struct model {
 	uint64_t seed;
 	int32_t version[MODEL_N]; /* -1: not stored */
 	uint32_t body[MODEL_N];
+	int32_t key[MODEL_N]; /* version; -1: not stored */
 } model;
 
 static uint32_t model_roll(uint32_t n)
@@ -358,10 +626,21 @@ static void model_step(struct spool *sp)
 			model.version[k] = (int32_t)(what % 7);
 			model.body[k] = shared != NULL ? i : k;
 		}
-		CHECK(spool_put(sp, m, n, SOON) == 0);
+		if (what % 3 == 0) {
+			struct buf answer = BUF_INIT;
+			struct spool_key k = model_key(i, (uint16_t)++model.key[i], A_DAY, &answer);
+			CHECK(spool_put_with_key(sp, m, n, &k, SOON) == 0);
+			buf_fini(&answer);
+		} else {
+			CHECK(spool_put(sp, m, n, SOON) == 0);
+		}
 		while (n > 0)
 			message_unref(m[--n]);
 		body_unref(shared);
+	} else if (what < 2 && model.key[i] >= 0) {
+		wall_t past = wall_add(wall_now(), dur_s(-1));
+		CHECK(put_key(sp, i, 0, 0, past, SOON) == 0); /* a life that is over */
+		model.key[i] = -1;
 	} else if (what < 45) {
 		spool_remove(sp, &id);
 		model.version[i] = -1;
@@ -407,6 +686,12 @@ static void model_check(struct spool *sp)
 		CHECK(m->n_attempts == model.version[i] && model_differs(m, model.body[i]) == NULL);
 		message_unref(m);
 	}
+	uint32_t n_keys = 0;
+	for (uint32_t i = 0; i < MODEL_N; i++) {
+		CHECK(model_key_look(sp, i, SOON) == model.key[i]);
+		n_keys += model.key[i] >= 0;
+	}
+	CHECK(n_keys > 0 && stats_of(sp).n_keys == n_keys);
 	CHECK(stats_of(sp).n_damaged == 0);
 }
 
@@ -434,7 +719,7 @@ static void test_model(void **state)
 {
 	model = (struct model){.seed = 42};
 	for (uint32_t i = 0; i < MODEL_N; i++)
-		model.version[i] = -1;
+		model.version[i] = model.key[i] = -1;
 	uint64_t disk = 0;
 	for (int round = 0; round < 8; round++) {
 		model.sp = open_spool(64 << 10);
@@ -443,7 +728,7 @@ static void test_model(void **state)
 		disk = st.n_bytes_disk;
 		spool_close(model.sp);
 	}
-	assert_in_range(disk, 1, 16 << 20); /* about 700 messages of 2.5 KB, rewritten many times */
+	assert_in_range(disk, 1, 16 << 20); /* about 700 messages of 2.5 KB and as many keys, rewritten many times */
 }
 
 /* ---- space comes back ---- */
@@ -688,6 +973,59 @@ static void fault_enumerate(void *arg)
 	CHECK(spool_enumerate(fault_spool, fault_count, arg, SOON) == 0);
 }
 
+/* A put with a key fails as a whole. Keys that compaction has copied, and whose sync failed, are still there. */
+static void key_fault_main(void *arg)
+{
+	struct spool *sp = arg;
+	static const char *const spec[] = {"spool_write=1", "spool_sync=1", "spool_commit=1", "spool_alloc=1"};
+	for (uint32_t i = 0; i < 40; i++)
+		CHECK(put_key(sp, i * 10, 0, 1, A_DAY, SOON) == 0);
+	for (uint32_t i = 0; i < ARRAY_SIZE(spec); i++) {
+		uint32_t number = 1000 + i * 10;
+		arm(sp, spec[i]);
+		CHECK(put_key(sp, number, 0, 2, A_DAY, SOON) == -1 && (err_is(ERR_IO) || err_is(ERR_SPOOL_FULL)));
+		err_clear();
+		CHECK(model_key_look(sp, number, SOON) == -1);
+		arm(sp, "");
+		while (spool_health(sp) != NULL)
+			CHECK(fiber_sleep(dur_ms(20), MONO_NEVER) == 0);
+		if (i % 2 == 0) /* again: it counts once */
+			CHECK(put_key(sp, number, 1, 2, A_DAY, SOON) == 0);
+	}
+	for (uint32_t i = 0; i < 40; i++) {
+		struct uuid id = model_id(i * 10);
+		spool_remove(sp, &id);
+	}
+	put_numbers(sp, 5000, 1);
+	arm(sp, "spool_sync=2"); /* the first is that of the segment which is sealed for it */
+	CHECK(spool_compact(sp, SOON) == 0);
+	CHECK(spool_health(sp) != NULL);
+	arm(sp, "");
+	while (spool_health(sp) != NULL)
+		CHECK(fiber_sleep(dur_ms(20), MONO_NEVER) == 0);
+}
+
+static void key_fault_check(void *arg)
+{
+	struct spool *sp = arg;
+	for (uint32_t i = 0; i < 40; i++)
+		CHECK(model_key_look(sp, i * 10, SOON) == 0);
+	for (uint32_t i = 0; i < 4; i++)
+		CHECK(model_key_look(sp, 1000 + i * 10, SOON) == (i % 2 == 0 ? 1 : -1));
+	CHECK(stats_of(sp).n_keys == 42 && stats_of(sp).n_messages == 5 && stats_of(sp).n_damaged == 0);
+}
+
+static void test_key_faults(void **state)
+{
+	struct spool *sp = open_spool(0);
+	worker_run(key_fault_main, sp);
+	worker_run(key_fault_check, sp);
+	spool_close(sp);
+	sp = open_spool(0);
+	worker_run(key_fault_check, sp);
+	spool_close(sp);
+}
+
 static void test_faults(void **state)
 {
 	struct spool *sp = open_spool(0);
@@ -718,6 +1056,11 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_basic, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_shared_bodies, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_keys, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_key_limits, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_key_expiry, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_keys_are_carried_along, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_keys_are_not_given_up, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_crowd, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_giving_up, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_model, setup, teardown),
@@ -727,6 +1070,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_disk_full, setup, teardown),
 #ifdef CIRRUS_FAULTS
 		cmocka_unit_test_setup_teardown(test_faults, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_key_faults, setup, teardown),
 #endif
 	};
 	cmocka_set_test_filter(getenv("ONLY"));
