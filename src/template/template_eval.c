@@ -91,7 +91,7 @@ static int eval_attr(struct trender *r, const struct tnode *n, struct tval *out)
 	struct tval base;
 	if (eval_base(r, n->u.attr.base, &base) != 0)
 		return -1;
-	r->line = n->line;
+	r->at = n->at;
 	return template_get_item(r, &base, &n->u.attr.key, out);
 }
 
@@ -100,7 +100,7 @@ static int eval_item(struct trender *r, const struct tnode *n, struct tval *out)
 	struct tval base, index;
 	if (eval_base(r, n->u.item.base, &base) != 0 || template_eval(r, n->u.item.index, &index) != 0)
 		return -1;
-	r->line = n->line;
+	r->at = n->at;
 	return template_get_item(r, &base, &index, out);
 }
 
@@ -113,7 +113,7 @@ static int eval_slice(struct trender *r, const struct tnode *n, struct tval *out
 	for (int i = 0; i < 3; i++)
 		if (nodes[i] != NULL && template_eval(r, nodes[i], &parts[i]) != 0)
 			return -1;
-	r->line = n->line;
+	r->at = n->at;
 	return template_slice(r, &base, nodes[0] != NULL ? &parts[0] : NULL,
 			      nodes[1] != NULL ? &parts[1] : NULL, nodes[2] != NULL ? &parts[2] : NULL, out);
 }
@@ -152,7 +152,7 @@ static int eval_compare(struct trender *r, const struct tnode *n, struct tval *o
 	for (; n != NULL && is_true; n = n->next) {
 		if (template_eval(r, n->u.two.b, &b) != 0)
 			return -1;
-		r->line = n->line;
+		r->at = n->at;
 		if (eval_compare_one(r, (enum tcmp_op)n->op, &a, &b, &is_true) != 0)
 			return -1;
 		a = b;
@@ -166,7 +166,7 @@ static int eval_binary(struct trender *r, const struct tnode *n, struct tval *ou
 	struct tval a, b;
 	if (template_eval(r, n->u.two.a, &a) != 0 || template_eval(r, n->u.two.b, &b) != 0)
 		return -1;
-	r->line = n->line;
+	r->at = n->at;
 	return template_binary(r, (enum tbin_op)n->op, &a, &b, out);
 }
 
@@ -238,7 +238,7 @@ int template_eval_args(struct trender *r, const struct tnode *n, const struct tv
 	}
 	a->v = l->v;
 	a->n = l->n;
-	r->line = n->line;
+	r->at = n->at;
 	return 0;
 }
 
@@ -377,7 +377,7 @@ static int eval_call(struct trender *r, const struct tnode *n, struct tval *out)
 			return -1;
 		return eval_method(r, &callee, &base->u.attr.key, &a, out);
 	}
-	r->line = n->line;
+	r->at = n->at;
 	if (base->kind == EX_VAR && !template_name_find(r, base->u.name, &callee))
 		return template_fail(r, "unknown function: " STR_FMT " is unknown",
 				     STR_ARG(r->t->names[base->u.name].s));
@@ -394,7 +394,7 @@ static int eval_filter(struct trender *r, const struct tnode *n, struct tval *ou
 	struct targs a;
 	if (template_eval(r, n->u.call.base, &subject) != 0)
 		return -1;
-	r->line = n->line;
+	r->at = n->at;
 	if (n->u.call.fn == NULL)
 		return template_fail(r, "unknown filter: filter " STR_FMT " is unknown",
 				     STR_ARG(n->u.call.name));
@@ -411,7 +411,7 @@ static int eval_test(struct trender *r, const struct tnode *n, struct tval *out)
 	struct targs a;
 	if (eval_base(r, n->u.call.base, &subject) != 0)
 		return -1;
-	r->line = n->line;
+	r->at = n->at;
 	if (n->u.call.fn == NULL)
 		return template_fail(r, "unknown test: test " STR_FMT " is unknown", STR_ARG(n->u.call.name));
 	a = (struct targs){.v = &subject, .n = 1};
@@ -446,7 +446,7 @@ int template_eval(struct trender *r, const struct tnode *n, struct tval *out)
 		return eval_var(r, n, out);
 	if (template_guard(r) != 0)
 		return -1;
-	r->line = n->line;
+	r->at = n->at;
 	switch (n->kind) {
 	case EX_LIST:
 		return eval_list(r, n, out);

@@ -45,7 +45,7 @@ struct tnode *template_node_new(struct tparse *p, enum tnode_kind kind)
 {
 	struct tnode *n = arena_zalloc(&p->t->arena, sizeof(*n));
 	n->kind = (uint8_t)kind;
-	n->line = p->lex.tok.line;
+	n->at = p->lex.tok.at;
 	return n;
 }
 
@@ -297,7 +297,7 @@ static struct tnode *parse_args(struct tparse *p, struct tnode *n)
 }
 
 /* After "[": an index or a slice. */
-static struct tnode *parse_subscript(struct tparse *p, struct tnode *base, uint32_t line)
+static struct tnode *parse_subscript(struct tparse *p, struct tnode *base, uint32_t at)
 {
 	struct tnode *parts[3] = {NULL}, *n;
 	int i = 0;
@@ -317,7 +317,7 @@ static struct tnode *parse_subscript(struct tparse *p, struct tnode *base, uint3
 	if (template_parse_expect(p, TK_RBRACKET, "`]`") != 0)
 		return NULL;
 	n = template_node_new(p, is_slice ? EX_SLICE : EX_ITEM);
-	n->line = line;
+	n->at = at;
 	if (is_slice) {
 		n->u.slice.base = base;
 		n->u.slice.from = parts[0];
@@ -354,13 +354,13 @@ static struct tnode *parse_postfix(struct tparse *p)
 {
 	struct tnode *n = parse_primary(p);
 	while (n != NULL) {
-		uint32_t line = p->lex.tok.line;
+		uint32_t at = p->lex.tok.at;
 		if (parse_is(p, TK_DOT)) {
 			n = parse_attr(p, n);
 		} else if (parse_is(p, TK_LBRACKET)) {
 			if (template_parse_enter(p) != 0 || template_lex_next(&p->lex) != 0)
 				return NULL;
-			n = parse_subscript(p, n, line);
+			n = parse_subscript(p, n, at);
 			p->depth--;
 		} else if (parse_is(p, TK_LPAREN)) {
 			struct tnode *call = template_node_new(p, EX_CALL);

@@ -26,6 +26,7 @@ enum {
 	TEMPLATE_MAX_SPINE = 250,            /* height of one expression's tree: a + b + c ... is a tall one */
 	TEMPLATE_MAX_CALLS = 100,            /* macros and recursive loops inside each other */
 	TEMPLATE_MAX_RANGE = 100000,         /* items of range() */
+	TEMPLATE_KEPT_SCRATCH = 64 << 10,    /* bytes of scratch a template_run keeps from one render to the next */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(TEMPLATE_CLANG_SANITIZER)
 	TEMPLATE_MAX_STACK = 448 << 10,      /* as below; instrumented frames are larger, and so are the stacks then */
 #else
@@ -53,6 +54,8 @@ enum tval_kind {
 	TV_FUNC,
 	TV_CYCLER,
 	TV_JOINER,
+	TV_LAYERS,  /* the contexts of the render, the first over the others (Handlebars) */
+	TV_OVER,    /* the names of a mapping over those of another (Handlebars) */
 };
 
 struct tval {
@@ -74,6 +77,7 @@ struct tval {
 		const struct tfunc *func;
 		struct tcycler *cycler;
 		struct tjoiner *joiner;
+		const struct tover *over;
 	} u;
 };
 
@@ -96,6 +100,10 @@ struct tmap {
 struct trange {
 	int64_t start, step;
 	int64_t n;
+};
+
+struct tover {
+	struct tval top, base;
 };
 
 struct tcycler {
@@ -143,7 +151,7 @@ struct tnode {
 	uint8_t kind;       /* enum tnode_kind */
 	uint8_t op;         /* EX_BIN, EX_COMPARE links */
 	uint16_t height;    /* of an expression's tree */
-	uint32_t line;      /* from 1 */
+	uint32_t at;        /* byte in the source */
 	uint32_t n;         /* arguments, items or pairs */
 	bool flag;          /* EX_TEST: negated; ST_FOR: recursive; ST_MACRO: uses caller */
 	struct tnode *next; /* siblings: statements of a block, links of a comparison */
@@ -174,16 +182,22 @@ struct tname {
 	const struct tfunc *global;    /* a built-in function of that name, or NULL */
 };
 
+struct hprogram; /* handlebars_impl.h */
+
 struct template {
+	enum template_dialect dialect;
+	enum template_escape escape;
 	struct arena arena;
 	str_t name;
 	str_t source;
+	/* Jinja */
 	struct tname *names;
 	uint32_t n_names, cap_names;
 	uint32_t *name_slot;           /* open hash from text to index + 1, while compiling */
 	uint32_t n_slots;
 	struct tnode *body;
-	enum template_escape escape;
+	/* Handlebars */
+	const struct hprogram *program;
 };
 
 /* --- compiling --- */
@@ -197,7 +211,7 @@ enum ttok_kind {
 
 struct ttok {
 	enum ttok_kind kind;
-	uint32_t line;
+	uint32_t at;     /* byte in the source */
 	str_t s;         /* TK_TEXT, TK_IDENT, TK_STR (unescaped) */
 	struct tval val; /* TK_INT, TK_FLOAT */
 };
@@ -205,7 +219,6 @@ struct ttok {
 struct tlex {
 	struct template *t;
 	const char *p, *end;
-	uint32_t line;
 	int mode;          /* TK_EOF: text, TK_VAR_BEGIN, TK_BLOCK_BEGIN */
 	int balance;       /* open brackets: }} and %} close the tag only at 0 */
 	bool is_trimming;  /* the text that follows loses its leading blanks */
@@ -225,8 +238,12 @@ struct tparse {
 /** Reads the next token into lex->tok. -1 with a syntax error. */
 MUST_CHECK int template_lex_next(struct tlex *lex);
 const char *template_token_name(const struct ttok *tok);
-/** Sets the error "<what> (in template 'NAME' line N: 'TEXT')" and returns -1. */
-int template_error(const struct template *t, enum err_kind kind, uint32_t line, const char *fmt, ...) PRINTF_LIKE(4, 5);
+/** Sets the error "<what> (in template 'NAME' line N: 'TEXT'), column C" for that byte of the source, "<what> (in template 'NAME')"
+ * for TEMPLATE_NOWHERE, and returns -1. Lines and columns count from 1, columns by characters. */
+int template_error(const struct template *t, enum err_kind kind, uint32_t at, const char *fmt, ...) PRINTF_LIKE(4, 5);
+#define TEMPLATE_NOWHERE UINT32_MAX
+/** "line N column C" */
+void template_place_text(const struct template *t, uint32_t at, struct buf *out);
 
 /* the parser; -1/NULL with a syntax error */
 int template_parse_fail(struct tparse *p, const char *fmt, ...) PRINTF_LIKE(2, 3);
@@ -246,7 +263,15 @@ MUST_CHECK struct tnode *template_parse_filter_chain(struct tparse *p);
 /** `a`, `a, b`, `(a, (b, c))`, and `ns.a` when is_attr_ok. is_tuple_ok: an unparenthesised tuple may follow. */
 MUST_CHECK struct tnode *template_parse_target(struct tparse *p, bool is_tuple_ok, bool is_attr_ok);
 
+/** Sets t->source and t->program. */
+MUST_CHECK int handlebars_compile(struct template *t, str_t source);
+
 /* --- rendering --- */
+
+struct template_run {
+	struct arena arena;
+	struct buf tmp;
+};
 
 struct tvar {
 	uint32_t name;
@@ -301,14 +326,14 @@ struct trender {
 	struct tscope *free_scopes;
 	struct tloop *free_loops;
 	enum template_escape escape;
-	uint32_t line;
+	uint32_t at;             /* byte in the source of what is being evaluated, for errors */
 	int64_t steps;
 	int calls;
 	const char *stack;       /* where the C stack was at the start */
 };
 
 /* Errors of a render. The kind is the first word of the text that template authors see. */
-#define template_fail(r, ...) template_error((r)->t, ERR_INVALID, (r)->line, __VA_ARGS__)
+#define template_fail(r, ...) template_error((r)->t, ERR_INVALID, (r)->at, __VA_ARGS__)
 #define template_fail_op(r, fmt, ...) template_fail(r, "invalid operation: " fmt, ##__VA_ARGS__)
 int template_fail_limit(struct trender *r, const char *what);
 
@@ -454,6 +479,10 @@ enum texec { EXEC_ERROR = -1, EXEC_OK = 0, EXEC_BREAK, EXEC_CONTINUE };
 enum texec template_exec(struct trender *r, const struct tnode *first);
 MUST_CHECK int template_call_macro(struct trender *r, struct tmacro *m, struct targs *a, struct tval *out);
 MUST_CHECK int template_call_loop(struct trender *r, struct tloop *loop, const struct tval *iterable, struct tval *out);
+
+/** The whole template, on a fresh r. On an error what it wrote is the caller's to cut off. */
+MUST_CHECK int template_run_jinja(struct trender *r);
+MUST_CHECK int handlebars_run(struct trender *r);
 
 /* dates: template_date.c, template_zone.c */
 int64_t template_days_from_civil(int64_t year, int64_t month, int64_t day); /* since 1970-01-01 */

@@ -29,21 +29,20 @@ static bool lex_is_word(char c)
 	return lex_is_word_start(c) || lex_is_digit(c);
 }
 
+static uint32_t lex_at_byte(const struct tlex *lex)
+{
+	return (uint32_t)(lex->p - lex->t->source.p);
+}
+
 static int lex_fail(const struct tlex *lex, const char *text)
 {
-	return template_error(lex->t, ERR_INVALID, lex->line, "%s", text);
+	return template_error(lex->t, ERR_INVALID, lex_at_byte(lex), "%s", text);
 }
 
 static bool lex_at(const struct tlex *lex, const char *p, const char *word)
 {
 	size_t n = strlen(word);
 	return (size_t)(lex->end - p) >= n && memcmp(p, word, n) == 0;
-}
-
-static void lex_skip_to(struct tlex *lex, const char *to)
-{
-	for (; lex->p < to; lex->p++)
-		lex->line += *lex->p == '\n';
 }
 
 static str_t lex_trim_end(str_t s)
@@ -105,7 +104,7 @@ static int lex_comment(struct tlex *lex)
 		return lex_fail(lex, "syntax error: unexpected end of comment");
 	const char *close = rest.p + at;
 	lex->is_trimming = at > 0 && close[-1] == '-';
-	lex_skip_to(lex, close + 2);
+	lex->p = close + 2;
 	return 0;
 }
 
@@ -124,7 +123,7 @@ static int lex_raw(struct tlex *lex, const char *body, bool is_trim)
 		if (is_trim_left)
 			s = lex_trim_end(s);
 		bool has_text = lex_text_token(lex, s);
-		lex_skip_to(lex, after);
+		lex->p = after;
 		lex->is_trimming = is_trim_right;
 		return has_text;
 	}
@@ -153,7 +152,7 @@ static int lex_text(struct tlex *lex)
 		if (p + 2 < lex->end && p[2] == '-')
 			s = lex_trim_end(s);
 		lex->is_trimming = false;
-		lex_skip_to(lex, p);
+		lex->p = p;
 		return lex_text_token(lex, s);
 	}
 	lex->is_trimming = false;
@@ -161,10 +160,8 @@ static int lex_text(struct tlex *lex)
 		return lex_comment(lex);
 	bool is_trim_left, is_trim_right;
 	const char *body;
-	if (p[1] == '%' && lex_match_tag(lex, p, "raw", &is_trim_left, &is_trim_right, &body)) {
-		lex_skip_to(lex, body);
+	if (p[1] == '%' && lex_match_tag(lex, p, "raw", &is_trim_left, &is_trim_right, &body))
 		return lex_raw(lex, body, is_trim_right);
-	}
 	lex->tok.kind = p[1] == '%' ? TK_BLOCK_BEGIN : TK_VAR_BEGIN;
 	lex->mode = (int)lex->tok.kind;
 	lex->balance = 0;
@@ -290,7 +287,7 @@ static int lex_string(struct tlex *lex)
 		}
 		lex->tok.s = str_mk(text, (size_t)(o - text));
 	}
-	lex_skip_to(lex, p + 1);
+	lex->p = p + 1;
 	return 0;
 }
 
@@ -425,8 +422,8 @@ static bool lex_tag_end(struct tlex *lex)
 static int lex_tag(struct tlex *lex)
 {
 	while (lex->p < lex->end && lex_is_blank(*lex->p))
-		lex->line += *lex->p++ == '\n';
-	lex->tok.line = lex->line;
+		lex->p++;
+	lex->tok.at = lex_at_byte(lex);
 	if (lex->p == lex->end) {
 		lex->tok.kind = TK_EOF;
 		return 0;
@@ -468,7 +465,7 @@ int template_lex_next(struct tlex *lex)
 	if (lex->mode != TK_EOF)
 		return lex_tag(lex);
 	for (;;) {
-		lex->tok.line = lex->line;
+		lex->tok.at = lex_at_byte(lex);
 		int rc = lex_text(lex);
 		if (rc != 0)
 			return rc < 0 ? -1 : 0;

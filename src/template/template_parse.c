@@ -12,7 +12,7 @@ int template_parse_fail(struct tparse *p, const char *fmt, ...)
 	va_start(ap, fmt);
 	buf_vprintf(&text, fmt, ap);
 	va_end(ap);
-	template_error(p->t, ERR_INVALID, p->lex.tok.line, "syntax error: %s", text.p);
+	template_error(p->t, ERR_INVALID, p->lex.tok.at, "syntax error: %s", text.p);
 	buf_fini(&text);
 	return -1;
 }

@@ -123,7 +123,7 @@ static int stmt_apply_filters(struct trender *r, const struct tnode *n, struct t
 		return 0;
 	if (template_guard(r) != 0 || stmt_apply_filters(r, n->u.call.base, v) != 0)
 		return -1;
-	r->line = n->line;
+	r->at = n->at;
 	if (n->u.call.fn == NULL)
 		return template_fail(r, "unknown filter: filter " STR_FMT " is unknown",
 				     STR_ARG(n->u.call.name));
@@ -216,7 +216,7 @@ static enum texec stmt_for(struct trender *r, const struct tnode *n)
 	struct tval iterable;
 	if (template_eval(r, n->u.loop.iter, &iterable) != 0)
 		return EXEC_ERROR;
-	r->line = n->line;
+	r->at = n->at;
 	return stmt_loop_run(r, n, iterable, 0);
 }
 
@@ -344,7 +344,7 @@ static enum texec stmt_call(struct trender *r, const struct tnode *n)
 	struct targs a;
 	if (m == NULL)
 		return EXEC_ERROR;
-	r->line = call->line;
+	r->at = call->at;
 	if (base->kind == EX_VAR && !template_name_find(r, base->u.name, &callee)) {
 		template_fail(r, "unknown function: " STR_FMT " is unknown",
 			      STR_ARG(r->t->names[base->u.name].s));
@@ -416,7 +416,7 @@ static enum texec stmt_autoescape(struct trender *r, const struct tnode *n)
 	struct tval v;
 	if (template_eval(r, n->u.block.head, &v) != 0)
 		return EXEC_ERROR;
-	r->line = n->line;
+	r->at = n->at;
 	str_t s = v.kind == TV_STR ? tval_text(&v) : STR_NULL;
 	if (v.kind != TV_STR) {
 		escape = v.kind != TV_BOOL || !v.u.b		? TEMPLATE_ESCAPE_NONE
@@ -499,7 +499,7 @@ enum texec template_exec(struct trender *r, const struct tnode *n)
 	if (n != NULL && template_guard(r) != 0)
 		return EXEC_ERROR;
 	for (; n != NULL; n = n->next) {
-		r->line = n->line;
+		r->at = n->at;
 		if (template_step(r, 1) != 0)
 			return EXEC_ERROR;
 		enum texec rc = stmt_one(r, n);
@@ -511,29 +511,9 @@ enum texec template_exec(struct trender *r, const struct tnode *n)
 
 /* --- the render --- */
 
-int template_render_layered(const struct template *t, const json_t *const *contexts, size_t n,
-			    struct buf *out)
+int template_run_jinja(struct trender *r)
 {
 	struct tscope root = {.is_captured = true}; /* never handed back for reuse */
-	struct trender r = {.t = t,
-			    .ctx = contexts,
-			    .n_ctx = n,
-			    .out = out,
-			    .out_start = out->n,
-			    .scope = &root,
-			    .escape = t->escape,
-			    .line = 1,
-			    .steps = TEMPLATE_MAX_STEPS,
-			    .stack = __builtin_frame_address(0)};
-	enum texec rc = template_exec(&r, t->body);
-	if (rc == EXEC_ERROR)
-		buf_truncate(out, r.out_start);
-	arena_fini(&r.arena);
-	buf_fini(&r.tmp);
-	return rc == EXEC_ERROR ? -1 : 0;
-}
-
-int template_render(const struct template *t, const json_t *context, struct buf *out)
-{
-	return template_render_layered(t, &context, 1, out);
+	r->scope = &root;
+	return template_exec(r, r->t->body) == EXEC_ERROR ? -1 : 0;
 }

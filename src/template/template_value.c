@@ -9,7 +9,7 @@
 
 int template_fail_limit(struct trender *r, const char *what)
 {
-	return template_error(r->t, ERR_LIMIT, r->line, "template limit: %s", what);
+	return template_error(r->t, ERR_LIMIT, r->at, "template limit: %s", what);
 }
 
 void *template_alloc(struct trender *r, size_t n_bytes)

@@ -100,14 +100,22 @@ static void test_error_text(void **state)
 	assert_null(template_compile("text_body.txt", STR("{{ unclosed"), false));
 	assert_string_equal(err_text(),
 			    "syntax error: unexpected end of input, expected end of variable block "
-			    "(in template 'text_body.txt' line 1: '{{ unclosed')");
+			    "(in template 'text_body.txt' line 1: '{{ unclosed'), column 12");
 	err_clear();
-	assert_refused("a\n{{ 1 +\n }}", ERR_INVALID, "(in template 't' line 3: ' }}')");
+	assert_refused("a\n{{ 1 +\n }}", ERR_INVALID, "(in template 't' line 3: ' }}'), column 2");
 	assert_refused("a\r\nb {{ nope.x }}\r\nc", ERR_INVALID,
-		       "undefined value (in template 't' line 2: 'b {{ nope.x }}')");
-	assert_refused("{{ 'a'|nope }}", ERR_INVALID, "unknown filter: filter nope is unknown");
+		       "undefined value (in template 't' line 2: 'b {{ nope.x }}'), column 11");
+	assert_refused("{{ 'a'|nope }}", ERR_INVALID,
+		       "unknown filter: filter nope is unknown (in template 't' line 1: '{{ 'a'|nope }}'), column 8");
+	assert_refused("x\n\n\u00e4\u00f6 {{ ! }}", ERR_INVALID,
+		       "unexpected character (in template 't' line 3: '\u00e4\u00f6 {{ ! }}'), column 7");
+	assert_refused("x {# y\n", ERR_INVALID, "unexpected end of comment (in template 't' line 1: 'x {# y'), column 3");
+	assert_refused("x\n {% raw %} y", ERR_INVALID,
+		       "unexpected end of raw block (in template 't' line 2: ' {% raw %} y'), column 2");
+	assert_refused("{{ 'x }}", ERR_INVALID, "unexpected end of string (in template 't' line 1: '{{ 'x }}'), column 4");
+	assert_refused("{% if 1 %}", ERR_INVALID, "(in template 't' line 1: '{% if 1 %}'), column 11");
 	assert_null(template_compile("t", STR("a\xff"), false));
-	assert_non_null(strstr(err_text(), "not valid UTF-8"));
+	assert_string_equal(err_text(), "syntax error: the template is not valid UTF-8 (in template 't')");
 	err_clear();
 }
 
@@ -166,6 +174,11 @@ static void test_escape_modes(void **state)
 
 static void test_markup(void **state)
 {
+	assert_true(template_has_markup_of(TEMPLATE_JINJA, STR("{% x")));
+	assert_true(template_has_markup_of(TEMPLATE_HANDLEBARS, STR("a {{x}}")));
+	assert_true(template_has_markup_of(TEMPLATE_HANDLEBARS, STR("\\{{x}}")));
+	assert_false(template_has_markup_of(TEMPLATE_HANDLEBARS, STR("{% x %} {# y #} { {")));
+	assert_false(template_has_markup_of(TEMPLATE_STATIC, STR("{{ x }}")));
 	assert_false(template_has_markup(STR("")));
 	assert_false(template_has_markup(STR("{")));
 	assert_false(template_has_markup(STR("a { b } {")));
@@ -320,6 +333,37 @@ static void test_normalize(void **state)
 		assert_buf_is(&out, rows[i].to != NULL ? rows[i].to : rows[i].from);
 		buf_fini(&out);
 	}
+}
+
+/* --- many renders in one run --- */
+
+static void test_run(void **state)
+{
+	json_t *ctx = json_pack("{s:s,s:[i,i]}", "name", "Ann", "xs", 1, 2);
+	const json_t *layers[] = {NULL, ctx};
+	struct template *good = template_compile("t", STR("{% set a = name ~ '!' %}{% for x in xs %}{{ a }}{{ x }}{% endfor %}"),
+						 false),
+			*bad = template_compile("t", STR("{{ name }}{{ nope.x }}"), false),
+			*plain = template_compile_dialect("t", STR("{{ as it is }}\xff\n"), TEMPLATE_STATIC, TEMPLATE_ESCAPE_HTML);
+	struct template_run *run = template_run_new();
+	struct buf out = BUF_INIT;
+	for (int i = 0; i < 100; i++) {
+		buf_clear(&out);
+		assert_int_equal(template_run_render(run, good, layers, 2, &out), 0);
+		assert_buf_is(&out, "Ann!1Ann!2");
+		assert_int_equal(template_run_render(run, bad, layers, 2, &out), -1);
+		err_clear();
+		assert_buf_is(&out, "Ann!1Ann!2");
+		assert_int_equal(template_run_render(run, plain, NULL, 0, &out), 0);
+		assert_buf_is(&out, "Ann!1Ann!2{{ as it is }}\xff\n");
+	}
+	template_run_free(run);
+	template_run_free(NULL);
+	template_free(good);
+	template_free(bad);
+	template_free(plain);
+	buf_fini(&out);
+	json_decref(ctx);
 }
 
 /* --- harm --- */
@@ -511,7 +555,8 @@ int main(void)
 		cmocka_unit_test(test_values),	     cmocka_unit_test(test_debug),
 		cmocka_unit_test(test_dates),	     cmocka_unit_test(test_zones),
 		cmocka_unit_test(test_now),	     cmocka_unit_test(test_normalize),
-		cmocka_unit_test(test_harm),	     cmocka_unit_test(test_much),
+		cmocka_unit_test(test_run),	     cmocka_unit_test(test_harm),
+		cmocka_unit_test(test_much),
 		cmocka_unit_test(test_share),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
