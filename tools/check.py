@@ -173,6 +173,7 @@ def section_unit(section):
     """unit, fiber and crash tests of the modules, with ASan and UBSan"""
     setup("check", *CHECK_OPTIONS)
     build("check")
+    must("test-venv", ["python3", "tests/support/test_venv.py", BUILD / "test-venv"])
     meson_test(section, "check")
 
 

@@ -187,15 +187,40 @@ uint32_t crc32c(uint32_t crc, const void *p, size_t n_bytes)
 
 /* ---- doubles ---- */
 
+static void double_digits_of_int(uint64_t i, struct double_digits *out)
+{
+	char text[20], *p = text + sizeof(text);
+	do
+		*--p = (char)('0' + i % 10);
+	while ((i /= 10) > 0);
+	out->n = (int)(text + sizeof(text) - p);
+	memcpy(out->d, p, (size_t)out->n);
+}
+
+/* What people write: an integer, or one with a few decimals. With at most 15 digits the first decimal that reads back as v is the
+ * shortest one, and dividing by an exact power of ten is how it is read. */
+static bool double_digits_of_short(double v, struct double_digits *out)
+{
+	static const double powers[] = {1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6};
+	for (int k = 0; k < (int)ARRAY_SIZE(powers); k++) {
+		double m = round(v * powers[k]);
+		if (m >= 1e15)
+			return false;
+		if (m / powers[k] != v)
+			continue;
+		double_digits_of_int((uint64_t)m, out);
+		out->exp10 = out->n - k;
+		return true;
+	}
+	return false;
+}
+
 void double_digits_of(double v, struct double_digits *out)
 {
 	char text[40];
 	*out = (struct double_digits){.is_negative = signbit(v) != 0};
 	v = fabs(v);
-	if (v < 1e15 && v == floor(v)) {
-		out->n = snprintf(out->d, sizeof(out->d), "%llu", (unsigned long long)v);
-		out->exp10 = out->n;
-	} else {
+	if (!double_digits_of_short(v, out)) {
 		for (int precision = 14; precision <= 16; precision++) {
 			snprintf(text, sizeof(text), "%.*e", precision, v);
 			if (precision == 16 || strtod(text, NULL) == v)

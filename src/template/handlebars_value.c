@@ -210,29 +210,10 @@ int handlebars_text(struct trender *r, const struct tval *v, str_t *out)
 
 /* --- output --- */
 
-static const struct {
-	char text[7];
-	uint8_t n;
-} value_html[256] = {
-	['<'] = {"&lt;", 4},	['>'] = {"&gt;", 4},	['&'] = {"&amp;", 5},  ['"'] = {"&quot;", 6},
+static const struct thtml value_html[256] = {
+	['<'] = {"&lt;", 4},	['>'] = {"&gt;", 4},   ['&'] = {"&amp;", 5},  ['"'] = {"&quot;", 6},
 	['\''] = {"&#x27;", 6}, ['`'] = {"&#x60;", 6}, ['='] = {"&#x3D;", 6},
 };
-
-/* Straight into the output. */
-static int value_emit_html(struct trender *r, str_t s)
-{
-	size_t from = 0;
-	for (size_t i = 0; i < s.n; i++) {
-		unsigned char c = (unsigned char)s.p[i];
-		if (LIKELY(value_html[c].n == 0))
-			continue;
-		if (template_emit_text(r, str_mk(s.p + from, i - from)) != 0 ||
-		    template_emit_text(r, str_mk(value_html[c].text, value_html[c].n)) != 0)
-			return -1;
-		from = i + 1;
-	}
-	return template_emit_text(r, str_mk(s.p + from, s.n - from)) != 0 ? -1 : template_step_bytes(r, s.n);
-}
 
 int handlebars_emit(struct trender *r, const struct tval *v, bool is_raw)
 {
@@ -241,14 +222,14 @@ int handlebars_emit(struct trender *r, const struct tval *v, bool is_raw)
 		return handlebars_plain(r, v, &plain) != 0 ? -1 : template_emit(r, &plain);
 	bool is_escaped = !is_raw && r->escape == TEMPLATE_ESCAPE_HTML;
 	if (v->kind == TV_STR)
-		return is_escaped ? value_emit_html(r, tval_text(v)) : template_emit_text(r, tval_text(v));
+		return is_escaped ? template_emit_html(r, tval_text(v), value_html) : template_emit_text(r, tval_text(v));
 	size_t sb = template_sb_begin(r);
 	if (handlebars_print(r, v) != 0)
 		return -1;
 	if (r->is_tmp_over)
 		return template_fail_limit(r, "too much memory used");
 	str_t text = str_mk(r->tmp.p != NULL ? r->tmp.p + sb : NULL, r->tmp.n - sb);
-	int rc = is_escaped ? value_emit_html(r, text) : template_emit_text(r, text);
+	int rc = is_escaped ? template_emit_html(r, text, value_html) : template_emit_text(r, text);
 	template_sb_drop(r, sb);
 	return rc;
 }

@@ -240,6 +240,8 @@ int template_run_render(struct template_run *run, const struct template *t, cons
 			    .escape = t->escape,
 			    .steps = TEMPLATE_MAX_STEPS,
 			    .stack = __builtin_frame_address(0)};
+	size_t likely_bytes = t->source.n + t->source.n / 8;
+	buf_reserve(out, likely_bytes < TEMPLATE_FIRST_OUTPUT ? likely_bytes : TEMPLATE_FIRST_OUTPUT);
 	int rc = t->dialect == TEMPLATE_JINJA ? template_run_jinja(&r) : handlebars_run(&r);
 	if (rc != 0)
 		buf_truncate(out, r.out_start);

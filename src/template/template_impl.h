@@ -27,6 +27,7 @@ enum {
 	TEMPLATE_MAX_CALLS = 100,            /* macros and recursive loops inside each other */
 	TEMPLATE_MAX_RANGE = 100000,         /* items of range() */
 	TEMPLATE_KEPT_SCRATCH = 64 << 10,    /* bytes of scratch a template_run keeps from one render to the next */
+	TEMPLATE_FIRST_OUTPUT = 64 << 10,    /* most bytes to make room for before there is any output */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(TEMPLATE_CLANG_SANITIZER)
 	TEMPLATE_MAX_STACK = 448 << 10,      /* as below; instrumented frames are larger, and so are the stacks then */
 #else
@@ -428,6 +429,13 @@ MUST_CHECK int template_print_repr(struct trender *r, const struct tval *v);  /*
 MUST_CHECK int template_print_pretty(struct trender *r, const struct tval *v, int indent);
 MUST_CHECK int template_print_json(struct trender *r, const struct tval *v, int indent, int level); /* indent -1: compact */
 void template_print_html(struct trender *r, str_t s);
+/** What a byte becomes in HTML; n is 0 for most. */
+struct thtml {
+	char text[7];
+	uint8_t n;
+};
+/** Straight into the output, each byte as the table of 256 has it. */
+MUST_CHECK int template_emit_html(struct trender *r, str_t s, const struct thtml *html);
 /** {{ v }} into the output, escaped as the current mode asks. */
 MUST_CHECK int template_emit(struct trender *r, const struct tval *v);
 MUST_CHECK int template_emit_text(struct trender *r, str_t s);

@@ -32,17 +32,16 @@ static void print_float(struct trender *r, double v, bool is_repr)
 		template_sb_str(r, isnan(v) ? STR("NaN") : v > 0 ? STR("inf") : STR("-inf"));
 		return;
 	}
-	struct buf text = BUF_INIT;
-	if (is_repr)
-		double_fmt_json(&text, v);
-	else
-		double_fmt_plain(&text, v);
-	if (v == 0 && signbit(v) && text.p[0] != '-')
+	if (is_repr) {
+		double_fmt_json(&r->tmp, v);
+		return;
+	}
+	if (v == 0 && signbit(v))
 		template_sb_c(r, '-');
-	template_sb_add(r, text.p, text.n);
-	if (!is_repr && memchr(text.p, '.', text.n) == NULL)
+	size_t from = r->tmp.n;
+	double_fmt_plain(&r->tmp, v); /* a few hundred bytes at most: the limit is looked at with the next addition */
+	if (memchr(r->tmp.p + from, '.', r->tmp.n - from) == NULL)
 		template_sb_str(r, STR(".0"));
-	buf_fini(&text);
 }
 
 /* --- strings --- */
@@ -156,35 +155,20 @@ void template_add_case(struct trender *r, str_t s, bool is_upper)
 	template_sb_add(r, ascii, n);
 }
 
+static const struct thtml print_html[256] = {
+	['<'] = {"&lt;", 4},   ['>'] = {"&gt;", 4},    ['&'] = {"&amp;", 5},
+	['"'] = {"&quot;", 6}, ['\''] = {"&#x27;", 6}, ['/'] = {"&#x2f;", 6},
+};
+
 void template_print_html(struct trender *r, str_t s)
 {
 	size_t from = 0;
 	for (size_t i = 0; i < s.n; i++) {
-		str_t as;
-		switch (s.p[i]) {
-		case '<':
-			as = STR("&lt;");
-			break;
-		case '>':
-			as = STR("&gt;");
-			break;
-		case '&':
-			as = STR("&amp;");
-			break;
-		case '"':
-			as = STR("&quot;");
-			break;
-		case '\'':
-			as = STR("&#x27;");
-			break;
-		case '/':
-			as = STR("&#x2f;");
-			break;
-		default:
+		const struct thtml *as = &print_html[(unsigned char)s.p[i]];
+		if (LIKELY(as->n == 0))
 			continue;
-		}
 		template_sb_add(r, s.p + from, i - from);
-		template_sb_str(r, as);
+		template_sb_add(r, as->text, as->n);
 		from = i + 1;
 	}
 	template_sb_add(r, s.p + from, s.n - from);
@@ -451,21 +435,35 @@ int template_emit_text(struct trender *r, str_t s)
 	return template_step(r, s.n / 1024);
 }
 
+int template_emit_html(struct trender *r, str_t s, const struct thtml *html)
+{
+	size_t from = 0;
+	if (template_step_bytes(r, s.n) != 0)
+		return -1;
+	for (size_t i = 0; i < s.n; i++) {
+		const struct thtml *as = &html[(unsigned char)s.p[i]];
+		if (LIKELY(as->n == 0))
+			continue;
+		if (template_emit_text(r, str_mk(s.p + from, i - from)) != 0 || template_emit_text(r, str_mk(as->text, as->n)) != 0)
+			return -1;
+		from = i + 1;
+	}
+	return template_emit_text(r, str_mk(s.p + from, s.n - from));
+}
+
 int template_emit(struct trender *r, const struct tval *v)
 {
 	bool is_plain = v->kind == TV_STR && (r->escape == TEMPLATE_ESCAPE_NONE || v->is_safe);
 	if (is_plain)
 		return template_emit_text(r, tval_text(v));
+	if (v->kind == TV_STR && r->escape == TEMPLATE_ESCAPE_HTML)
+		return template_emit_html(r, tval_text(v), print_html);
 	if (v->kind == TV_UNDEF && r->escape != TEMPLATE_ESCAPE_JSON)
 		return 0;
 	size_t sb = template_sb_begin(r), from = sb;
 	if (r->escape == TEMPLATE_ESCAPE_JSON) {
 		if (template_print_json(r, v, -1, 0) != 0)
 			return -1;
-	} else if (r->escape == TEMPLATE_ESCAPE_HTML && v->kind == TV_STR) {
-		if (template_step_bytes(r, v->n) != 0)
-			return -1;
-		template_print_html(r, tval_text(v));
 	} else {
 		if (template_print(r, v) != 0)
 			return -1;

@@ -1,16 +1,22 @@
-"""Checks the expected values of tests/unit/template_cases.json against the `minijinja` package, where it is importable. The dialect of
-reference is that of its 2.21 (later versions print None and True, earlier ones lack a few filters): exit 77, skipped, with any other.
-Usage: template_diff.py CASES_JSON"""
+"""Checks the expected values of tests/unit/template_cases.json against the `minijinja` package in the environment that test_venv.py makes
+(tools/check does). Exit 77, skipped, where it is not there. Usage: template_diff.py CASES_JSON VENV_DIRECTORY"""
 import json
+import os
+import pathlib
 import sys
 from importlib import metadata
 
+python = pathlib.Path(sys.argv[2]) / "bin/python3"
 try:
     import minijinja
     version = metadata.version("minijinja")
 except ImportError:
+    if python.exists() and pathlib.Path(sys.prefix) != python.parent.parent:
+        os.execv(python, [str(python), *sys.argv])
+    print("skipped: the package minijinja is not installed (tests/support/test_venv.py installs it)")
     sys.exit(77)
 if not version.startswith("2.21."):
+    print(f"skipped: minijinja {version} is another dialect than 2.21's")
     sys.exit(77)
 
 

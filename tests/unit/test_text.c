@@ -155,12 +155,37 @@ static void text_doubles_round_trip(void **state)
 	buf_fini(&b);
 }
 
+/* Numbers as people write them are printed without the C library: the same digits. */
+static void text_doubles_short(void **state)
+{
+	static const double powers[] = {1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9};
+	for (int i = 0; i < 200000; i++) {
+		double v = (double)random_below(UINT64_C(1) << (1 + random_below(50))) / powers[random_below(10)];
+		char want[40];
+		struct double_digits d;
+		snprintf(want, sizeof(want), "%.14e", v);
+		if (strtod(want, NULL) != v)
+			continue;
+		char *e = strchr(want, 'e');
+		int exp10 = atoi(e + 1) + 1;
+		memmove(want + 1, want + 2, (size_t)(e - want) - 2); /* the point */
+		for (e -= 2; e > want && *e == '0'; e--)
+			;
+		e[1] = 0;
+		double_digits_of(v, &d);
+		assert_str_is(str_mk(d.d, (size_t)d.n), want);
+		if (v != 0)
+			assert_int_equal(d.exp10, exp10);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(text_base64),		cmocka_unit_test(text_base64_round_trip),
 		cmocka_unit_test(text_hex_and_percent), cmocka_unit_test(text_crc32c),
 		cmocka_unit_test(text_doubles),		cmocka_unit_test(text_doubles_round_trip),
+		cmocka_unit_test(text_doubles_short),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
