@@ -108,13 +108,27 @@ struct civil {
 	uint32_t ns;
 };
 
-static int64_t civil_days(int64_t year, unsigned month, unsigned day)
+int64_t clock_days_of(int64_t year, int64_t month, int64_t day)
 {
 	year -= month <= 2;
 	int64_t era = (year >= 0 ? year : year - 399) / 400;
 	int64_t year_of_era = year - era * 400;
 	int64_t day_of_year = (153 * (month > 2 ? month - 3 : month + 9) + 2) / 5 + day - 1;
 	return era * 146097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719468;
+}
+
+void clock_date_of(int64_t days, int64_t *year, int64_t *month, int64_t *day)
+{
+	days += 719468;
+	int64_t era = (days >= 0 ? days : days - 146096) / 146097;
+	int64_t day_of_era = days - era * 146097;
+	int64_t year_of_era =
+		(day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
+	int64_t day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+	int64_t shifted = (5 * day_of_year + 2) / 153; /* months since March */
+	*day = day_of_year - (153 * shifted + 2) / 5 + 1;
+	*month = shifted < 10 ? shifted + 3 : shifted - 9;
+	*year = year_of_era + era * 400 + (*month <= 2);
 }
 
 static struct civil civil_of(wall_t t)
@@ -126,16 +140,9 @@ static struct civil civil_of(wall_t t)
 	c.ns = (uint32_t)(t.ns - s * NS_PER_S);
 	c.hour = in_day / 3600, c.min = in_day / 60 % 60, c.sec = in_day % 60;
 	c.week_day = (unsigned)(((days + 4) % 7 + 7) % 7);
-	days += 719468;
-	int64_t era = (days >= 0 ? days : days - 146096) / 146097;
-	int64_t day_of_era = days - era * 146097;
-	int64_t year_of_era =
-		(day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
-	int64_t day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-	int64_t shifted = (5 * day_of_year + 2) / 153; /* months since March */
-	c.day = (unsigned)(day_of_year - (153 * shifted + 2) / 5 + 1);
-	c.month = (unsigned)(shifted < 10 ? shifted + 3 : shifted - 9);
-	c.year = year_of_era + era * 400 + (c.month <= 2);
+	int64_t month, day;
+	clock_date_of(days, &c.year, &month, &day);
+	c.month = (unsigned)month, c.day = (unsigned)day;
 	return c;
 }
 
@@ -167,6 +174,21 @@ void wall_fmt_rfc3339(wall_t t, int digits, struct buf *out)
 	clock_put_digits(z + 20, c.ns, 9);
 	buf_add(out, z, digits == 0 ? 19 : 20 + (size_t)digits);
 	buf_add_c(out, 'Z');
+}
+
+void wall_fmt_rfc3339_at(wall_t t, int offset_s, struct buf *out)
+{
+	int digits = t.ns % NS_PER_S == 0 ? 0 : t.ns % 1000000 == 0 ? 3 : t.ns % 1000 == 0 ? 6 : 9;
+	int minutes = (offset_s < 0 ? -offset_s : offset_s) / 60;
+	wall_fmt_rfc3339(wall_add(t, dur_s(offset_s)), digits, out);
+	if (minutes == 0)
+		return;
+	char z[] = "+00:00";
+	z[0] = offset_s < 0 ? '-' : '+';
+	clock_put_digits(z + 1, (uint64_t)minutes / 60, 2);
+	clock_put_digits(z + 4, (uint64_t)minutes % 60, 2);
+	buf_truncate(out, out->n - 1); /* the Z */
+	buf_add(out, z, sizeof(z) - 1);
 }
 
 void wall_fmt_rfc2822(wall_t t, struct buf *out)
@@ -239,6 +261,12 @@ static bool clock_take_offset(str_t *s, int64_t *offset_s)
 
 bool wall_parse_rfc3339(str_t s, wall_t *out)
 {
+	int offset_s;
+	return wall_parse_rfc3339_at(s, out, &offset_s);
+}
+
+bool wall_parse_rfc3339_at(str_t s, wall_t *out, int *offset)
+{
 	struct civil c = {0};
 	unsigned year;
 	int64_t offset_s;
@@ -257,12 +285,13 @@ bool wall_parse_rfc3339(str_t s, wall_t *out)
 	if (c.month < 1 || c.month > 12 || c.day < 1 || c.day > civil_month_days(year, c.month) ||
 	    c.hour > 23 || c.min > 59 || c.sec > 60)
 		return false;
-	int64_t unix_s = civil_days(year, c.month, c.day) * 86400 + (int64_t)c.hour * 3600 +
+	int64_t unix_s = clock_days_of(year, c.month, c.day) * 86400 + (int64_t)c.hour * 3600 +
 			 (int64_t)c.min * 60 + c.sec - offset_s;
 	int64_t ns;
 	if (__builtin_mul_overflow(unix_s, NS_PER_S, &ns) || __builtin_add_overflow(ns, (int64_t)c.ns, &ns))
 		return false;
 	out->ns = ns;
+	*offset = (int)offset_s;
 	return true;
 }
 

@@ -38,6 +38,13 @@ void wall_fmt_rfc3339(wall_t t, int digits, struct buf *out);
 /** Mon, 23 Nov 2026 02:33:32 +0000 */
 void wall_fmt_rfc2822(wall_t t, struct buf *out);
 bool wall_parse_rfc3339(str_t s, wall_t *out);
+/** The same, keeping the offset it was written with, in seconds east of UTC; and back, at that offset (whole minutes; "Z" for 0), with
+ * as many digits as it takes. */
+bool wall_parse_rfc3339_at(str_t s, wall_t *out, int *offset_s);
+void wall_fmt_rfc3339_at(wall_t t, int offset_s, struct buf *out);
+/** Days from 1970-01-01 to a date of the Gregorian calendar (month and day from 1), and back; any year. */
+int64_t clock_days_of(int64_t year, int64_t month, int64_t day);
+void clock_date_of(int64_t days, int64_t *year, int64_t *month, int64_t *day);
 /** "5m", "1h 30m", "7 days", "250ms", "1.5s" and a bare number of seconds: the humantime grammar. False on anything
  * else and on more than 292 years. A month (M) is 30.44 days, a year 365.25. */
 bool dur_parse(str_t s, dur_t *out);

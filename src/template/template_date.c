@@ -4,6 +4,9 @@
  * "[year]-[month]-[day] [hour repr:12]:[minute] [period]", where \[ is a plain bracket. */
 #include "template/template_impl.h"
 
+#include "base/clock.h"
+#include "base/zone.h"
+
 #include <math.h>
 
 struct date {
@@ -15,32 +18,11 @@ struct date {
 	int64_t days;					/* local days since 1970-01-01 */
 };
 
-/* --- calendar: days since 1970-01-01 of the Gregorian calendar, any year --- */
-
-int64_t template_days_from_civil(int64_t year, int64_t month, int64_t day)
-{
-	year -= month <= 2;
-	int64_t era = (year >= 0 ? year : year - 399) / 400, of_era = year - era * 400;
-	int64_t of_year = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1;
-	return era * 146097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719468;
-}
-
-void template_civil_from_days(int64_t days, int64_t *year, int64_t *month, int64_t *day)
-{
-	days += 719468;
-	int64_t era = (days >= 0 ? days : days - 146096) / 146097, of_era = days - era * 146097;
-	int64_t y = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
-	int64_t of_year = of_era - (365 * y + y / 4 - y / 100), m = (5 * of_year + 2) / 153;
-	*day = of_year - (153 * m + 2) / 5 + 1;
-	*month = m < 10 ? m + 3 : m - 9;
-	*year = y + era * 400 + (*month <= 2);
-}
-
 static void date_set_local(struct date *d)
 {
 	int64_t local = d->unix_s + d->offset_s, of_day = ((local % 86400) + 86400) % 86400;
 	d->days = (local - of_day) / 86400;
-	template_civil_from_days(d->days, &d->year, &d->month, &d->day);
+	clock_date_of(d->days, &d->year, &d->month, &d->day);
 	d->hour = of_day / 3600;
 	d->minute = of_day / 60 % 60;
 	d->second = of_day % 60;
@@ -113,8 +95,8 @@ static bool date_parse(str_t s, struct date *d)
 		if (!date_parse_offset(&s, &d->offset_s) || s.n > 0)
 			return false;
 	}
-	int64_t days = template_days_from_civil(year, month, day), back[3];
-	template_civil_from_days(days, &back[0], &back[1], &back[2]);
+	int64_t days = clock_days_of(year, month, day), back[3];
+	clock_date_of(days, &back[0], &back[1], &back[2]);
 	if (back[2] != day) /* 31 February */
 		return false;
 	d->unix_s = days * 86400 + hour * 3600 + minute * 60 + second - d->offset_s;
@@ -161,15 +143,15 @@ static int64_t date_weekday(const struct date *d)
 }
 static int64_t date_ordinal(const struct date *d)
 {
-	return d->days - template_days_from_civil(d->year, 1, 1) + 1;
+	return d->days - clock_days_of(d->year, 1, 1) + 1;
 }
 
 /* ISO 8601 week: of the year that the week's Thursday is in. */
 static int64_t date_iso_week(const struct date *d, int64_t *year)
 {
 	int64_t thursday = d->days - (date_weekday(d) + 6) % 7 + 3, month, day;
-	template_civil_from_days(thursday, year, &month, &day);
-	return (thursday - template_days_from_civil(*year, 1, 1)) / 7 + 1;
+	clock_date_of(thursday, year, &month, &day);
+	return (thursday - clock_days_of(*year, 1, 1)) / 7 + 1;
 }
 
 /* The value of a modifier "name:value" in a component's text, or an empty slice. */
@@ -386,10 +368,13 @@ static int date_filter(struct trender *r, struct targs *a, const struct date_nam
 	    date_setting(r, a, "format", global, STR("medium"), &format) != 0 ||
 	    date_setting(r, a, "tz", "TIMEZONE", STR("original"), &zone) != 0)
 		return -1;
-	if (d.has_time && !str_eq(zone, STR("original")) &&
-	    !template_zone_offset(zone, d.unix_s, &d.offset_s))
-		return template_fail_op(r, "unknown timezone '%.*s'", (int)(zone.n < 64 ? zone.n : 64),
-					zone.p);
+	if (d.has_time && !str_eq(zone, STR("original"))) {
+		const struct zone *z = zone_find(zone);
+		if (z == NULL)
+			return template_fail_op(r, "unknown timezone '%.*s'", (int)(zone.n < 64 ? zone.n : 64),
+						zone.p);
+		d.offset_s = zone_offset(z, d.unix_s);
+	}
 	date_set_local(&d);
 	for (; named->name != NULL; named++)
 		if (str_eq(format, str_of(named->name)))

@@ -1,7 +1,7 @@
 /* template_impl.h - what the files of the template engine share. Source (template.c) -> tokens (template_lex.c) -> syntax tree
  * (template_parse.c, template_expr.c) -> a walk over the tree per render (template_eval.c, template_stmt.c) that works on small values
  * (template_value.c, template_item.c, template_print.c, template_ops.c) and calls the built-ins (template_filter*.c,
- * template_builtin.c, template_format.c, template_date.c with template_zone.c, template_normalize.c).
+ * template_builtin.c, template_format.c, template_date.c, template_normalize.c).
  *
  * Values borrow: a string points into the template, into the JSON context or into the render's arena, all of which
  * outlive the render. Nothing is freed one by one. */
@@ -491,12 +491,6 @@ MUST_CHECK int template_call_loop(struct trender *r, struct tloop *loop, const s
 /** The whole template, on a fresh r. On an error what it wrote is the caller's to cut off. */
 MUST_CHECK int template_run_jinja(struct trender *r);
 MUST_CHECK int handlebars_run(struct trender *r);
-
-/* dates: template_date.c, template_zone.c */
-int64_t template_days_from_civil(int64_t year, int64_t month, int64_t day); /* since 1970-01-01 */
-void template_civil_from_days(int64_t days, int64_t *year, int64_t *month, int64_t *day);
-/** Seconds east of UTC; false when the zone is not in the system's database. */
-bool template_zone_offset(str_t name, int64_t unix_s, int *offset_s);
 
 /* filters: template_filter.c has the tables */
 #define FILTER(name) int template_f_##name(struct trender *r, struct targs *a, struct tval *out)

@@ -234,6 +234,33 @@ static void clock_saturates(void **state)
 	assert_int_equal(dur_from_seconds(0.1).ns, 100000000);
 }
 
+/* The offset is kept, and comes back. */
+static void clock_keeps_offsets(void **state)
+{
+	static const struct {
+		const char *text, *utc, *again; /* again NULL: as text */
+		int offset_s;
+	} cases[] = {
+		{"2023-03-01T17:00:00-08:00", "2023-03-02T01:00:00Z", NULL, -28800},
+		{"2023-03-01T17:00:00.25+05:30", "2023-03-01T11:30:00.25Z", "2023-03-01T17:00:00.250+05:30", 19800},
+		{"2023-03-01T17:00:00.000001Z", "2023-03-01T17:00:00.000001Z", NULL, 0},
+		{"2023-03-01T17:00:00+00:00", "2023-03-01T17:00:00Z", "2023-03-01T17:00:00Z", 0},
+		{"1969-12-31T23:59:59.5-23:59", "1970-01-01T23:58:59.5Z", "1969-12-31T23:59:59.500-23:59", -86340},
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct buf b = BUF_INIT;
+		wall_t t, utc;
+		int offset_s = 1;
+		assert_true(wall_parse_rfc3339_at(str_of(cases[i].text), &t, &offset_s));
+		assert_true(wall_parse_rfc3339(str_of(cases[i].utc), &utc));
+		assert_int_equal(t.ns, utc.ns);
+		assert_int_equal(offset_s, cases[i].offset_s);
+		wall_fmt_rfc3339_at(t, offset_s, &b);
+		assert_buf_is(&b, cases[i].again != NULL ? cases[i].again : cases[i].text);
+		buf_fini(&b);
+	}
+}
+
 static void clock_virtual(void **state)
 {
 	mono_t real = mono_now();
@@ -259,7 +286,7 @@ int main(void)
 		cmocka_unit_test(clock_formats_dates), cmocka_unit_test(clock_dates_agree_with_libc),
 		cmocka_unit_test(clock_parses_dates),  cmocka_unit_test(dur_parses),
 		cmocka_unit_test(dur_formats),	       cmocka_unit_test(clock_saturates),
-		cmocka_unit_test(clock_virtual),
+		cmocka_unit_test(clock_keeps_offsets), cmocka_unit_test(clock_virtual),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

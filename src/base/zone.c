@@ -1,27 +1,33 @@
-/* template_zone.c - the offset of a named time zone at a point in time, from the system's time zone database
- * (TZif, RFC 8536: the transitions of the 64-bit block, then the rule in the footer). A zone's file is read
- * once, at its first use, and stays in memory; their number is bounded by the number of files there are,
- * their size by ZONE_MAX_BYTES. Any thread. */
-#include "template/template_impl.h"
+/* zone.c - named time zones from the system's time zone database (TZif, RFC 8536: the transitions of the 64-bit block, then the rule in
+ * the footer). A zone's file is read and checked once, at its first use, and stays in memory; their number is bounded by
+ * the number of files there are, their size by ZONE_MAX_BYTES. Nothing of a zone changes after it was made: only the list of them is
+ * locked. */
+#include "base/zone.h"
 
 #include "base/alloc.h"
+#include "base/clock.h"
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { ZONE_MAX_BYTES = 256 << 10, ZONE_MAX_CACHED = 1024 };
+enum { ZONE_MAX_BYTES = 256 << 10, ZONE_MAX_CACHED = 1024, ZONE_RULE_BYTES = 128, DAY_S = 86400 };
 
 struct zone {
-	struct zone *next;
-	char *name;
-	unsigned char *data; /* NULL: there is no such zone */
-	size_t n_bytes;
+	const struct zone *next;
+	const char *name;
+	unsigned char *data; /* NULL: UTC */
+	int width;	     /* bytes of a time: 8, or 4 in files of version 1 */
+	int64_t n_times, n_types;
+	const unsigned char *times, *index, *types; /* into data: transitions, the type after each, what the types are */
+	char rule[ZONE_RULE_BYTES];		    /* the footer's, for times after the last transition; or "" */
 };
 
+static const struct zone zone_utc = {.name = "UTC"};
 static pthread_mutex_t zone_lock = PTHREAD_MUTEX_INITIALIZER;
-static struct zone *zones;
+static const struct zone *zones;
 static int n_zones;
 
 static bool zone_is_name(str_t name)
@@ -59,37 +65,17 @@ static unsigned char *zone_read(const char *name, size_t *n_bytes)
 	return xrealloc(data, n);
 }
 
-static const struct zone *zone_find(str_t name)
-{
-	if (!zone_is_name(name))
-		return NULL;
-	pthread_mutex_lock(&zone_lock);
-	struct zone *z = zones;
-	while (z != NULL && !str_eq(name, str_of(z->name)))
-		z = z->next;
-	if (z == NULL && n_zones < ZONE_MAX_CACHED) {
-		size_t n_bytes = 0;
-		char *text = str_dup(name);
-		unsigned char *data = zone_read(text, &n_bytes);
-		if (data == NULL) { /* unknown names are not remembered: they could be anything */
-			free(text);
-		} else {
-			z = xnew(struct zone);
-			*z = (struct zone){.next = zones, .name = text, .data = data, .n_bytes = n_bytes};
-			zones = z;
-			n_zones++;
-		}
-	}
-	pthread_mutex_unlock(&zone_lock);
-	return z;
-}
-
 static int64_t zone_be(const unsigned char *p, int n)
 {
 	uint64_t v = (p[0] & 0x80) ? UINT64_MAX : 0;
 	for (int i = 0; i < n; i++)
 		v = v << 8 | p[i];
 	return (int64_t)v;
+}
+
+static bool zone_is_offset(int64_t offset_s)
+{
+	return offset_s > -DAY_S && offset_s < DAY_S;
 }
 
 /* --- the footer's rule, a POSIX TZ string: "CET-1CEST,M3.5.0,M10.5.0/3" --- */
@@ -164,38 +150,39 @@ static bool zone_rule_parse(const char **p, struct zone_rule *rule)
 static int64_t zone_rule_at(const struct zone_rule *rule, int64_t year)
 {
 	bool is_leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
-	int64_t first = template_days_from_civil(year, 1, 1), day;
+	int64_t first = clock_days_of(year, 1, 1), day;
 	if (rule->kind == 'D') {
 		day = first + rule->day;
 	} else if (rule->kind == 'J') {
 		day = first + rule->day - 1 + (is_leap && rule->day >= 60);
 	} else {
 		static const int lengths[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
-		int64_t month = template_days_from_civil(year, rule->month, 1);
+		int64_t month = clock_days_of(year, rule->month, 1);
 		int length = lengths[rule->month - 1] + (rule->month == 2 && is_leap);
 		int64_t weekday = ((month % 7) + 7 + 4) % 7; /* 1970-01-01 was a Thursday */
 		day = month + (rule->day - weekday + 7) % 7 + (int64_t)(rule->week - 1) * 7;
 		if (day >= month + length)
 			day -= 7;
 	}
-	return day * 86400 + rule->time;
+	return day * DAY_S + rule->time;
 }
 
-static bool zone_footer(const char *p, int64_t at, int *offset_s)
+/* What the rule says of a time. */
+static bool zone_rule_offset(const char *p, int64_t at, int *offset_s)
 {
 	int64_t std, dst;
 	struct zone_rule start, end;
-	if (!zone_abbreviation(&p) || !zone_time(&p, &std))
+	if (!zone_abbreviation(&p) || !zone_time(&p, &std) || !zone_is_offset(std))
 		return false;
 	*offset_s = (int)-std;
 	if (*p == 0)
 		return true;
 	dst = std - 3600;
 	if (!zone_abbreviation(&p) || (*p != ',' && !zone_time(&p, &dst)) || !zone_rule_parse(&p, &start) ||
-	    !zone_rule_parse(&p, &end))
+	    !zone_rule_parse(&p, &end) || !zone_is_offset(dst))
 		return false;
 	int64_t year, month, day;
-	template_civil_from_days((at - std) / 86400 - ((at - std) % 86400 < 0), &year, &month, &day);
+	clock_date_of((at - std) / DAY_S - ((at - std) % DAY_S < 0), &year, &month, &day);
 	int64_t from = zone_rule_at(&start, year) + std, to = zone_rule_at(&end, year) + dst;
 	bool is_dst = from < to ? at >= from && at < to : at >= from || at < to;
 	*offset_s = (int)-(is_dst ? dst : std);
@@ -224,57 +211,136 @@ static int64_t zone_block_bytes(const struct zone_block *b, int time_bytes)
 	       b->n_isstd + b->n_isut;
 }
 
-static bool zone_offset(const struct zone *z, int64_t at, int *offset_s)
+static int zone_type_offset(const struct zone *z, int64_t type)
 {
-	const unsigned char *p = z->data, *end = z->data + z->n_bytes;
+	return (int)zone_be(z->types + type * 6, 4);
+}
+
+/* Finds the parts of the file and checks what is looked at later. */
+static bool zone_parse(struct zone *z, size_t n_bytes)
+{
+	const unsigned char *p = z->data, *end = p + n_bytes;
 	struct zone_block b;
-	int width = 4;
+	int offset_s;
 	if (!zone_header(p, end, &b))
 		return false;
+	z->width = 4;
 	if (p[4] >= '2') {
 		int64_t skip = 44 + zone_block_bytes(&b, 4);
 		if (skip > end - p || !zone_header(p + skip, end, &b))
 			return false;
 		p += skip;
-		width = 8;
+		z->width = 8;
 	}
 	p += 44;
-	if (zone_block_bytes(&b, width) > end - p)
+	if (zone_block_bytes(&b, z->width) > end - p)
 		return false;
-	const unsigned char *times = p, *index = times + b.n_times * width, *types = index + b.n_times;
-	int64_t lo = 0, hi = b.n_times; /* the number of transitions that are past */
+	z->n_times = b.n_times, z->n_types = b.n_types;
+	z->times = p;
+	z->index = z->times + b.n_times * z->width;
+	z->types = z->index + b.n_times;
+	for (int64_t i = 0; i < b.n_times; i++)
+		if (z->index[i] >= b.n_types)
+			return false;
+	for (int64_t i = 0; i < b.n_types; i++)
+		if (!zone_is_offset(zone_type_offset(z, i)))
+			return false;
+	const unsigned char *footer = p + zone_block_bytes(&b, z->width);
+	if (z->width == 8 && end - footer > 2 && *footer == '\n') {
+		str_t rule = str_mk((const char *)footer + 1, (size_t)(end - footer) - 1);
+		ptrdiff_t n = str_chr(rule, '\n', 0);
+		if (n > 0 && n < ZONE_RULE_BYTES)
+			memcpy(z->rule, rule.p, (size_t)n);
+		if (z->rule[0] != 0 && !zone_rule_offset(z->rule, 0, &offset_s))
+			z->rule[0] = 0;
+	}
+	return true;
+}
+
+/* --- zones --- */
+
+static struct zone *zone_new(str_t name)
+{
+	size_t n_bytes = 0;
+	struct zone *z = xnew(struct zone);
+	char *text = str_dup(name);
+	z->name = text;
+	z->data = zone_read(text, &n_bytes);
+	if (z->data != NULL && zone_parse(z, n_bytes))
+		return z;
+	free(z->data);
+	free(text);
+	free(z);
+	return NULL;
+}
+
+const struct zone *zone_find(str_t name)
+{
+	if (str_eq(name, STR("UTC")))
+		return &zone_utc;
+	if (!zone_is_name(name))
+		return NULL;
+	pthread_mutex_lock(&zone_lock);
+	const struct zone *found = zones;
+	while (found != NULL && !str_eq(name, str_of(found->name)))
+		found = found->next;
+	if (found == NULL && n_zones < ZONE_MAX_CACHED) {
+		struct zone *z = zone_new(name); /* unknown names are not remembered: they could be anything */
+		if (z != NULL) {
+			z->next = zones;
+			zones = found = z;
+			n_zones++;
+		}
+	}
+	pthread_mutex_unlock(&zone_lock);
+	return found;
+}
+
+const char *zone_name(const struct zone *z)
+{
+	return z->name;
+}
+
+int zone_offset(const struct zone *z, int64_t unix_s)
+{
+	int64_t lo = 0, hi = z->n_times; /* the number of transitions that are past */
+	int offset_s;
+	if (z->data == NULL)
+		return 0;
 	while (lo < hi) {
 		int64_t mid = (lo + hi) / 2;
-		if (zone_be(times + mid * width, width) <= at)
+		if (zone_be(z->times + mid * z->width, z->width) <= unix_s)
 			lo = mid + 1;
 		else
 			hi = mid;
 	}
-	const char *footer = (const char *)p + zone_block_bytes(&b, width);
-	if (lo == b.n_times && width == 8 && (const char *)end - footer > 2 && *footer == '\n') {
-		char text[128];
-		str_t rule = str_mk(footer + 1, (size_t)((const char *)end - footer) - 1);
-		ptrdiff_t n = str_chr(rule, '\n', 0);
-		if (n > 0 && n < (ptrdiff_t)sizeof(text)) {
-			memcpy(text, rule.p, (size_t)n);
-			text[n] = 0;
-			if (zone_footer(text, at, offset_s))
-				return true;
-		}
-	}
-	int64_t type = lo > 0 ? index[lo - 1] : 0;
-	if (type >= b.n_types)
-		return false;
-	*offset_s = (int)zone_be(types + type * 6, 4);
-	return true;
+	if (lo == z->n_times && z->rule[0] != 0 && zone_rule_offset(z->rule, unix_s, &offset_s))
+		return offset_s;
+	return zone_type_offset(z, lo > 0 ? z->index[lo - 1] : 0);
 }
 
-bool template_zone_offset(str_t name, int64_t unix_s, int *offset_s)
+int64_t zone_unix_of_local(const struct zone *z, int64_t local_s)
 {
-	if (str_eq(name, STR("UTC"))) {
-		*offset_s = 0;
-		return true;
+	/* Offsets stay under a day: those in force a day before and after are the only ones that local_s can be of,
+	 * unless a zone changes twice within two days, which none does. */
+	int before = zone_offset(z, local_s - DAY_S), after = zone_offset(z, local_s + DAY_S);
+	int64_t early = local_s - before, late = local_s - after;
+	if (early > late) {
+		int64_t swap = early;
+		early = late;
+		late = swap;
 	}
-	const struct zone *z = zone_find(name);
-	return z != NULL && zone_offset(z, unix_s, offset_s) && *offset_s > -86400 && *offset_s < 86400;
+	if (early + zone_offset(z, early) == local_s)
+		return early;
+	if (late + zone_offset(z, late) == local_s)
+		return late;
+	/* Jumped over: the jump lies between the two. */
+	while (late - early > 1) {
+		int64_t mid = early + (late - early) / 2;
+		if (mid + zone_offset(z, mid) < local_s)
+			early = mid;
+		else
+			late = mid;
+	}
+	return late;
 }
