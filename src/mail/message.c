@@ -5,6 +5,7 @@
 
 #include "base/alloc.h"
 #include "base/err.h"
+#include "mail/schedule.h"
 
 #include <stdlib.h>
 
@@ -14,10 +15,8 @@ struct message *message_new(str_t sender, const str_t *rcpt, uint32_t n_rcpt, st
 	atomic_init(&m->refs, 1);
 	m->id = uuid_new_v1();
 	m->sender = str_dup(sender);
-	m->rcpt = n_rcpt > 0 ? xcalloc(n_rcpt, sizeof *m->rcpt) : NULL;
-	m->n_rcpt = n_rcpt;
-	for (uint32_t i = 0; i < n_rcpt; i++)
-		m->rcpt[i] = str_dup(rcpt[i]);
+	message_set_recipients(m, rcpt, n_rcpt);
+	m->is_changed = false;
 	list_init(&m->link);
 	if (body != NULL)
 		message_set_body(m, body);
@@ -30,16 +29,22 @@ struct message *message_ref(struct message *m)
 	return m;
 }
 
+static void message_free_recipients(struct message *m)
+{
+	for (uint32_t i = 0; i < m->n_rcpt; i++)
+		free(m->rcpt[i]);
+	free(m->rcpt);
+}
+
 void message_unref(struct message *m)
 {
 	if (m == NULL || atomic_fetch_sub_explicit(&m->refs, 1, memory_order_acq_rel) != 1)
 		return;
-	for (uint32_t i = 0; i < m->n_rcpt; i++)
-		free(m->rcpt[i]);
-	free(m->rcpt);
+	message_free_recipients(m);
 	free(m->sender);
 	free(m->prefix);
 	meta_fini(&m->meta);
+	schedule_free(m->schedule);
 	body_unref(m->body);
 #ifdef CIRRUS_DEBUG
 	memset(m, 0xdd, sizeof *m);
@@ -52,11 +57,11 @@ wall_t message_created(const struct message *m)
 	return uuid_v1_time(&m->id);
 }
 
-static bool body_is_8bit(const struct body *b)
+static bool bytes_are_8bit(const char *p, size_t n)
 {
 	unsigned char any = 0;
-	for (size_t i = 0; i < b->n_bytes; i++) /* no early exit: this way it is vectorised */
-		any |= (unsigned char)b->p[i];
+	for (size_t i = 0; i < n; i++) /* no early exit: this way it is vectorised */
+		any |= (unsigned char)p[i];
 	return any >= 0x80;
 }
 
@@ -66,11 +71,46 @@ void message_set_body(struct message *m, struct body *body)
 		return;
 	if (body != NULL) {
 		body_ref(body);
-		m->is_8bit_body = body_is_8bit(body);
+		m->is_8bit_body = bytes_are_8bit(body->p, body->n_bytes) || bytes_are_8bit(m->prefix, m->n_prefix_bytes);
 		m->size_bytes = (uint32_t)(m->n_prefix_bytes + body->n_bytes);
 	}
 	body_unref(m->body);
 	m->body = body;
+}
+
+void message_replace_body(struct message *m, struct body *body)
+{
+	if (body == m->body)
+		return;
+	message_set_body(m, body);
+	m->is_body_changed = true;
+	m->is_changed = true; /* its size */
+}
+
+void message_set_sender(struct message *m, str_t sender)
+{
+	char *copy = str_dup(sender); /* first: it may be a part of the old one */
+	free(m->sender);
+	m->sender = copy;
+	m->is_changed = true;
+}
+
+void message_set_recipients(struct message *m, const str_t *rcpt, uint32_t n)
+{
+	char **copy = n > 0 ? xcalloc(n, sizeof *copy) : NULL;
+	for (uint32_t i = 0; i < n; i++)
+		copy[i] = str_dup(rcpt[i]);
+	message_free_recipients(m);
+	m->rcpt = copy;
+	m->n_rcpt = n;
+	m->is_changed = true;
+}
+
+void message_set_schedule(struct message *m, struct schedule *s)
+{
+	schedule_free(m->schedule);
+	m->schedule = s;
+	m->is_changed = true;
 }
 
 void message_set_prefix(struct message *m, str_t headers)
@@ -80,6 +120,8 @@ void message_set_prefix(struct message *m, str_t headers)
 	free(m->prefix);
 	m->prefix = prefix;
 	m->n_prefix_bytes = (uint32_t)headers.n;
+	m->is_8bit_body |= bytes_are_8bit(prefix, headers.n);
+	m->is_changed = true;
 }
 
 void message_add_prefix(struct message *m, str_t headers)
@@ -101,6 +143,7 @@ void message_keep_recipients(struct message *m, const bool *keep)
 			free(m->rcpt[i]);
 	}
 	m->n_rcpt = n;
+	m->is_changed = true;
 }
 
 /* ---- queue names ---- */
@@ -109,7 +152,7 @@ void message_keep_recipients(struct message *m, const bool *keep)
 static int message_routing_key(const struct message *m, str_t key, struct buf *scratch, str_t *text)
 {
 	str_t json;
-	if (!meta_get_json(&m->meta, key, &json)) {
+	if (!meta_get_json(&m->meta, key, &json) || str_eq(json, STR("null"))) {
 		*text = STR_NULL;
 		return 0;
 	}

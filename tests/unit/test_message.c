@@ -1,6 +1,8 @@
 /* test_message.c - messages, queue names and the spool record. */
 #include "base/err.h"
+#include "base/alloc.h"
 #include "mail/message.h"
+#include "mail/schedule.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -37,9 +39,17 @@ static void test_message_parts(void **state)
 	assert_int_equal(m->size_bytes, 11);
 	assert_false(m->is_8bit_body);
 	body_unref(b);
+	message_set_prefix(m, STR("X: \xe4\r\n"));
+	assert_true(m->is_8bit_body);
 	message_keep_recipients(m, (bool[]){false, true});
 	assert_int_equal(m->n_rcpt, 1);
 	assert_string_equal(m->rcpt[0], "two@example.net");
+	message_set_recipients(m, (str_t[]){str_of(m->rcpt[0]), STR("three@example.net")}, 2); /* from its own */
+	assert_int_equal(m->n_rcpt, 2);
+	assert_string_equal(m->rcpt[0], "two@example.net");
+	assert_string_equal(m->rcpt[1], "three@example.net");
+	message_set_sender(m, str_skip(str_of(m->sender), 2));
+	assert_string_equal(m->sender, "example.org");
 	dur_t age = wall_sub(wall_now(), message_created(m));
 	assert_true(age.ns >= -NS_PER_S && age.ns < 60 * NS_PER_S);
 	message_ref(m);
@@ -65,7 +75,8 @@ static void test_message_queue_names(void **state)
 	        {"1", NULL, NULL, NULL, NULL},
 	        {NULL, "true", NULL, NULL, NULL},
 	        {NULL, NULL, "[\"t\"]", NULL, NULL},
-	        {NULL, NULL, NULL, "null", NULL},
+	        {NULL, NULL, NULL, "null", "example.com"}, /* what set_meta(name, nil) leaves */
+	        {"null", "null", "\"t\"", NULL, "t@example.com"},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct message *m = sample_message();
@@ -145,6 +156,37 @@ static void test_queue_name_parse(void **state)
 	}
 }
 
+/* What has to be stored again. */
+static void test_message_changes(void **state)
+{
+	struct message *m = sample_message();
+	assert_false(m->is_changed || m->is_body_changed);
+	message_set_sender(m, STR(""));
+	assert_true(m->is_changed);
+	m->is_changed = false;
+	message_set_recipients(m, (str_t[]){STR("a@b")}, 1);
+	assert_true(m->is_changed);
+	m->is_changed = false;
+	message_add_prefix(m, STR("X: 1\r\n"));
+	assert_true(m->is_changed);
+	m->is_changed = false;
+	message_set_schedule(m, xnew(struct schedule));
+	assert_true(m->is_changed && m->schedule != NULL);
+	message_set_schedule(m, NULL);
+	m->is_changed = false;
+	struct body *same = body_ref(m->body), *b = body_new(STR("new"));
+	message_set_body(m, NULL); /* as the queues do: the spool has it */
+	message_set_body(m, same);
+	message_replace_body(m, same);
+	assert_false(m->is_changed || m->is_body_changed);
+	message_replace_body(m, b);
+	assert_true(m->is_changed && m->is_body_changed);
+	assert_int_equal(m->size_bytes, 6 + 3);
+	body_unref(same);
+	body_unref(b);
+	message_unref(m);
+}
+
 static void test_record_round_trip(void **state)
 {
 	struct message *m = sample_message();
@@ -187,6 +229,110 @@ static void test_record_round_trip(void **state)
 	message_unref(m);
 }
 
+static struct schedule *sample_schedule(unsigned parts)
+{
+	struct schedule *s = xnew(struct schedule);
+	if ((parts & 1) != 0)
+		s->first_attempt = (struct schedule_time){{1234567890123456789}, -28800, true};
+	if ((parts & 2) != 0)
+		s->expires = (struct schedule_time){{-5}, 86340, true};
+	if ((parts & 4) != 0) {
+		s->dow = 0x55;
+		s->start = (struct schedule_clock){86399, true};
+		s->end = (struct schedule_clock){0, true};
+		assert_int_equal(schedule_set_zone(s, STR("America/Phoenix")), 0);
+	}
+	return s;
+}
+
+static void test_record_schedule(void **state)
+{
+	for (unsigned parts = 0; parts < 8; parts++) {
+		struct message *m = sample_message();
+		struct buf rec = BUF_INIT, again = BUF_INIT;
+		message_set_schedule(m, sample_schedule(parts));
+		message_encode(m, &rec);
+		struct message *d = message_decode(&m->id, buf_str(&rec));
+		assert_non_null(d);
+		const struct schedule *s = d->schedule;
+		assert_non_null(s);
+		assert_int_equal(s->first_attempt.is_set, (parts & 1) != 0);
+		assert_int_equal(s->first_attempt.at.ns, (parts & 1) != 0 ? 1234567890123456789 : 0);
+		assert_int_equal(s->first_attempt.offset_s, (parts & 1) != 0 ? -28800 : 0);
+		assert_int_equal(s->expires.is_set, (parts & 2) != 0);
+		assert_int_equal(s->expires.at.ns, (parts & 2) != 0 ? -5 : 0);
+		assert_int_equal(s->dow, (parts & 4) != 0 ? 0x55 : 0);
+		assert_int_equal(s->start.s, (parts & 4) != 0 ? 86399 : 0);
+		assert_int_equal(s->end.is_set, (parts & 4) != 0);
+		if ((parts & 4) != 0) {
+			assert_string_equal(s->tz, "America/Phoenix");
+			assert_ptr_equal(s->zone, zone_find(STR("America/Phoenix")));
+		}
+		message_encode(d, &again);
+		assert_true(str_eq(buf_str(&rec), buf_str(&again)));
+		message_unref(d);
+		message_unref(m);
+		buf_fini(&rec);
+		buf_fini(&again);
+	}
+}
+
+/* The zone has gone from the system: the message is kept, and so is the name. */
+static void test_record_unknown_zone(void **state)
+{
+	struct message *m = sample_message();
+	struct buf rec = BUF_INIT, again = BUF_INIT;
+	message_set_schedule(m, sample_schedule(4));
+	memcpy(m->schedule->tz, "America/Foenixx", 15);
+	message_encode(m, &rec);
+	struct message *d = message_decode(&m->id, buf_str(&rec));
+	assert_non_null(d);
+	assert_null(d->schedule->zone);
+	assert_string_equal(d->schedule->tz, "America/Foenixx");
+	message_encode(d, &again);
+	assert_true(str_eq(buf_str(&rec), buf_str(&again)));
+	message_unref(d);
+	message_unref(m);
+	buf_fini(&rec);
+	buf_fini(&again);
+}
+
+/* As the version before schedules wrote it. */
+static void test_record_version_1(void **state)
+{
+	static const char rec[] = "\1\1\3\0\x1a\0\0\0\0\xca\x9a\x3b\0\0\0\0"
+				  "\6s@a.bc"
+				  "\2\3r@x\3q@y"
+				  "\1\6tenant\3\"t\""
+				  "\6X: 1\r\n";
+	str_t text = str_mk(rec, sizeof rec - 1), v;
+	struct uuid id = {{1}};
+	struct message *d = message_decode(&id, text);
+	assert_non_null(d);
+	assert_true(d->is_8bit_body);
+	assert_int_equal(d->n_attempts, 3);
+	assert_int_equal(d->size_bytes, 26);
+	assert_int_equal(d->due.ns, 1000000000);
+	assert_string_equal(d->sender, "s@a.bc");
+	assert_int_equal(d->n_rcpt, 2);
+	assert_string_equal(d->rcpt[1], "q@y");
+	assert_true(meta_get_json(&d->meta, STR("tenant"), &v) && str_eq(v, STR("\"t\"")));
+	assert_true(str_eq(str_mk(d->prefix, d->n_prefix_bytes), STR("X: 1\r\n")));
+	assert_null(d->schedule);
+	message_unref(d);
+	/* It had no schedules, and there is no version 0 or 3. */
+	for (char version = 0; version < 4; version++) {
+		char other[sizeof rec];
+		memcpy(other, rec, sizeof rec);
+		other[0] = version;
+		other[1] = version == 1 ? 3 : 1;
+		d = message_decode(&id, str_mk(other, text.n));
+		assert_int_equal(d != NULL, version == 2);
+		message_unref(d);
+		err_clear();
+	}
+}
+
 /* Every cut is refused; every changed byte is decoded or refused, never read out of bounds (the sanitizers watch). */
 static void test_record_hostile(void **state)
 {
@@ -194,6 +340,7 @@ static void test_record_hostile(void **state)
 	struct buf rec = BUF_INIT;
 	meta_set_str(&m->meta, STR("tenant"), STR("t"));
 	message_set_prefix(m, STR("X-A: 1\r\n"));
+	message_set_schedule(m, sample_schedule(7));
 	message_encode(m, &rec);
 	for (size_t n = 0; n < rec.n; n++) {
 		char *exact = test_malloc(n + 1);
@@ -234,7 +381,11 @@ int main(void)
 	        cmocka_unit_test(test_message_queue_names),
 	        cmocka_unit_test(test_message_queue_name_needs_domain),
 	        cmocka_unit_test(test_queue_name_parse),
+	        cmocka_unit_test(test_message_changes),
 	        cmocka_unit_test(test_record_round_trip),
+	        cmocka_unit_test(test_record_schedule),
+	        cmocka_unit_test(test_record_unknown_zone),
+	        cmocka_unit_test(test_record_version_1),
 	        cmocka_unit_test(test_record_hostile),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
