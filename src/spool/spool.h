@@ -58,10 +58,15 @@ bool spool_has_key(struct spool *sp, const struct uuid *id);
 MUST_CHECK int spool_load_key(struct spool *sp, const struct uuid *id, struct spool_key *out, struct buf *bytes,
 			      mono_t deadline);
 
+/** As spool_put of one message, but keeps the stored body, whatever is in memory: ERR_NOT_FOUND when it is not stored. */
+MUST_CHECK int spool_put_record(struct spool *sp, struct message *m, mono_t deadline);
+/** Makes durable what the spool does not have of m yet: nothing, the record, or record and body. Yields. As spool_put; also
+ * ERR_INVALID for a message without any data. */
+MUST_CHECK int spool_save(struct spool *sp, struct message *m, mono_t deadline);
 /** Records new attempts, due time, recipients or metadata of a stored message. Does not wait: it is written
  * in order with the rest and durable with the next commit. Never yields, never fails (a later write error is
  * latched: spool_health). */
-void spool_update(struct spool *sp, const struct message *m);
+void spool_update(struct spool *sp, struct message *m);
 /** Forgets a message. As spool_update. */
 void spool_remove(struct spool *sp, const struct uuid *id);
 /** Brings the body back into m->body. Yields (reads on an offload thread). -1 ERR_NOT_FOUND, ERR_CORRUPT,

@@ -257,7 +257,8 @@ static void put_fill_key(struct op *op, const struct spool_key *key, struct buf 
 	op->n_bytes += frame_bytes(k->n_payload);
 }
 
-static int put_fill(struct spool *sp, struct op *op, struct message *const *m, const struct spool_key *key)
+static int put_fill(struct spool *sp, struct op *op, struct message *const *m, bool has_bodies,
+		    const struct spool_key *key)
 {
 	static const struct uuid nil;
 	struct buf rec = BUF_INIT;
@@ -267,7 +268,8 @@ static int put_fill(struct spool *sp, struct op *op, struct message *const *m, c
 			panic("spool %s: a message without an id",
 			      sp->name); /* it marks a free row of the index */
 		it->id = m[i]->id;
-		it->body = m[i]->body != NULL ? body_ref(m[i]->body) : NULL;
+		it->body = has_bodies && m[i]->body != NULL ? body_ref(m[i]->body) : NULL;
+		op->must_sync |= m[i]->is_force_synced;
 		it->record_at = rec.n;
 		message_encode(m[i], &rec);
 		it->n_record = (uint32_t)(rec.n - it->record_at);
@@ -340,14 +342,16 @@ static int put(struct spool *sp, struct message *const *m, size_t n, const struc
 		return -1;
 	}
 	struct op *op = op_new(OP_PUT, (uint32_t)n);
-	if (put_fill(sp, op, m, key) != 0) {
+	if (put_fill(sp, op, m, true, key) != 0) {
 		op_unref(op);
 		return -1;
 	}
 	if (journal_submit_and_wait(sp, op, deadline) != 0)
 		return -1;
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
 		m[i]->is_spooled = true;
+		m[i]->is_changed = m[i]->is_body_changed = false;
+	}
 	return 0;
 }
 
@@ -386,7 +390,20 @@ int spool_put_with_key(struct spool *sp, struct message *const *m, size_t n, con
 	return put(sp, m, n, key, deadline);
 }
 
-void spool_update(struct spool *sp, const struct message *m)
+int spool_put_record(struct spool *sp, struct message *m, mono_t deadline)
+{
+	struct op *op = op_new(OP_PUT, 1);
+	if (put_fill(sp, op, &m, false, NULL) != 0) {
+		op_unref(op);
+		return -1;
+	}
+	if (journal_submit_and_wait(sp, op, deadline) != 0)
+		return -1;
+	m->is_changed = false;
+	return 0;
+}
+
+void spool_update(struct spool *sp, struct message *m)
 {
 	struct op *op = op_new(OP_UPDATE, 1);
 	struct buf rec = BUF_INIT;
@@ -396,6 +413,7 @@ void spool_update(struct spool *sp, const struct message *m)
 	op->item[0].record_crc = crc32c(0, rec.p, rec.n);
 	op->n_bytes = frame_bytes(rec.n);
 	op->record = buf_steal(&rec, NULL);
+	m->is_changed = false;
 	journal_submit(sp, op);
 }
 

@@ -53,7 +53,7 @@ void batch_begin(struct batch *b, struct segment *seg)
 	b->n_buf = b->buf_iov_from = 0;
 	b->n_iov = 0;
 	b->n_applied = 0;
-	b->has_puts = false;
+	b->has_puts = b->must_sync = false;
 	b->sys_errno = 0;
 }
 

@@ -208,6 +208,7 @@ struct op {
 		uint32_t payload_crc, n_payload;
 		uint64_t payload_at; /* in record */
 	} key;
+	bool must_sync;		/* whatever is_flushed says */
 	struct tomb_list tombs; /* OP_TOMBS: frames that could not be written, or have to move on */
 	/* PUT, COMPACT: somebody may wait */
 	_Atomic uint32_t refs; /* the fiber and the writer */
@@ -250,7 +251,7 @@ struct batch {
 	int n_iov;
 	struct applied *applied;
 	size_t n_applied, cap_applied;
-	bool has_puts;
+	bool has_puts, must_sync;
 	int sys_errno; /* the first failure; later frames are dropped */
 };
 void batch_init(struct batch *b);

@@ -346,6 +346,7 @@ static struct op *journal_fill(struct spool *sp, struct batch *b, struct op *lis
 		}
 		journal_add_op(sp, b, op, *n_puts > 0);
 		*n_puts += op->kind == OP_PUT;
+		b->must_sync |= op->must_sync;
 		b->has_puts = *n_puts > 0;
 		*tail = op;
 		tail = &op->next;
@@ -366,7 +367,7 @@ static void journal_process(struct spool *sp, struct op *list)
 		}
 		batch_begin(b, sp->active);
 		struct op *rest = journal_fill(sp, b, list, &taken, &n_puts);
-		if (b->end > b->start && journal_commit(sp, b, n_puts > 0 && sp->is_flushed) != 0) {
+		if (b->end > b->start && journal_commit(sp, b, b->must_sync || (n_puts > 0 && sp->is_flushed)) != 0) {
 			struct op **tail = &taken;
 			while (*tail != NULL)
 				tail = &(*tail)->next;

@@ -901,7 +901,104 @@ static void test_disk_full(void **state)
 	assert_int_equal(umount(dir), 0);
 }
 
+/* ---- saving what has changed ---- */
+
+#define PAST ((mono_t){0}) /* a deadline that whoever has to write misses */
+
+static void check_stored(struct spool *sp, const struct message *m, const char *body)
+{
+	struct message *got = spool_load(sp, &m->id, SOON);
+	CHECK(got != NULL && strcmp(got->sender, m->sender) == 0 && got->size_bytes == m->size_bytes);
+	CHECK(str_eq(str_mk(got->body->p, got->body->n_bytes), str_of(body)));
+	message_unref(got);
+}
+
+static void save_main(void *arg)
+{
+	struct spool *sp = arg;
+	str_t rcpt = STR("r@example.com");
+	struct body *one = body_new(STR("one")), *two = body_new(STR("second")), *none = body_new(STR(""));
+	struct message *m = message_new(STR("s@example.com"), &rcpt, 1, one);
+	CHECK(spool_save(sp, m, SOON) == 0 && m->is_spooled);
+	check_stored(sp, m, "one");
+	CHECK(spool_save(sp, m, PAST) == 0); /* there is nothing to do */
+
+	/* The record alone: what is in memory for a body does not matter. */
+	message_set_sender(m, STR("t@example.com"));
+	CHECK_FAILS(spool_save(sp, m, PAST), ERR_TIMEOUT);
+	CHECK(m->is_changed);
+	message_set_body(m, NULL);
+	CHECK(spool_save(sp, m, SOON) == 0 && !m->is_changed);
+	check_stored(sp, m, "one");
+	message_set_body(m, one);
+	message_set_sender(m, STR("u@example.com"));
+	uint64_t live = stats_of(sp).n_bytes_live;
+	CHECK(spool_save(sp, m, SOON) == 0);
+	CHECK(stats_of(sp).n_bytes_live == live); /* the body was not written again */
+	check_stored(sp, m, "one");
+
+	/* Another body. */
+	message_replace_body(m, two);
+	CHECK_FAILS(spool_save(sp, m, PAST), ERR_TIMEOUT);
+	CHECK(m->is_changed && m->is_body_changed);
+	CHECK(spool_save(sp, m, SOON) == 0 && !m->is_changed && !m->is_body_changed);
+	check_stored(sp, m, "second");
+	CHECK(spool_save(sp, m, PAST) == 0);
+	message_set_sender(m, STR("v@example.com"));
+	spool_update(sp, m);
+	CHECK(spool_save(sp, m, PAST) == 0);
+	put_numbers(sp, 1, 1); /* in the queue behind it */
+	check_stored(sp, m, "second");
+
+	/* Nothing at all cannot be stored. */
+	message_replace_body(m, none);
+	CHECK_FAILS(spool_save(sp, m, SOON), ERR_INVALID);
+	check_stored(sp, &(struct message){.id = m->id, .sender = m->sender, .size_bytes = 6}, "second");
+	message_unref(m);
+	m = message_new(STR(""), &rcpt, 1, one);
+	CHECK_FAILS(spool_put_record(sp, m, SOON), ERR_NOT_FOUND);
+	message_unref(m);
+	body_unref(one);
+	body_unref(two);
+	body_unref(none);
+}
+
+static void test_save(void **state)
+{
+	struct spool *sp = open_spool(0);
+	worker_run(save_main, sp);
+	spool_close(sp);
+}
+
 #ifdef CIRRUS_FAULTS
+/* A spool that does not flush does so for a message that asks for it. */
+static void force_main(void *arg)
+{
+	struct spool *sp = arg;
+	struct message *m = model_message(1, 0, NULL), *forced = model_message(2, 0, NULL);
+	CHECK(fault_arm(STR("spool_commit=*")) == 0); /* passed by what is synced */
+	CHECK(spool_put(sp, &m, 1, SOON) == 0);
+	forced->is_force_synced = true;
+	CHECK_FAILS(spool_put(sp, &forced, 1, SOON), ERR_IO);
+	CHECK(fiber_sleep(dur_ms(20), MONO_NEVER) == 0);
+	(void)stats_of(sp);
+	CHECK(fault_arm(STR("")) == 0);
+	CHECK(spool_put(sp, &forced, 1, SOON) == 0);
+	message_touch(forced);
+	CHECK(spool_save(sp, forced, SOON) == 0);
+	message_unref(m);
+	message_unref(forced);
+}
+
+static void test_forced_sync(void **state)
+{
+	struct spool *sp =
+		spool_open_journal(&(struct spool_params){.name = STR("test"), .path = str_of(dir), .is_flushed = false});
+	assert_non_null(sp);
+	worker_run(force_main, sp);
+	spool_close(sp);
+}
+
 /* Rules may change only while no point is passed: the writer has been idle for a while, and the lock it took
  * last, after its last point, orders what it read before what is written here. */
 static void arm(struct spool *sp, const char *spec)
@@ -1068,7 +1165,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_many_tombs, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bad_places, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_disk_full, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_save, setup, teardown),
 #ifdef CIRRUS_FAULTS
+		cmocka_unit_test_setup_teardown(test_forced_sync, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_faults, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_key_faults, setup, teardown),
 #endif
