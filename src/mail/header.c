@@ -2,15 +2,12 @@
  * belongs to the line end. A section ends at the first empty line, at the end of the bytes, or at a line that
  * is neither a field nor a fold. Encoded words that stand next to each other in one charset and are parted by
  * blanks only are joined before conversion, because senders split multi-byte characters between them. A run
- * that does not convert, or would bring in NUL, CR or LF, stays as written. UTF-8, ASCII and Latin-1 are
- * converted here; iconv does the other charsets. */
+ * that does not convert, or would bring in NUL, CR or LF, stays as written. */
 #include "mail/header.h"
 
 #include "base/text.h"
+#include "mail/charset.h"
 
-#include <iconv.h>
-
-#define CHARSET_MAX 40
 #define HEADER_NAME_MAX 200
 
 /* ---- fields ---- */
@@ -109,15 +106,8 @@ static bool word_parse(str_t s, struct word *out)
 	ptrdiff_t star = str_chr(out->charset, '*', 0);
 	if (star >= 0)
 		out->charset.n = (size_t)star;
-	if (out->charset.n == 0 || out->charset.n >= CHARSET_MAX ||
-	    (out->encoding != 'q' && out->encoding != 'b'))
+	if (!charset_is_name(out->charset) || (out->encoding != 'q' && out->encoding != 'b'))
 		return false;
-	for (size_t i = 0; i < out->charset.n; i++) {
-		char c = out->charset.p[i]; /* '/' would reach iconv's own syntax */
-		if (!((c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z') || strchr("-_.:+", c)) ||
-		    c == 0)
-			return false;
-	}
 	for (size_t i = 0; i < out->text.n; i++) {
 		if (out->text.p[i] <= 32 || out->text.p[i] == 127)
 			return false;
@@ -154,49 +144,6 @@ static bool word_bytes(const struct word *w, struct buf *out)
 			i += 2;
 		} else {
 			buf_add_c(out, c == '_' ? ' ' : c);
-		}
-	}
-	return true;
-}
-
-static bool charset_iconv(str_t charset, str_t in, struct buf *out)
-{
-	char name[CHARSET_MAX];
-	memcpy(name, charset.p, charset.n);
-	name[charset.n] = 0;
-	iconv_t cd = iconv_open("UTF-8", name);
-	if (cd == (iconv_t)-1)
-		return false;
-	/* No charset needs more than 4 bytes of UTF-8 for one of its own, plus what a flush may emit. */
-	buf_reserve(out, in.n * 4 + 16);
-	char *from = (char *)(uintptr_t)in.p, *to = out->p + out->n;
-	size_t n_from = in.n, n_to = in.n * 4 + 16, room = n_to;
-	bool is_ok = iconv(cd, &from, &n_from, &to, &n_to) != (size_t)-1 &&
-		     iconv(cd, NULL, NULL, &to, &n_to) != (size_t)-1 && n_from == 0;
-	iconv_close(cd);
-	if (is_ok)
-		out->n += room - n_to, out->p[out->n] = 0;
-	return is_ok;
-}
-
-static bool charset_to_utf8(str_t charset, str_t in, struct buf *out)
-{
-	if (str_ieq(charset, STR("utf-8")) || str_ieq(charset, STR("us-ascii")) ||
-	    str_ieq(charset, STR("utf8"))) {
-		if (!str_is_utf8(in))
-			return false;
-		buf_add_str(out, in);
-		return true;
-	}
-	if (!str_ieq(charset, STR("iso-8859-1")))
-		return charset_iconv(charset, in, out);
-	for (size_t i = 0; i < in.n; i++) {
-		unsigned char c = (unsigned char)in.p[i];
-		if (c < 0x80) {
-			buf_add_c(out, (char)c);
-		} else {
-			buf_add_c(out, (char)(0xc0 | c >> 6));
-			buf_add_c(out, (char)(0x80 | (c & 0x3f)));
 		}
 	}
 	return true;
@@ -239,7 +186,7 @@ static size_t words_decode(str_t s, struct buf *out, bool *is_decoded)
 	return n;
 }
 
-static void header_unfold(str_t raw, struct buf *out)
+void header_unfold(str_t raw, struct buf *out)
 {
 	str_t rest = raw;
 	while (rest.n > 0)
@@ -277,6 +224,18 @@ void header_decode(str_t raw_value, struct buf *out)
 		}
 	}
 	buf_fini(&line);
+}
+
+void header_decode_lenient(str_t raw_value, struct buf *out)
+{
+	struct buf utf8 = BUF_INIT;
+	if (str_is_utf8(raw_value)) {
+		header_decode(raw_value, out);
+		return;
+	}
+	charset_to_utf8_lenient(STR(""), raw_value, &utf8);
+	header_decode(buf_str(&utf8), out);
+	buf_fini(&utf8);
 }
 
 /* ---- line ends ---- */

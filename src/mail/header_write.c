@@ -12,7 +12,8 @@
 
 #define FOLD_COLUMNS 76 /* 78 may be, but not on lines with encoded words (RFC 2047 section 2) */
 #define WORD_MAX 75
-#define TOKEN_MAX 700    /* longer ones are encoded: name and token stay below 998 columns */
+#define LINE_MAX_COLUMNS 998
+#define TOKEN_MAX 900    /* longer ones are encoded */
 #define WORD_START "=?UTF-8?q?"
 #define WORD_FRAME (sizeof WORD_START - 1 + 2)
 
@@ -50,11 +51,19 @@ static bool header_is_at_name(const struct header_writer *w)
 
 static void header_put(struct header_writer *w, str_t blanks, str_t piece)
 {
-	if (header_column(w) + blanks.n + piece.n > FOLD_COLUMNS && !header_is_at_name(w))
+	size_t end = header_column(w) + blanks.n + piece.n;
+	bool is_due = end > FOLD_COLUMNS && header_column(w) > 0; /* never a line of blanks only */
+	if (is_due && (!header_is_at_name(w) || end > LINE_MAX_COLUMNS))
 		header_fold(w, blanks);
 	else
 		buf_add_str(w->out, blanks);
 	buf_add_str(w->out, piece);
+}
+
+void header_write_fold(struct header_writer *w)
+{
+	if (header_column(w) > 0)
+		header_fold(w, STR(""));
 }
 
 void header_write_token(struct header_writer *w, str_t token)
@@ -246,10 +255,31 @@ void header_write_field(struct buf *out, str_t name, str_t text)
 static void quoted_add(struct buf *out, str_t s)
 {
 	for (size_t i = 0; i < s.n; i++) {
-		if (s.p[i] == '"' || s.p[i] == '\\')
+		unsigned char c = (unsigned char)s.p[i];
+		if (c == '"' || c == '\\')
 			buf_add_c(out, '\\');
-		buf_add_c(out, s.p[i]);
+		buf_add_c(out, (c < 0x20 && c != '\t') || c == 0x7f ? '?' : (char)c);
 	}
+}
+
+void header_write_quoted(struct header_writer *w, str_t prefix, str_t text)
+{
+	struct buf quoted = BUF_INIT;
+	buf_add_str(&quoted, prefix);
+	buf_add_c(&quoted, '"');
+	quoted_add(&quoted, text);
+	buf_add_c(&quoted, '"');
+	if (quoted.n < FOLD_COLUMNS) {
+		header_put(w, STR(" "), buf_str(&quoted));
+	} else { /* folds between the quotes: blanks there are kept by readers */
+		bool is_first = true;
+		str_t rest = buf_str(&quoted);
+		for (struct text_token t = token_next(&rest); t.blanks.n + t.word.n > 0; t = token_next(&rest)) {
+			header_put(w, is_first ? STR(" ") : t.blanks, t.word);
+			is_first = false;
+		}
+	}
+	buf_fini(&quoted);
 }
 
 /* Words that the caller encoded: "=?UTF-8?q?...?= =?UTF-8?q?...?=". */
@@ -278,21 +308,7 @@ void header_write_phrase(struct header_writer *w, str_t name)
 		header_put_words(w, STR(" "), name, 0);
 		return;
 	}
-	struct buf quoted = BUF_INIT;
-	buf_add_c(&quoted, '"');
-	quoted_add(&quoted, name);
-	buf_add_c(&quoted, '"');
-	if (header_column(w) + 1 + quoted.n <= FOLD_COLUMNS || quoted.n < FOLD_COLUMNS) {
-		header_put(w, STR(" "), buf_str(&quoted));
-	} else { /* folds between the quotes: blanks there are kept by readers */
-		bool is_first = true;
-		rest = buf_str(&quoted);
-		for (struct text_token t = token_next(&rest); t.blanks.n + t.word.n > 0; t = token_next(&rest)) {
-			header_put(w, is_first ? STR(" ") : t.blanks, t.word);
-			is_first = false;
-		}
-	}
-	buf_fini(&quoted);
+	header_write_quoted(w, STR(""), name);
 }
 
 void header_write_mailbox(struct header_writer *w, str_t name, str_t email)

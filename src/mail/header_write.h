@@ -15,6 +15,10 @@ void header_write_begin(struct header_writer *w, struct buf *out, str_t name);
 void header_write_end(struct header_writer *w);
 /** One run that is not broken: a token, `<id@x>`. ASCII without blanks. */
 void header_write_token(struct header_writer *w, str_t token);
+/** What follows begins a line. */
+void header_write_fold(struct header_writer *w);
+/** prefix"text", folded where text has blanks; a part of it without blanks stays whole. */
+void header_write_quoted(struct header_writer *w, str_t prefix, str_t text);
 /** Unstructured text (RFC 5322 section 3.2.5), blanks kept as they are but at the ends. What looks like an encoded word stays one. */
 void header_write_text(struct header_writer *w, str_t text);
 /** A display name: quoted when ASCII, else encoded words. */

@@ -10,7 +10,7 @@
 #include "base/err.h"
 #include "base/uuid.h"
 #include "mail/header.h"
-#include "mail/header_write.h"
+#include "mail/header_value.h"
 #include "mail/idna.h"
 #include "mail/transfer.h"
 
@@ -516,7 +516,7 @@ void mime_build_rest(const struct mime_content *c, struct buf *out)
 	if (c->subject.p != NULL)
 		header_write_field(out, STR("Subject"), c->subject);
 	for (size_t i = 0; i < c->n_headers; i++)
-		header_write_field(out, c->header[i].name, c->header[i].value);
+		header_write_named(out, c->header[i].name, c->header[i].value);
 	if (!content_has_header(c, STR("Date"))) {
 		buf_add_z(out, "Date: ");
 		wall_fmt_rfc2822(wall_now(), out);
