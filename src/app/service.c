@@ -24,8 +24,8 @@
 #include "bind/bind_spool.h"
 #include "fiber/memory.h"
 #include "fiber/worker.h"
-#include "http/https.h"
 #include "net/dns.h"
+#include "net/tls_source.h"
 #include "policy/monitor.h"
 #include "policy/policy.h"
 #include "queue/queue.h"
@@ -134,12 +134,12 @@ static int service_open_spool(void)
 	return 0;
 }
 
-static void service_reload_certificates(void *arg) { https_reload_all(true, MONO_NEVER); }
+static void service_reload_certificates(void *arg) { tls_sources_reload(true, MONO_NEVER); }
 
 /** The configuration epoch has moved, by whatever caused it. Any thread. */
 static void service_on_epoch(void *arg, uint64_t epoch)
 {
-	worker_start_fiber(worker_get(0), "https-reload", service_reload_certificates, NULL);
+	worker_start_fiber(worker_get(0), "tls-reload", service_reload_certificates, NULL);
 }
 
 int service_start(const struct options *o)
@@ -195,7 +195,7 @@ void service_reload(void)
 {
 	log_info("kumod", "reloading the policy and certificates");
 	policy_bump_epoch();
-	https_reload_all(true, MONO_NEVER);
+	tls_sources_reload(true, MONO_NEVER);
 }
 
 void service_stop(void)

@@ -96,20 +96,11 @@ static int http_listen_mode_parse(const json_t *v, void *field)
 	return 0;
 }
 
-/* The error of the inner table becomes the WHY of the outer one, which shows its own input. */
 static int http_access_log_parse(const json_t *v, void *field)
 {
-	struct param_object *o = param_object_from_json(&access_log_schema, v);
-	if (o == NULL) {
-		struct err e = err_take();
-		str_t why = str_of(e.text), begin = STR("deserialize error: ");
-		if (str_starts(why, begin))
-			why = str_skip(why, begin.n);
-		ptrdiff_t end = str_find(why, STR(", while processing "));
-		err_set(ERR_INVALID, "access_log: " STR_FMT, STR_ARG(end >= 0 ? str_head(why, (size_t)end) : why));
-		err_fini(&e);
+	struct param_object *o = param_object_from_nested(&access_log_schema, v, "access_log");
+	if (o == NULL)
 		return -1;
-	}
 	*(struct param_object **)field = o;
 	return 0;
 }
@@ -186,7 +177,7 @@ static const struct param_schema http_listener_schema = {
 
 struct bound_listener {
 	struct http_listener *l;
-	struct https *tls; /* NULL: in the clear */
+	struct tls_source *tls; /* NULL: in the clear */
 };
 static struct {
 	struct bound_listener *v; /* in the order of the policy; touched by the worker that runs init */
@@ -205,28 +196,30 @@ static char *http_spec_name(const struct http_listener_spec *s)
 }
 
 /* NULL without an error: no TLS is wanted. */
-static struct https *http_spec_tls(const struct http_listener_spec *s)
+static struct tls_source *http_spec_tls(const struct http_listener_spec *s)
 {
 	bool has_fields = s->tls_certificate.kind != KEYSOURCE_NONE || s->tls_private_key.kind != KEYSOURCE_NONE ||
 			  s->tls_required_client_ca.kind != KEYSOURCE_NONE;
 	char *name = http_spec_name(s);
-	struct https *tls = NULL;
+	struct tls_source *tls = NULL;
 	err_clear();
 	if (s->use_tls)
-		tls = https_new(&(struct https_params){.listener_name = name,
-						       .hostname = s->hostname,
-						       .certificate = &s->tls_certificate,
-						       .private_key = &s->tls_private_key,
-						       .client_ca = &s->tls_required_client_ca,
-						       .minimum_version = (enum tls_version)s->tls_minimum_version},
-				mono_after(TLS_LOAD_TIMEOUT));
+		tls = tls_source_new(&(struct tls_source_params){.service = "https",
+								 .name = name,
+								 .hostname = s->hostname,
+								 .certificate = &s->tls_certificate,
+								 .private_key = &s->tls_private_key,
+								 .client_ca = &s->tls_required_client_ca,
+								 .minimum_version = (enum tls_version)s->tls_minimum_version,
+								 .alpn = https_alpn},
+				     mono_after(TLS_LOAD_TIMEOUT));
 	else if (has_fields)
 		log_warn("kumod", "http listener on %s: tls_* fields are given, but use_tls is not true: it speaks plain HTTP", name);
 	free(name);
 	return tls;
 }
 
-static struct http_listener *http_spec_open(const struct http_listener_spec *s, struct https *tls)
+static struct http_listener *http_spec_open(const struct http_listener_spec *s, struct tls_source *tls)
 {
 	struct http_listener *l = http_listener_open(&(struct http_listener_params){
 		.listen = s->listen.addr,
@@ -250,8 +243,11 @@ static struct http_listener *http_spec_open(const struct http_listener_spec *s, 
 		.setup = tls != NULL ? https_setup : NULL,
 		.setup_arg = tls,
 	});
-	if (l != NULL && tls != NULL)
-		https_set_name(tls, http_listener_name(l));
+	if (l != NULL && tls != NULL) {
+		tls_source_set_name(tls, http_listener_name(l));
+		log_info("kumod", "https listener on %s", http_listener_name(l));
+		tls_source_warn(tls);
+	}
 	return l;
 }
 
@@ -259,7 +255,7 @@ static int start_http_listener(lua_State *L)
 {
 	struct http_listener_spec s;
 	struct http_listener *l = NULL;
-	struct https *tls = NULL;
+	struct tls_source *tls = NULL;
 	int rc = -1;
 	if (param_parse_lua(&http_listener_schema, L, 1, &s) != 0)
 		return -1;
@@ -280,7 +276,7 @@ static int start_http_listener(lua_State *L)
 	tls = NULL;
 	rc = 0;
 out:
-	https_free(tls);
+	tls_source_unref(tls);
 	param_fini(&http_listener_schema, &s);
 	return rc;
 }
@@ -295,7 +291,7 @@ void http_listeners_start_all(void)
 {
 	for (size_t i = 0; i < http_listeners.n; i++)
 		http_listener_start(http_listeners.v[i].l);
-	https_start_watch();
+	tls_sources_start_watch();
 }
 
 void http_listeners_close_all(mono_t deadline)
@@ -305,7 +301,7 @@ void http_listeners_close_all(mono_t deadline)
 	for (size_t i = 0; i < http_listeners.n; i++)
 		http_listener_close(http_listeners.v[i].l, deadline);
 	for (size_t i = 0; i < http_listeners.n; i++)
-		https_free(http_listeners.v[i].tls);
+		tls_source_unref(http_listeners.v[i].tls);
 	free(http_listeners.v);
 	http_listeners.v = NULL;
 	http_listeners.n = 0;

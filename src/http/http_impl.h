@@ -6,6 +6,7 @@
 #include "fiber/fiber.h"
 #include "http/coding.h"
 #include "http/http.h"
+#include "net/crowd.h"
 #include "net/sock.h"
 
 #include <pthread.h>
@@ -120,30 +121,24 @@ void http_request_done(const struct http_request *r, const struct http_response 
 void http_observe_route(const struct http_route *route);
 
 /* --- listener.c, session.c --- */
-char *http_machine_hostname(void); /* heap; "localhost" when it has none */
 struct http_listener {
 	struct http_listener_params p;
 	struct listener *listener;
-	atomic_bool is_stopping;
-	atomic_uint n_sweeping;    /* workers that have not looked at their idle connections yet */
-	struct event *swept;       /* fired by the last of them; NULL before http_listener_stop */
-	struct list *sessions;     /* struct http_session.link, a list per worker, each touched by its worker only */
+	struct crowd *crowd;       /* of struct http_session.member */
 	pthread_mutex_t lock;
 	struct map hosts;          /* under lock: struct http_host by its address, of the peers that are counted */
 };
 static inline bool http_listener_is_stopping(const struct http_listener *l)
 {
-	return atomic_load_explicit(&l->is_stopping, memory_order_acquire);
+	return crowd_is_stopping(l->crowd);
 }
 listener_fn http_session_main;
-/** Of the calling worker: ends the connections that wait for a request. Does not yield. */
-void http_sessions_stop(struct list *sessions);
 
 /* A connection of either protocol. */
 struct http_session {
 	struct stream *st;
 	struct http_listener *l;
-	struct list link;    /* l->sessions[this worker] */
+	struct crowd_member member;
 	struct fiber *fiber;
 	bool is_idle;        /* waits for a request or for the end of input: may be cancelled */
 	void (*stop)(struct http_session *s); /* instead of that; does not yield. NULL: none */

@@ -1,24 +1,18 @@
 /* listener.c - an HTTP listener: its parameters, and its end in good order.
  *
- * Sockets, accepting and the placing of connections are src/net's. What is added here is the knowledge of
- * which connections are idle: each worker has a list of the connections it runs, touched by nobody else.
- * http_listener_stop raises a flag, which every connection looks at before it waits for a request and when it
- * writes an answer, and sends each worker a mail that cancels the connections that wait already. Nothing is
- * lost by that: they have no request.
- *
- * The mails point at the listener, so http_listener_close frees it only after the last of them was read. */
+ * Sockets, accepting and the placing of connections are src/net's, and so is the list of the connections (crowd.h). When the listener
+ * stops, those that wait for a request are cancelled: nothing is lost by that, they have none. The others look at the crowd's
+ * flag before they wait for one, and when they write an answer. */
 #include "http/http_impl.h"
 
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"
-#include "fiber/worker.h"
+#include "net/tls_source.h"
 
 #include <stdlib.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
-enum { HTTP_MAX_WORKERS = 256 };
 #define HTTP_CANCEL_TIMEOUT dur_s(5) /* for cancelled fibers to return */
 
 static void http_listener_set_defaults(struct http_listener_params *p)
@@ -55,24 +49,15 @@ static void http_listener_fit_connections(struct http_listener *l)
 	l->p.max_connections = max;
 }
 
-char *http_machine_hostname(void)
-{
-	char name[256] = "";
-	if (gethostname(name, sizeof(name) - 1) != 0 || name[0] == 0)
-		return xstrdup("localhost");
-	return xstrdup(name);
-}
-
 static void http_listener_free(struct http_listener *l)
 {
 	listener_free(l->listener);
-	event_unref(l->swept);
+	crowd_free(l->crowd);
 	free(l->p.hostname);
 	cidr_set_fini(&l->p.trusted_hosts);
 	cidr_set_fini(&l->p.proxy_protocol);
 	map_fini(&l->hosts); /* its entries are those of connections */
 	pthread_mutex_destroy(&l->lock);
-	free(l->sessions);
 	free(l);
 }
 
@@ -95,7 +80,7 @@ struct http_listener *http_listener_open(const struct http_listener_params *p)
 	}
 	l->p = *p;
 	bool is_named = p->hostname != NULL && p->hostname[0] != 0;
-	l->p.hostname = is_named ? xstrdup(p->hostname) : http_machine_hostname();
+	l->p.hostname = is_named ? xstrdup(p->hostname) : net_machine_hostname();
 	l->p.trusted_hosts = (struct cidr_set){0};
 	cidr_set_copy(&l->p.trusted_hosts, &p->trusted_hosts);
 	cidr_set_copy(&l->p.proxy_protocol, &p->proxy_protocol);
@@ -103,9 +88,7 @@ struct http_listener *http_listener_open(const struct http_listener_params *p)
 	http_listener_fit_connections(l);
 	listener_set_max_connections(l->listener, l->p.max_connections);
 	pthread_mutex_init(&l->lock, NULL);
-	l->sessions = xcalloc(HTTP_MAX_WORKERS, sizeof(*l->sessions));
-	for (size_t i = 0; i < HTTP_MAX_WORKERS; i++)
-		list_init(&l->sessions[i]);
+	l->crowd = crowd_new();
 	if (p->setup == NULL) /* whoever sets it up says what it speaks */
 		log_info("kumod", "http listener on %s", http_listener_name(l));
 	return l;
@@ -126,28 +109,12 @@ void http_listener_start(struct http_listener *l)
 	listener_start(l->listener);
 }
 
-/* On each worker's loop stack. */
-static void http_listener_sweep(void *arg)
-{
-	struct http_listener *l = arg;
-	http_sessions_stop(&l->sessions[worker_index(worker_self())]);
-	struct event *swept = event_ref(l->swept); /* l may be gone once the count is down */
-	if (atomic_fetch_sub_explicit(&l->n_sweeping, 1, memory_order_acq_rel) == 1)
-		event_fire(swept);
-	event_unref(swept);
-}
-
 void http_listener_stop(struct http_listener *l)
 {
-	if (l->swept != NULL)
+	if (crowd_is_stopping(l->crowd))
 		return;
-	l->swept = event_new();
-	unsigned n = workers_count();
-	atomic_store_explicit(&l->n_sweeping, n, memory_order_relaxed);
-	atomic_store_explicit(&l->is_stopping, true, memory_order_release);
+	crowd_stop(l->crowd);
 	listener_stop(l->listener);
-	for (unsigned i = 0; i < n; i++)
-		worker_post(worker_get(i), http_listener_sweep, l);
 }
 
 void http_listener_close(struct http_listener *l, mono_t deadline)
@@ -163,7 +130,7 @@ void http_listener_close(struct http_listener *l, mono_t deadline)
 			 http_listener_name(l), listener_n_connections(l->listener));
 		is_gone = listener_join(l->listener, true, mono_after(HTTP_CANCEL_TIMEOUT)) == 0;
 	}
-	if (event_wait(l->swept, mono_after(HTTP_CANCEL_TIMEOUT)) != 0)
+	if (crowd_join(l->crowd, mono_after(HTTP_CANCEL_TIMEOUT)) != 0)
 		is_gone = false;
 	fiber_shield_end();
 	if (is_gone) {

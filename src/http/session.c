@@ -12,7 +12,6 @@
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"
-#include "fiber/worker.h"
 #include "net/proxy.h"
 
 #include <stdio.h>
@@ -149,12 +148,22 @@ static void http_session_set_name(const struct http_session *s)
 	fiber_set_name(name);
 }
 
+/* The connections that wait for a request end. */
+static void http_session_stop(struct crowd_member *m)
+{
+	struct http_session *s = container_of(m, struct http_session, member);
+	if (s->stop != NULL)
+		s->stop(s);
+	else if (s->is_idle)
+		fiber_cancel(s->fiber);
+}
+
 void http_session_main(struct stream *st, void *arg)
 {
-	struct http_session s = {.st = st, .l = arg, .fiber = fiber_self()};
+	struct http_session s = {.st = st, .l = arg, .fiber = fiber_self(), .member = {.stop = http_session_stop}};
 	struct http_host *host = NULL;
 	enum http_protocol protocol = HTTP_PROTOCOL_UNKNOWN;
-	list_push_back(&s.l->sessions[worker_index(worker_self())], &s.link);
+	crowd_enter(s.l->crowd, &s.member);
 	if (http_session_begin(&s, &host, &protocol) != 0) {
 		log_debug("kumod::http", "%s", err_text());
 		err_clear();
@@ -167,18 +176,7 @@ void http_session_main(struct stream *st, void *arg)
 		else if (protocol == HTTP_PROTOCOL_2)
 			h2_conn_main(&s);
 	}
-	list_remove(&s.link);
+	crowd_leave(&s.member);
 	http_host_leave(s.l, host);
 	stream_free(st);
-}
-
-void http_sessions_stop(struct list *sessions)
-{
-	list_for_each (it, sessions) {
-		struct http_session *s = list_entry(it, struct http_session, link);
-		if (s->stop != NULL)
-			s->stop(s);
-		else if (s->is_idle)
-			fiber_cancel(s->fiber);
-	}
 }

@@ -268,6 +268,19 @@ bool cidr_set_has(const struct cidr_set *s, const struct net_addr *a)
 	return false;
 }
 
+ptrdiff_t cidr_set_best(const struct cidr_set *s, const struct net_addr *a)
+{
+	const uint8_t *ip;
+	size_t n = addr_bytes(a, &ip);
+	ptrdiff_t best = -1;
+	for (size_t i = 0; n != 0 && i < s->n; i++) {
+		bool is_better = best < 0 || s->item[i].n_bits > s->item[best].n_bits;
+		if (is_better && s->item[i].n_bytes == n && cidr_has(&s->item[i], ip))
+			best = (ptrdiff_t)i;
+	}
+	return best;
+}
+
 void cidr_set_fmt(const struct cidr_set *s, size_t i, struct buf *out)
 {
 	const struct cidr *c = &s->item[i];

@@ -39,5 +39,7 @@ void cidr_set_copy(struct cidr_set *dst, const struct cidr_set *src);
 /** -1 ERR_INVALID: "300.1.1.1: 300.1.1.1 is not a valid CIDR: ...". */
 MUST_CHECK int cidr_set_add(struct cidr_set *s, str_t text);
 bool cidr_set_has(const struct cidr_set *s, const struct net_addr *a); /* v4-mapped v6 counts as v4 */
+/** The index of the smallest network that has a, of equal ones the first; -1: none has it. */
+ptrdiff_t cidr_set_best(const struct cidr_set *s, const struct net_addr *a);
 /** Canonical text of item i, e.g. "127.0.0.0/8"; a host without its /32 or /128. */
 void cidr_set_fmt(const struct cidr_set *s, size_t i, struct buf *out);

@@ -28,6 +28,7 @@ struct tls_server_params {
 	/* PEM: clients must show a certificate that leads to one of these. NULL: none is asked for. */
 	const struct secret *client_ca;
 	const char *client_ca_name;
+	bool is_client_optional; /* with client_ca: they need not; tls_info says whether a verified one was shown */
 	enum tls_version minimum_version;
 	/* Protocols in the order of preference, NULL-terminated; NULL: ALPN is not taken part in. A client that offers
 	 * others only is refused (RFC 7301 section 3.2). */

@@ -142,6 +142,12 @@ static int server_on_name(SSL *ssl, int *alert, void *arg)
 	return SSL_TLSEXT_ERR_OK;
 }
 
+/* Goes on with a certificate that is no good: the verdict stays with the connection. */
+static int server_on_verify(int is_good, X509_STORE_CTX *ctx)
+{
+	return 1;
+}
+
 static int server_set_client_ca(struct tls_context *c, const struct tls_server_params *p)
 {
 	STACK_OF(X509_NAME) *names = NULL;
@@ -150,7 +156,10 @@ static int server_set_client_ca(struct tls_context *c, const struct tls_server_p
 		return -1;
 	SSL_CTX_set_cert_store(c->ctx, store);
 	SSL_CTX_set_client_CA_list(c->ctx, names);
-	SSL_CTX_set_verify(c->ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+	if (p->is_client_optional)
+		SSL_CTX_set_verify(c->ctx, SSL_VERIFY_PEER, server_on_verify);
+	else
+		SSL_CTX_set_verify(c->ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
 	c->has_client_ca = true;
 	return 0;
 }

@@ -42,6 +42,24 @@ struct param_object *param_object_from_lua(const struct param_schema *s, lua_Sta
 	return o;
 }
 
+/* The error of the inner table becomes the WHY of the outer one, which shows its own input. */
+struct param_object *param_object_from_nested(const struct param_schema *s, const json_t *table, const char *field)
+{
+	struct param_object *o = param_object_from_json(s, table);
+	if (o != NULL)
+		return o;
+	struct err e = err_take();
+	str_t why = str_of(e.text), begin = STR("deserialize error: ");
+	if (str_starts(why, begin))
+		why = str_skip(why, begin.n);
+	ptrdiff_t end = str_find(why, STR(", while processing "));
+	if (end >= 0)
+		why = str_head(why, (size_t)end);
+	err_set(ERR_INVALID, "%s%s" STR_FMT, field != NULL ? field : "", field != NULL ? ": " : "", STR_ARG(why));
+	err_fini(&e);
+	return NULL;
+}
+
 struct param_object *param_object_ref(struct param_object *o)
 {
 	atomic_fetch_add_explicit(&o->refs, 1, memory_order_relaxed);

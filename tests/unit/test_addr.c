@@ -152,6 +152,29 @@ static void test_cidr_membership(void **state)
 	assert_false(cidr_set_has(&empty, &none));
 }
 
+static void test_cidr_smallest(void **state)
+{
+	static const struct {
+		const char *ip;
+		ptrdiff_t best;
+	} cases[] = {
+		{"10.1.2.3", 3}, {"10.1.9.9", 2}, {"10.2.0.1", 1}, {"11.0.0.1", 0}, {"::ffff:10.1.2.3", 3}, {"2001:db8::1", 5}, {"::1", 4},
+	};
+	static const char *const nets[] = {"0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "::/0", "2001:db8::/32", "10.1.0.0/16"};
+	struct cidr_set s = {0};
+	struct net_addr a;
+	for (size_t i = 0; i < ARRAY_SIZE(nets); i++)
+		assert_int_equal(cidr_set_add(&s, str_of(nets[i])), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		assert_int_equal(net_addr_parse_ip(str_of(cases[i].ip), 0, &a), 0);
+		assert_int_equal(cidr_set_best(&s, &a), cases[i].best);
+	}
+	struct cidr_set empty = {0};
+	assert_int_equal(cidr_set_best(&empty, &a), -1);
+	assert_int_equal(cidr_set_best(&s, &(struct net_addr){.len = 0}), -1);
+	cidr_set_fini(&s);
+}
+
 static void test_cidr_text(void **state)
 {
 	static const struct {
@@ -214,7 +237,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_parse_and_print), cmocka_unit_test(test_parse_refuses),
 		cmocka_unit_test(test_parse_ip),	cmocka_unit_test(test_compare),
-		cmocka_unit_test(test_cidr_membership), cmocka_unit_test(test_cidr_text),
+		cmocka_unit_test(test_cidr_membership), cmocka_unit_test(test_cidr_smallest), cmocka_unit_test(test_cidr_text),
 		cmocka_unit_test(test_cidr_refuses),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
