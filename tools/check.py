@@ -169,11 +169,16 @@ def daemon_of(directory):
 CHECK_OPTIONS = ("--buildtype=debugoptimized", "-Db_sanitize=address,undefined", "-Dfaults=true", "-Dtests=true")
 
 
+def prepare_venv():
+    """Packages for comparisons that Debian does not have."""
+    must("test-venv", ["python3", "tests/support/test_venv.py", BUILD / "test-venv"])
+
+
 def section_unit(section):
     """unit, fiber and crash tests of the modules, with ASan and UBSan"""
     setup("check", *CHECK_OPTIONS)
     build("check")
-    must("test-venv", ["python3", "tests/support/test_venv.py", BUILD / "test-venv"])
+    prepare_venv()
     meson_test(section, "check")
 
 
@@ -211,6 +216,7 @@ def daemon_env():
 
 def section_e2e(section):
     """the sanitized daemon against real clients and servers"""
+    prepare_venv()
     # They wait more than they compute: more of them at a time than there are processors, a file's tests one after the other.
     pytest(section, "e2e", "tests/e2e", daemon_env(), "-n", str(JOBS + 1), "--dist=loadfile")
 

@@ -17,7 +17,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_prometheus
 
 import browser
-from cirrus import Daemon, policy, wait_for
+from cirrus import ROOT, Daemon, policy, wait_for
 
 JSON = {"Content-Type": "application/json"}
 OPEN_METRICS = "application/openmetrics-text"
@@ -453,6 +453,20 @@ def test_openapi_structure(spec):
                 jsonschema.Draft202012Validator({**value, "components": spec["components"]}).validate(example)
     used = set(refs(spec))
     assert used == {f"#/components/schemas/{n}" for n in spec["components"]["schemas"]}
+
+
+def test_openapi_passes_a_validator(daemon):
+    """openapi-spec-validator, from the environment that tests/support/test_venv.py makes."""
+    python = ROOT / "build/test-venv/bin/python3"
+    if subprocess.run([python, "-c", "import openapi_spec_validator"], capture_output=True).returncode if python.exists() else True:
+        pytest.skip("the package openapi-spec-validator is not installed")
+    text = daemon.request("GET", "/api-docs/openapi.json")[2]
+    check = "import json, sys, openapi_spec_validator as v; v.validate(json.load(sys.stdin))"
+    p = subprocess.run([python, "-c", check], input=text, capture_output=True)
+    assert p.returncode == 0, p.stderr.decode()
+    spoilt = json.loads(text)
+    del spoilt["info"]["title"]  # it does look
+    assert subprocess.run([python, "-c", check], input=json.dumps(spoilt).encode(), capture_output=True).returncode != 0
 
 
 def test_openapi_lists_what_is_served(daemon, spec):

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 # The dialect of reference is minijinja 2.21's: later versions print None and True, earlier ones lack a few filters.
-PACKAGES = {"minijinja": "minijinja==2.21.*"}
+PACKAGES = {"minijinja": "minijinja==2.21.*", "openapi_spec_validator": "openapi-spec-validator==0.7.*"}
 
 
 def has(python, package):
