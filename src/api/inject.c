@@ -136,7 +136,7 @@ static int injection_add(struct injection *in, const struct inject_recipient *r,
 	rc = 0;
 out:
 	body_unref(body);
-	message_unref(m);
+	reception_refuse(m);
 	return rc;
 }
 

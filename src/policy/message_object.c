@@ -62,18 +62,29 @@ void policy_push_message_class(lua_State *L)
 	lua_rawsetp(L, LUA_REGISTRYINDEX, &message_methods_key);
 }
 
-void policy_push_message(lua_State *L, struct message *m)
+static struct message_box *message_push_box(lua_State *L, struct message *m)
 {
 	struct message_box *b = lua_newuserdatauv(L, sizeof(*b), 0);
+	*b = (struct message_box){0};
 	list_init(&b->link);
-	b->msg = NULL;
 	message_push_class(L);
 	lua_setmetatable(L, -2);
 	b->msg = message_ref(m);
 	list_push_back(&policy_state_of(L)->messages, &b->link);
+	return b;
 }
 
-struct message *policy_check_message(lua_State *L, int idx)
+void policy_push_message(lua_State *L, struct message *m)
+{
+	message_push_box(L, m);
+}
+
+void policy_push_message_to_read(lua_State *L, struct message *m)
+{
+	message_push_box(L, m)->is_read_only = true;
+}
+
+static struct message_box *message_check_box(lua_State *L, int idx)
 {
 	struct message_box *b = lua_touserdata(L, idx);
 	bool is_ours = false;
@@ -85,8 +96,33 @@ struct message *policy_check_message(lua_State *L, int idx)
 	if (!is_ours)
 		luaL_typeerror(L, idx, "Message");
 	if (b->msg == NULL)
-		luaL_argerror(L, idx, "this message belonged to an event that is over");
+		luaL_argerror(L, idx, b->why_gone != NULL ? b->why_gone : "this message belonged to an event that is over");
+	return b;
+}
+
+struct message *policy_check_message(lua_State *L, int idx)
+{
+	return message_check_box(L, idx)->msg;
+}
+
+struct message *policy_check_message_to_edit(lua_State *L, int idx)
+{
+	struct message_box *b = message_check_box(L, idx);
+	if (b->is_read_only) {
+		const char *event = policy_current_event(L);
+		luaL_argerror(L, idx, lua_pushfstring(L, "the event `%s` may look at the message but not change it",
+						      event != NULL ? event : "?"));
+	}
 	return b->msg;
+}
+
+void policy_forget_message(lua_State *L, int idx, const char *why)
+{
+	struct message_box *b = message_check_box(L, idx);
+	list_remove(&b->link);
+	message_unref(b->msg);
+	b->msg = NULL;
+	b->why_gone = why;
 }
 
 void message_boxes_release(struct policy_state *st)

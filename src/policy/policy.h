@@ -116,5 +116,11 @@ MUST_CHECK int policy_read_file(const char *path, size_t max_bytes, struct buf *
 /** A message as a policy sees it: userdata `Message`, holding a reference. Its methods are added to the class
  * table by bind_message.c: policy_push_message_class pushes the method table. */
 void policy_push_message(lua_State *L, struct message *m);
+/** The same, but the policy may only look at it: for events whose caller holds on to parts of it. */
+void policy_push_message_to_read(lua_State *L, struct message *m);
 struct message *policy_check_message(lua_State *L, int idx); /* raises */
+/** For a method that changes the message: also raises for one that may only be looked at. */
+struct message *policy_check_message_to_edit(lua_State *L, int idx);
+/** Takes the message out of the value at idx, which somebody else owns from now on: further use raises `why`, which is static. */
+void policy_forget_message(lua_State *L, int idx, const char *why);
 void policy_push_message_class(lua_State *L);

@@ -84,6 +84,8 @@ void handlers_open(lua_State *L); /* makes the tables of registrations */
 struct message_box {
 	struct list link;    /* of policy_state.messages */
 	struct message *msg; /* NULL once the call is over */
+	bool is_read_only;
+	const char *why_gone; /* static; NULL: the call is over */
 };
 void message_boxes_release(struct policy_state *st);
 

@@ -6,7 +6,10 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "fiber/memory.h"
+#include "mail/schedule.h"
 #include "queue/queue_impl.h"
+
+#define STORE_TIMEOUT dur_s(60)
 
 static str_t outcome_str(const char *z) { return z != NULL ? str_of(z) : STR_NULL; }
 
@@ -63,7 +66,7 @@ static void outcome_count(const struct outcome *o, enum record_type type)
 
 void outcome_shed_body(struct message *m)
 {
-	if (m->body != NULL && m->is_spooled &&
+	if (m->body != NULL && m->is_spooled && !m->is_body_changed &&
 	    (body_total_bytes() > queue_g.body_budget_bytes || memory_level() != MEMORY_PLENTY))
 		message_set_body(m, NULL);
 }
@@ -84,7 +87,34 @@ static void outcome_expire(struct sched_queue *q, struct message *m, const struc
 	struct outcome o = {.q = q};
 	struct smtp_response r = {.code = 551, .enhanced = {5, 4, 7}, .content = buf_str(why)};
 	outcome_record_end(&o, m, RECORD_EXPIRATION, &r);
-	sched_queue_finish(q, m);
+}
+
+void outcome_admit(struct sched_queue *q, struct message *m)
+{
+	struct buf why = BUF_INIT;
+	if (m->schedule != NULL && schedule_is_expired(m->schedule, sched_queue_due_of(m), &why)) {
+		outcome_expire(q, m, &why);
+		message_unref(m);
+	} else {
+		sched_queue_insert(q, m);
+	}
+	buf_fini(&why);
+}
+
+/** Tells the spool what has changed of m; with another body, or where the message asks for it, waits until that is stored. A write that
+ * fails is logged: m lives on in memory, and will be stored with its next change. */
+static void outcome_store(struct message *m)
+{
+	if (m->is_body_changed || m->is_force_synced) {
+		message_touch(m);
+		if (spool_save(queue_g.spool, m, mono_after(STORE_TIMEOUT)) == 0)
+			return;
+		char id[33];
+		uuid_fmt_simple(&m->id, id);
+		log_error(QUEUE_LOG, "message %s could not be stored again: %s", id, err_text());
+		err_clear();
+	}
+	spool_update(queue_g.spool, m);
 }
 
 void outcome_give_up(struct message *m, const struct smtp_response *r)
@@ -92,6 +122,14 @@ void outcome_give_up(struct message *m, const struct smtp_response *r)
 	struct outcome o = {.q = NULL};
 	outcome_record_end(&o, m, RECORD_EXPIRATION, r);
 	message_unref(m);
+}
+
+/** Whether a next attempt at `due` would be too late: by the message's own schedule, else by its queue's max_age. */
+static bool outcome_is_too_late(const struct message *m, const struct retry_policy *policy, wall_t now, wall_t due, struct buf *why)
+{
+	if (m->schedule != NULL && m->schedule->expires.is_set)
+		return schedule_is_expired(m->schedule, due, why);
+	return retry_is_expired(policy, message_created(m), now, wall_sub(due, now), why);
 }
 
 /** The next attempt after a failure, or expiration. */
@@ -106,11 +144,15 @@ static void outcome_requeue(struct sched_queue *q, struct message *m)
 	dur_t delay = retry_delay(&policy, m->n_attempts);
 	delay.ns += retry_jitter(&policy).ns;
 	m->n_attempts = m->n_attempts < UINT16_MAX ? (uint16_t)(m->n_attempts + 1) : UINT16_MAX;
-	if (retry_is_expired(&policy, message_created(m), now, delay, &why)) {
+	wall_t due = wall_add(now, delay);
+	if (m->schedule != NULL)
+		due = schedule_adjust(m->schedule, due);
+	if (outcome_is_too_late(m, &policy, now, due, &why)) {
 		outcome_expire(q, m, &why);
+		sched_queue_finish(q, m);
 	} else {
-		m->due = wall_add(now, delay);
-		spool_update(queue_g.spool, m);
+		m->due = due;
+		outcome_store(m);
 		outcome_shed_body(m);
 		timer_insert(m);
 	}
@@ -175,7 +217,7 @@ static void outcome_reduce(const struct outcome *o, struct message *m, const str
 	for (uint32_t i = 0; i < n; i++)
 		rcpt[i] = xstrdup(m->rcpt[i]);
 	message_keep_recipients(m, keep);
-	spool_update(queue_g.spool, m);
+	outcome_store(m);
 	outcome_log_groups(o, m, by_rcpt, rcpt, n);
 	for (uint32_t i = 0; i < n; i++)
 		free(rcpt[i]);

@@ -44,7 +44,7 @@ static int recover_message(struct message *m, mono_t deadline)
 	}
 	struct sched_queue *q = sched_queue_get(buf_str(&name), mono_min(deadline, mono_after(POLICY_TIMEOUT)));
 	if (q != NULL)
-		sched_queue_insert(q, m);
+		outcome_admit(q, m);
 	else
 		rc = -1;
 	sched_queue_unref(q);

@@ -28,8 +28,8 @@ void sched_queue_unref(struct sched_queue *q);
 const char *sched_queue_name(const struct sched_queue *q);
 bool sched_queue_is_null(const struct sched_queue *q);    /* the `null` queue: messages end here silently */
 
-/** Gives a durable message to its queue, which takes the caller's reference: due now, to a ready queue; else to the timer wheel. Never
- * yields, never fails. */
+/** Gives a durable message to its queue, which takes the caller's reference: due now, to a ready queue; else to the timer wheel, where its
+ * schedule may put it too. Never yields, never fails. */
 void sched_queue_insert(struct sched_queue *q, struct message *m);
 /** Messages read back from the spool at start: finds the queue of each and inserts it. Yields. */
 MUST_CHECK int queue_recover(mono_t deadline);

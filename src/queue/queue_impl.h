@@ -155,6 +155,8 @@ void sched_queue_make_due(struct sched_queue *q, struct message *m);
 void sched_queue_ref(struct sched_queue *q);
 /** Takes over the array and its references; the old routes are dropped. */
 void sched_queue_set_routes(struct sched_queue *q, struct route *route, size_t n, mono_t expire, uint64_t epoch);
+/** When m would be tried if it were given to its queue now. */
+wall_t sched_queue_due_of(const struct message *m);
 /** m has come to its end: forgets it and drops the queue's reference to it. */
 void sched_queue_finish(struct sched_queue *q, struct message *m);
 struct param_object *sched_queue_config(struct sched_queue *q); /* a new reference */
@@ -188,6 +190,9 @@ struct outcome {
 void outcome_apply(const struct outcome *o, struct message *m, const struct smtp_response *const *by_rcpt,
                    struct ready_queue *back);
 void outcome_apply_all(const struct outcome *o, struct message *m, const struct smtp_response *r);
+/** Gives a stored message to q, as sched_queue_insert does; one whose schedule says that its first attempt would come too late ends
+ * instead, with an Expiration record. Takes over the reference. Yields. */
+void outcome_admit(struct sched_queue *q, struct message *m);
 /** A message that is going to wait gives its body back while all bodies in memory are over the budget. */
 void outcome_shed_body(struct message *m);
 /** The end of a message that was never in a queue, with an Expiration record (contracts B10). Consumes the reference. Yields. */

@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "base/err.h"
+#include "mail/schedule.h"
 #include "queue/queue_impl.h"
 
 void reception_init(struct reception *r, size_t n_expected)
@@ -80,14 +81,49 @@ static void reception_log(const struct record *how, const struct message *m, con
 	record_log(&rec, MONO_NEVER);
 }
 
+/** It has to wait from the start (contracts B4). */
+static void reception_log_delay(const struct record *how, const struct message *m, const struct sched_queue *q)
+{
+	wall_t now = wall_now(), due = sched_queue_due_of(m);
+	struct buf text = BUF_INIT;
+	if (due.ns <= now.ns || !record_is_wanted(RECORD_DELAYED))
+		return;
+	if (m->schedule != NULL && schedule_is_expired(m->schedule, due, &text)) {
+		buf_fini(&text); /* it does not wait, it ends */
+		return;
+	}
+	buf_printf(&text, "Context: Received%s. Next due in ", m->schedule != NULL ? ", ScheduledForLater" : "");
+	dur_fmt(dur_s((wall_sub(due, now).ns + NS_PER_S - 1) / NS_PER_S), &text);
+	buf_add_z(&text, " at ");
+	wall_fmt_rfc3339_at(due, 0, &text);
+	struct record rec = {
+		.type = RECORD_DELAYED,
+		.msg = m,
+		.queue = str_of(sched_queue_name(q)),
+		.site = STR(""),
+		.response = {.code = 400, .content = buf_str(&text)},
+		.reception_protocol = how->reception_protocol,
+	};
+	record_log(&rec, MONO_NEVER);
+	buf_fini(&text);
+}
+
+void reception_refuse(struct message *m)
+{
+	if (m != NULL && m->is_spooled)
+		spool_remove(queue_g.spool, &m->id);
+	message_unref(m);
+}
+
 void reception_enqueue(struct reception *r, const struct record *how)
 {
 	for (size_t i = 0; i < r->n; i++) {
 		if (sched_queue_is_null(r->queue[i])) {
-			message_unref(r->msg[i]);
+			reception_refuse(r->msg[i]);
 		} else {
 			reception_log(how, r->msg[i], r->queue[i]);
-			sched_queue_insert(r->queue[i], r->msg[i]);
+			reception_log_delay(how, r->msg[i], r->queue[i]);
+			outcome_admit(r->queue[i], r->msg[i]);
 		}
 		r->msg[i] = NULL;
 	}

@@ -20,7 +20,11 @@ MUST_CHECK int reception_add(struct reception *r, struct message *m, mono_t dead
 /** Makes all of them durable with one commit; those of the null queue are not stored (contracts B3). Yields. -1 with spool_put's error:
  * then none counts as stored, and what may still become durable is removed again. */
 MUST_CHECK int reception_store(struct reception *r, mono_t deadline);
+/** A message that will not be received after all: takes it out of the spool, where a policy may have saved it, and drops the caller's
+ * reference. NULL is fine. */
+void reception_refuse(struct message *m);
 /** Logs a Reception record of each, and hands them to their queues with the references. how: what the records say of the peer and the
- * protocol; its msg, queue, site and response are filled in here. Those of the null queue end here, without a record. May yield
- * (a logger's back-pressure). */
+ * protocol; its msg, queue, site and response are filled in here; p NULL for the protocol: what the message's metadata say. One that is
+ * not due yet has a Delayed record as well, one whose schedule says that it is too late ends with an Expiration record. Those of the null
+ * queue end here, without a record. May yield (a logger's back-pressure). */
 void reception_enqueue(struct reception *r, const struct record *how);

@@ -88,7 +88,7 @@ static bool record_filter(const struct record *r, const char *event, mono_t dead
 		err_set(ERR_INVALID, "no handler for the event %s", event);
 	if (rc != 1)
 		goto out;
-	policy_push_message(c.L, record_message(r));
+	policy_push_message_to_read(c.L, record_message(r)); /* the record has slices of it */
 	rc = policy_call_run(&c, 1, 1, deadline);
 	if (rc == 1)
 		is_kept = lua_toboolean(c.L, c.result_idx);
