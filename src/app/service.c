@@ -19,6 +19,7 @@
 #include "bind/bind.h"
 #include "bind/bind_aaa.h"
 #include "bind/bind_http.h"
+#include "bind/bind_inject_message.h"
 #include "bind/bind_logs.h"
 #include "bind/bind_queue.h"
 #include "bind/bind_spool.h"
@@ -63,12 +64,14 @@ static const char *service_why_not(void)
 }
 
 static int service_load_body(struct message *m, mono_t deadline) { return spool_load_body(service.spool, m, deadline); }
+static int service_save(struct message *m, mono_t deadline) { return spool_save(service.spool, m, deadline); }
 
 static void service_register(void)
 {
 	bind_register_core();
 	bind_register_aaa();
 	bind_register_http();
+	bind_register_inject_message();
 	bind_register_logs();
 	bind_register_queue();
 	bind_register_spool();
@@ -160,12 +163,14 @@ int service_start(const struct options *o)
 		return -1;
 	record_set_body_loader(service_load_body);
 	bind_message_set_loader(service_load_body);
+	bind_message_set_saver(service_save);
 	api_inject_init(service_why_not);
 	api_set_spool(service.spool);
 	api_limit_bodies();
 	queue_set_smtp_deliverer(&smtp_deliverer);
 	queue_start(&(struct queue_params){.spool = service.spool, .hostname = service.hostname});
 	service.is_queue_started = true;
+	bind_inject_message_set_gate(service_why_not);
 	if (queue_recover(MONO_NEVER) != 0)
 		return -1;
 	policy_on_epoch(service_on_epoch, NULL);

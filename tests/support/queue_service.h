@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "bind/bind.h"
+#include "bind/bind_inject_message.h"
 #include "bind/bind_queue.h"
 #include "fiber/offload.h"
 #include "policy/policy.h"
@@ -29,8 +30,13 @@ static struct {
 static inline void service_register(void)
 {
 	bind_register_core();
+	bind_register_inject_message();
 	bind_register_queue();
 }
+
+static inline int service_load_body(struct message *m, mono_t deadline) { return spool_load_body(service.spool, m, deadline); }
+static inline int service_save(struct message *m, mono_t deadline) { return spool_save(service.spool, m, deadline); }
+static inline const char *service_takes_mail(void) { return NULL; }
 
 static inline void service_make_dir(void)
 {
@@ -81,6 +87,9 @@ static inline void service_up(void *arg)
 	queue_set_smtp_deliverer(service.deliverer);
 	queue_start(&(struct queue_params){
 		.spool = service.spool, .hostname = "test.example.com", .body_budget_bytes = service.body_budget_bytes});
+	bind_message_set_loader(service_load_body);
+	bind_message_set_saver(service_save);
+	bind_inject_message_set_gate(service_takes_mail);
 	if (*is_recovering)
 		CHECK(queue_recover(MONO_NEVER) == 0);
 	free(file);
@@ -103,6 +112,7 @@ static inline void service_stop_queues(void *arg)
 /** patience: how long sessions may finish what they have in hand. */
 static inline void service_end(dur_t patience)
 {
+	bind_inject_message_set_gate(NULL);
 	worker_run(service_stop_queues, &patience);
 	workers_stop(mono_after(dur_s(20)));
 	policy_stop();
