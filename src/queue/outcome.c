@@ -92,7 +92,7 @@ static void outcome_expire(struct sched_queue *q, struct message *m, const struc
 void outcome_admit(struct sched_queue *q, struct message *m)
 {
 	struct buf why = BUF_INIT;
-	if (m->schedule != NULL && schedule_is_expired(m->schedule, sched_queue_due_of(m), &why)) {
+	if (m->schedule != NULL && schedule_is_expired(m->schedule, sched_queue_due_of(m, wall_now()), &why)) {
 		outcome_expire(q, m, &why);
 		message_unref(m);
 	} else {

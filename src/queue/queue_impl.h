@@ -155,8 +155,8 @@ void sched_queue_make_due(struct sched_queue *q, struct message *m);
 void sched_queue_ref(struct sched_queue *q);
 /** Takes over the array and its references; the old routes are dropped. */
 void sched_queue_set_routes(struct sched_queue *q, struct route *route, size_t n, mono_t expire, uint64_t epoch);
-/** When m would be tried if it were given to its queue now. */
-wall_t sched_queue_due_of(const struct message *m);
+/** When m would be tried if it were given to its queue `now`; that, if at once. */
+wall_t sched_queue_due_of(const struct message *m, wall_t now);
 /** m has come to its end: forgets it and drops the queue's reference to it. */
 void sched_queue_finish(struct sched_queue *q, struct message *m);
 struct param_object *sched_queue_config(struct sched_queue *q); /* a new reference */

@@ -84,7 +84,7 @@ static void reception_log(const struct record *how, const struct message *m, con
 /** It has to wait from the start (contracts B4). */
 static void reception_log_delay(const struct record *how, const struct message *m, const struct sched_queue *q)
 {
-	wall_t now = wall_now(), due = sched_queue_due_of(m);
+	wall_t now = wall_now(), due = sched_queue_due_of(m, now);
 	struct buf text = BUF_INIT;
 	if (due.ns <= now.ns || !record_is_wanted(RECORD_DELAYED))
 		return;

@@ -230,9 +230,9 @@ void sched_queue_make_due(struct sched_queue *q, struct message *m)
 	pthread_mutex_unlock(&q->lock);
 }
 
-wall_t sched_queue_due_of(const struct message *m)
+wall_t sched_queue_due_of(const struct message *m, wall_t now)
 {
-	wall_t now = wall_now(), due = m->due.ns > now.ns ? m->due : now;
+	wall_t due = m->due.ns > now.ns ? m->due : now;
 	return m->schedule != NULL ? schedule_adjust(m->schedule, due) : due;
 }
 
@@ -241,7 +241,7 @@ void sched_queue_insert(struct sched_queue *q, struct message *m)
 	list_init(&m->link);
 	m->queue = q;
 	if (m->schedule != NULL) /* also of one that was due while nobody ran: its hours may be over */
-		m->due = sched_queue_due_of(m);
+		m->due = sched_queue_due_of(m, wall_now());
 	bool is_due = wall_now().ns >= m->due.ns;
 	pthread_mutex_lock(&q->lock);
 	q->n_messages++;

@@ -23,13 +23,28 @@ static mono_t soon(void)
 
 /* --- a deliverer that takes everything --- */
 
-static _Atomic unsigned n_delivered;
-static char delivered[4096]; /* of the last one: sender, recipients, data */
+static _Atomic unsigned n_delivered, n_rewritten;
+static _Atomic bool is_rewriting; /* at the first attempt, which fails */
+static char delivered[4096];	   /* of the last one: sender, recipients, data */
+
+static void rewrite(struct session *s, struct message *m)
+{
+	static const struct smtp_response later = {.code = 450, .content = {"later", 5}};
+	struct body *b = body_new(STR("Subject: rewritten\r\n\r\nin the queue\r\n"));
+	message_replace_body(m, b);
+	body_unref(b);
+	session_done_all(s, m, &later, NULL);
+	atomic_fetch_add(&n_rewritten, 1);
+}
 
 static void deliver_all(struct session *s)
 {
 	static const struct smtp_response ok = {.code = 250, .content = {"fine", 4}};
 	for (struct message *m; (m = session_next(s, DUR_ZERO)) != NULL;) {
+		if (atomic_load(&is_rewriting) && m->n_attempts == 0) {
+			rewrite(s, m);
+			continue;
+		}
 		int n = snprintf(delivered, sizeof(delivered), "%s>", m->sender);
 		for (uint32_t i = 0; i < m->n_rcpt; i++)
 			n += snprintf(delivered + n, sizeof(delivered) - (size_t)n, "%s%s", i > 0 ? "," : "", m->rcpt[i]);
@@ -674,6 +689,29 @@ static void test_inject_refused(void **state)
 	assert_int_equal(atomic_load(&n_delivered), 1);
 }
 
+/* What a message becomes while it is queued is stored before its body leaves the memory. */
+static void test_rewritten_in_the_queue(void **state)
+{
+	service.body_budget_bytes = 1;
+	atomic_store(&is_rewriting, true);
+	service_write_policy(LIST ", retry_interval = '1h'", "", "", inject_policy);
+	service_begin(false);
+	worker_run(run_inject, NULL);
+	for (mono_t until = soon(); atomic_load(&n_rewritten) == 0;)
+		CHECK(!mono_is_past(until) && usleep(2000) == 0);
+	end();
+	assert_int_equal(atomic_load(&n_delivered), 0);
+	clock_set_virtual(mono_now(), wall_add(wall_now(), dur_s(3 * 3600)));
+	service_begin(true);
+	wait_for_deliveries(1);
+	clock_set_real();
+	worker_clock_changed();
+	end();
+	service.body_budget_bytes = 0;
+	atomic_store(&is_rewriting, false);
+	assert_string_equal(delivered, "from@example.org>one@a.example,two@a.example|X-First: 1\r\nSubject: rewritten\r\n\r\nin the queue\r\n");
+}
+
 int main(void)
 {
 	service_register();
@@ -681,6 +719,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_methods),	T(test_refusals), T(test_shared_bodies),     T(test_read_only),
 		T(test_spool), T(test_inject),	  T(test_inject_is_durable), T(test_inject_refused),
+		T(test_rewritten_in_the_queue),
 	};
 	cmocka_set_test_filter(getenv("ONLY"));
 	return cmocka_run_group_tests(tests, NULL, NULL);
