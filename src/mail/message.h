@@ -30,6 +30,7 @@ struct message {
 	struct body *body;       /* NULL: in the spool only; see spool_load_body */
 	uint32_t n_prefix_bytes;
 	uint32_t size_bytes;     /* prefix + body */
+	uint32_t n_deferred_bytes; /* not 0: it is to be stored when it must wait, and counted as so many (queue/deferred.c) */
 	wall_t due;              /* earliest next attempt */
 	struct schedule *schedule; /* constrains the attempts; NULL, as for most: nothing does (mail/schedule.h) */
 

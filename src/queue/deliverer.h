@@ -9,7 +9,7 @@
 struct session;
 
 struct deliverer {
-	const char *protocol;     /* in ready queue names and metrics: "smtp_client" */
+	const char *protocol;     /* in ready queue names: "smtp_client"; in metrics up to a colon */
 	const char *record_name;  /* `delivery_protocol` of the records: "ESMTP" */
 	/** One session: from the first message to the end of its connection. In a fiber of its own; cancelled at shutdown's
 	 * deadline. session_next gives the messages. */
@@ -17,6 +17,9 @@ struct deliverer {
 };
 /** For the app, before the first message: SMTP. (Maildir is inline: deliver_maildir.c.) */
 void queue_set_smtp_deliverer(const struct deliverer *d);
+/** Queues of this reserved domain are not asked about (contracts B3): d delivers what is in them, and retries begin after
+ * retry_interval. Before the first message; domain and d must stay. */
+void queue_set_internal_deliverer(const char *domain, const struct deliverer *d, dur_t retry_interval);
 
 /* --- what a session is about; valid while `run` runs --- */
 const struct egress_path *session_path(const struct session *s);     /* may change between messages (refresh) */
@@ -48,6 +51,8 @@ void session_done_all(struct session *s, struct message *m, const struct smtp_re
 /** As session_done_all for a try that another host follows (try_next_host_on_transport_error): logs the TransientFailure, and m
  * stays with the session. */
 void session_note_failure(struct session *s, struct message *m, const struct smtp_response *r, const struct session_peer *peer);
+/** A Bounce record of one recipient, which need not be one of m's; m stays with the session. May yield. */
+void session_note_bounce(struct session *s, struct message *m, const struct smtp_response *r, const char *rcpt);
 /** Puts m back at the head of the ready queue, not charged an attempt (the connection was gone before it was used, cancel). */
 void session_return(struct session *s, struct message *m);
 /** Ends all messages of the ready queue, and m (may be NULL), with this answer: null MX, prohibited hosts, nothing to

@@ -9,7 +9,8 @@
 enum refresh_strategy { REFRESH_TTL, REFRESH_EPOCH };
 
 /* --- delivery protocol of a queue --- */
-enum delivery_kind { DELIVERY_SMTP, DELIVERY_MAILDIR };
+enum delivery_kind { DELIVERY_SMTP, DELIVERY_MAILDIR, DELIVERY_INTERNAL /* queue_set_internal_deliverer */ };
+struct deliverer;
 struct mx_list_entry {
 	char *label;             /* as it goes into the site name: the text entry, or the address of a {name, addr} entry */
 	char *name;              /* host name or literal to resolve and to show as peer name */
@@ -22,6 +23,7 @@ struct delivery_protocol {
 	size_t n_mx;             /* 0: by DNS */
 	char *maildir_path;      /* template */
 	int dir_mode, file_mode; /* -1: by umask */
+	const struct deliverer *internal; /* DELIVERY_INTERNAL */
 };
 
 struct queue_config {

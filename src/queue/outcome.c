@@ -76,10 +76,10 @@ static void outcome_record_end(const struct outcome *o, struct message *m, enum 
 {
 	bool is_body_needed = m->body == NULL;
 	if (!is_body_needed)
-		spool_remove(queue_g.spool, &m->id);
+		deferred_remove(m);
 	outcome_record(o, m, type, r, NULL, 0);
 	if (is_body_needed)
-		spool_remove(queue_g.spool, &m->id);
+		deferred_remove(m);
 }
 
 static void outcome_expire(struct sched_queue *q, struct message *m, const struct buf *why)
@@ -94,6 +94,7 @@ void outcome_admit(struct sched_queue *q, struct message *m)
 	struct buf why = BUF_INIT;
 	if (m->schedule != NULL && schedule_is_expired(m->schedule, sched_queue_due_of(m, wall_now()), &why)) {
 		outcome_expire(q, m, &why);
+		deferred_forget(m);
 		message_unref(m);
 	} else {
 		sched_queue_insert(q, m);
@@ -101,10 +102,14 @@ void outcome_admit(struct sched_queue *q, struct message *m)
 	buf_fini(&why);
 }
 
-/** Tells the spool what has changed of m; with another body, or where the message asks for it, waits until that is stored. A write that
+/** Tells the spool what has changed of m; one that was never stored is, and waits; with another body, or where the message asks for it, waits until that is stored. A write that
  * fails is logged: m lives on in memory, and will be stored with its next change. */
 static void outcome_store(struct message *m)
 {
+	if (!m->is_spooled) {
+		deferred_keep(m);
+		return;
+	}
 	if (m->is_body_changed || m->is_force_synced) {
 		message_touch(m);
 		if (spool_save(queue_g.spool, m, mono_after(STORE_TIMEOUT)) == 0)
@@ -202,10 +207,10 @@ static void outcome_end(const struct outcome *o, struct message *m, const struct
 {
 	bool is_body_needed = m->body == NULL;
 	if (!is_body_needed)
-		spool_remove(queue_g.spool, &m->id);
+		deferred_remove(m);
 	outcome_log_groups(o, m, by_rcpt, m->rcpt, m->n_rcpt);
 	if (is_body_needed)
-		spool_remove(queue_g.spool, &m->id);
+		deferred_remove(m);
 	sched_queue_finish(o->q, m);
 }
 

@@ -10,6 +10,7 @@
 #define BODY_BUDGET_BYTES ((size_t)64 << 20)
 #define RECOVER_AT_ONCE 256 /* messages, before other fibers get their turn */
 #define POLICY_TIMEOUT dur_s(60)
+#define SAVE_TIME dur_s(20) /* for what was taken with deferred_spool, when the queues stop */
 
 /* Messages read from the spool whose queue could not be made yet (an error of the policy): tried again with each maintenance. */
 static struct {
@@ -132,6 +133,7 @@ static void maintain_fiber(void *arg)
 			orphans_retry(MONO_NEVER);
 		ready_queues_maintain(MONO_NEVER);
 		sched_queues_maintain();
+		deferred_start();
 		err_clear();
 	}
 }
@@ -165,6 +167,7 @@ void queue_stop(mono_t deadline)
 	if (left > 0)
 		log_warn(QUEUE_LOG, "%llu delivery sessions are still busy at the deadline and will be cancelled",
 		         (unsigned long long)left);
+	deferred_save_all(mono_after(SAVE_TIME));
 }
 
 void queue_free(void)
@@ -176,6 +179,7 @@ void queue_free(void)
 	ready_queues_free_all();
 	sched_queues_free_all();
 	egress_caches_clear();
+	deferred_reset();
 }
 
 void queue_get_totals(struct queue_totals *out)
@@ -183,4 +187,5 @@ void queue_get_totals(struct queue_totals *out)
 	out->n_scheduled = (uint64_t)metric_value(queue_metric_scheduled_total());
 	out->n_ready = ready_queues_count_messages();
 	out->n_sessions = atomic_load(&queue_g.n_sessions);
+	deferred_get_totals(out);
 }

@@ -34,5 +34,12 @@ void sched_queue_insert(struct sched_queue *q, struct message *m);
 /** Messages read back from the spool at start: finds the queue of each and inserts it. Yields. */
 MUST_CHECK int queue_recover(mono_t deadline);
 
-struct queue_totals { uint64_t n_scheduled, n_ready, n_sessions; };
+/** How many messages belong to it, wherever they are. */
+size_t sched_queue_count(struct sched_queue *q);
+
+/** How many messages, and bytes of them, may be in memory without being stored (reception_defer). Default: 100,000 and 64 MiB. Any
+ * time; what is over a new limit stays. */
+void queue_set_deferred_limits(uint64_t n_messages, uint64_t n_bytes);
+
+struct queue_totals { uint64_t n_scheduled, n_ready, n_sessions, n_deferred, n_deferred_bytes; };
 void queue_get_totals(struct queue_totals *out);

@@ -73,8 +73,9 @@ struct ready_queue {
 	mono_t idle_since;
 };
 /** Finds or makes it (asks for its path: yields). A new reference. */
-MUST_CHECK struct ready_queue *ready_queue_get(const char *protocol_domain, struct param_object *source, const char *site,
-                                               struct param_object *config, const struct dns_mx *mx, mono_t deadline);
+MUST_CHECK struct ready_queue *ready_queue_get(const struct deliverer *d, const char *domain, struct param_object *source,
+                                               const char *site, struct param_object *config, const struct dns_mx *mx,
+                                               mono_t deadline);
 struct ready_queue *ready_queue_ref(struct ready_queue *rq);
 void ready_queue_unref(struct ready_queue *rq);
 /** Takes m (due, in no list) unless the queue is full, or others have waited for room in it: then false. Starts or wakes a
@@ -95,6 +96,8 @@ bool ready_queue_add_starved(struct ready_queue *rq, struct starve *s, struct sc
 void ready_queue_feed(struct ready_queue *rq);
 /** Empties the fifo into out. */
 void ready_queue_take_all(struct ready_queue *rq, struct list *out);
+struct deferred_take;
+void ready_queues_take_deferred(struct deferred_take *t);
 /** Refreshes expired paths and forgets queues that have been idle for 10 minutes. Yields. */
 void ready_queues_maintain(mono_t deadline);
 void ready_queues_stop(void);               /* wakes every idle session */
@@ -161,8 +164,12 @@ wall_t sched_queue_due_of(const struct message *m, wall_t now);
 void sched_queue_finish(struct sched_queue *q, struct message *m);
 struct param_object *sched_queue_config(struct sched_queue *q); /* a new reference */
 void sched_queues_maintain(void);
+void sched_queues_take_deferred(struct deferred_take *t);
 void sched_queues_free_all(void);
 void sched_queue_requeue_parked(struct sched_queue *q, const struct smtp_response *r); /* all parked fail transiently; yields */
+
+/** The configuration of queues that are not asked about, a new reference; NULL: they are (internal.c). */
+struct param_object *internal_queue_config(str_t domain);
 
 /* --- the way out of a queue: resolve.c --- */
 /** With q->lock held and q->is_resolving just set: has a resolver fiber find routes, or deliver into maildirs, and pump. */
@@ -174,6 +181,7 @@ void timer_start(void);
 void timer_stop(void);
 void timer_insert(struct message *m);       /* by m->due */
 uint64_t timer_count(void);
+void timer_take_deferred(struct deferred_take *t);
 void timer_drop_all(void);
 
 /* --- outcome.c: what a delivery attempt does to a message --- */
@@ -199,6 +207,30 @@ void outcome_shed_body(struct message *m);
 void outcome_give_up(struct message *m, const struct smtp_response *r);
 void outcome_record(const struct outcome *o, struct message *m, enum record_type type, const struct smtp_response *r,
                     const char *const *rcpt, size_t n_rcpt);
+
+/* --- deferred.c --- */
+#define DEFERRED_NEVER_FITS 1
+/** Counts them in. -1 ERR_LIMIT: there are too many already, none is; DEFERRED_NEVER_FITS: nor would they be when there are none. */
+MUST_CHECK int deferred_add(struct message *const *m, size_t n);
+/** m is stored, or has come to its end. */
+void deferred_forget(struct message *m);
+/** What the spool is to know of m, which the caller has in hand: updates it, or stores it if it was deferred (yields then). */
+void deferred_keep(struct message *m);
+/** The same at its end. */
+void deferred_remove(struct message *m);
+/** Stores what waits in the queues. Yields. */
+void deferred_save_all(mono_t deadline);
+/** Has them stored, by a fiber, if there are so many that they should. Any thread. */
+void deferred_start(void);
+void deferred_reset(void); /* after the last message is gone */
+void deferred_get_totals(struct queue_totals *out);
+struct deferred_take {
+	struct list messages;               /* in the hands of the caller, who gives them back (sched_queue_make_due, timer_insert) */
+	size_t n, n_bytes;
+	bool is_full;
+};
+/** Takes what is deferred from a list whose lock is held, until it is full. Returns how many. */
+size_t deferred_take_from(struct deferred_take *t, struct list *messages);
 
 /* --- deliver_maildir.c --- */
 /** Delivers m to every recipient's maildir and reports. Consumes the reference. Yields. */

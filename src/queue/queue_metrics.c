@@ -16,7 +16,9 @@ static struct metric_pair queue_metric_pair(enum metric_kind kind, const char *n
 
 void queue_metrics_init(struct queue_metrics *m, const char *protocol, const char *ready_name)
 {
-	char *own = xasprintf("%s:%s", protocol, ready_name);
+	char *plain = str_dup(str_head(str_of(protocol), strcspn(protocol, ":"))); /* httpinject:generator */
+	char *own = xasprintf("%s:%s", plain, ready_name);
+	protocol = plain;
 	m->connections = queue_metric_pair(METRIC_GAUGE, "connection_count", "number of active connections", protocol, own);
 	m->connections_total = queue_metric_pair(METRIC_COUNTER, "total_connection_count",
 	                                         "total number of active connections ever made", protocol, own);
@@ -28,6 +30,7 @@ void queue_metrics_init(struct queue_metrics *m, const char *protocol, const cha
 	m->fail = queue_metric_pair(METRIC_COUNTER, "total_messages_fail",
 	                            "total number of message delivery attempts that permanently failed", protocol, own);
 	free(own);
+	free(plain);
 }
 
 static void metric_pair_fini(struct metric_pair *p)

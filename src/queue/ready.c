@@ -48,7 +48,7 @@ static struct ready_queue *ready_queue_find(str_t name)
 	return rq;
 }
 
-static struct ready_queue *ready_queue_new(const char *name, const char *domain, struct param_object *source, const char *site,
+static struct ready_queue *ready_queue_new(const struct deliverer *d, const char *name, const char *domain, struct param_object *source, const char *site,
                                            struct param_object *config, struct param_object *path, uint64_t epoch)
 {
 	struct ready_queue *rq = xnew(struct ready_queue);
@@ -56,7 +56,7 @@ static struct ready_queue *ready_queue_new(const char *name, const char *domain,
 	rq->name = xstrdup(name);
 	rq->domain = xstrdup(domain);
 	rq->site = xstrdup(site);
-	rq->deliverer = queue_g.smtp;
+	rq->deliverer = d;
 	rq->source = param_object_ref(source);
 	rq->config = param_object_ref(config);
 	queue_metrics_init(&rq->metrics, rq->deliverer->protocol, rq->name);
@@ -90,18 +90,18 @@ static void ready_queue_update(struct ready_queue *rq, struct param_object *sour
 		dns_mx_unref(old_mx);
 }
 
-struct ready_queue *ready_queue_get(const char *domain, struct param_object *source, const char *site, struct param_object *config,
-                                    const struct dns_mx *mx, mono_t deadline)
+struct ready_queue *ready_queue_get(const struct deliverer *d, const char *domain, struct param_object *source, const char *site,
+                                    struct param_object *config, const struct dns_mx *mx, mono_t deadline)
 {
 	const struct egress_source *src = (const void *)source->data;
-	char *name = xasprintf("%s->%s@%s", src->name, site, queue_g.smtp->protocol);
+	char *name = xasprintf("%s->%s@%s", src->name, site, d->protocol);
 	struct ready_queue *rq = ready_queue_find(str_of(name)), *fresh = NULL;
 	if (rq == NULL) {
 		uint64_t epoch = policy_epoch();
 		struct param_object *path = egress_get_path(str_of(domain), str_of(src->name), str_of(site), deadline);
 		if (path == NULL)
 			goto out;
-		fresh = ready_queue_new(name, domain, source, site, config, path, epoch);
+		fresh = ready_queue_new(d, name, domain, source, site, config, path, epoch);
 		pthread_mutex_lock(&registry_lock);
 		rq = map_find(&registry, str_of(name));
 		if (rq == NULL) {
@@ -214,6 +214,23 @@ void ready_queue_take_all(struct ready_queue *rq, struct list *out)
 	metric_pair_add(&rq->metrics.ready, -(int64_t)rq->n_fifo);
 	rq->n_fifo = 0;
 	pthread_mutex_unlock(&rq->lock);
+}
+
+void ready_queues_take_deferred(struct deferred_take *t)
+{
+	size_t pos = 0;
+	str_t key;
+	void *value;
+	pthread_mutex_lock(&registry_lock);
+	while (!t->is_full && map_next(&registry, &pos, &key, &value)) {
+		struct ready_queue *rq = value;
+		pthread_mutex_lock(&rq->lock);
+		size_t n = deferred_take_from(t, &rq->fifo);
+		rq->n_fifo -= n;
+		metric_pair_add(&rq->metrics.ready, -(int64_t)n);
+		pthread_mutex_unlock(&rq->lock);
+	}
+	pthread_mutex_unlock(&registry_lock);
 }
 
 /** Asks for the path again; a failure keeps the old one. */

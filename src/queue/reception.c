@@ -14,12 +14,21 @@ void reception_init(struct reception *r, size_t n_expected)
 	r->queue = xcalloc(n_expected + 1, sizeof(struct sched_queue *));
 }
 
-void reception_fini(struct reception *r)
+void reception_reset(struct reception *r)
 {
 	for (size_t i = 0; i < r->n; i++) {
+		if (r->msg[i] != NULL)
+			deferred_forget(r->msg[i]);
 		message_unref(r->msg[i]);
 		sched_queue_unref(r->queue[i]);
 	}
+	r->n = 0;
+	r->is_durable = false;
+}
+
+void reception_fini(struct reception *r)
+{
+	reception_reset(r);
 	free(r->msg);
 	free(r->queue);
 	*r = (struct reception){0};
@@ -50,22 +59,55 @@ int reception_add(struct reception *r, struct message *m, mono_t deadline)
 	return 0;
 }
 
-int reception_store(struct reception *r, mono_t deadline)
+/** Those that are not of the null queue: a heap array of *n. */
+static struct message **reception_kept(const struct reception *r, size_t *n)
 {
-	struct message **stored = xcalloc(r->n + 1, sizeof(struct message *));
-	size_t n = 0;
+	struct message **kept = xcalloc(r->n + 2, sizeof(struct message *));
+	*n = 0;
 	for (size_t i = 0; i < r->n; i++)
 		if (!sched_queue_is_null(r->queue[i]))
-			stored[n++] = r->msg[i];
-	int rc = n > 0 ? spool_put(queue_g.spool, stored, n, deadline) : 0;
+			kept[(*n)++] = r->msg[i];
+	return kept;
+}
+
+int reception_store(struct reception *r, mono_t deadline)
+{
+	size_t n;
+	struct message **stored = reception_kept(r, &n);
+	if (r->also != NULL)
+		stored[n] = r->also;
+	size_t n_all = n + (r->also != NULL);
+	int rc = n_all > 0 ? spool_put(queue_g.spool, stored, n_all, deadline) : 0;
 	if (rc != 0) {
 		struct err e = err_take();
 		for (size_t i = 0; i < n; i++) /* it may become durable after a time-out: it was not accepted */
 			spool_remove(queue_g.spool, &stored[i]->id);
 		err_put(e);
 	}
+	r->is_durable = rc == 0 && spool_is_flushed(queue_g.spool);
 	free(stored);
 	return rc;
+}
+
+/** Whether one of them has to wait before it is tried at all. */
+static bool reception_has_to_wait(const struct reception *r)
+{
+	wall_t now = wall_now();
+	for (size_t i = 0; i < r->n; i++)
+		if (sched_queue_due_of(r->msg[i], now).ns > now.ns)
+			return true;
+	return false;
+}
+
+int reception_defer(struct reception *r, mono_t deadline)
+{
+	size_t n;
+	if (reception_has_to_wait(r))
+		return reception_store(r, deadline);
+	struct message **kept = reception_kept(r, &n);
+	int rc = n > 0 ? deferred_add(kept, n) : 0;
+	free(kept);
+	return rc == DEFERRED_NEVER_FITS ? reception_store(r, deadline) : rc;
 }
 
 static void reception_log(const struct record *how, const struct message *m, const struct sched_queue *q)

@@ -10,6 +10,8 @@ struct reception {
 	struct message **msg;
 	struct sched_queue **queue;     /* of each */
 	size_t n, cap;
+	struct message *also;           /* stored already, with changes that the same commit is to store; NULL: none */
+	bool is_durable;                /* after reception_store or _defer: a crash of the machine does not lose them */
 };
 void reception_init(struct reception *r, size_t n_expected);
 /** Lets go of what was not handed to the queues; what was stored stays in the spool (see reception_store). */
@@ -23,8 +25,14 @@ MUST_CHECK int reception_store(struct reception *r, mono_t deadline);
 /** A message that will not be received after all: takes it out of the spool, where a policy may have saved it, and drops the caller's
  * reference. NULL is fine. */
 void reception_refuse(struct message *m);
+/** Instead of reception_store: takes them without storing them (deferred_spool). They are stored when they must wait; a crash loses them.
+ * What has to wait from the start, and what is too much to be held in memory at all, is stored as by reception_store, so it may yield. -1 with its errors, or ERR_LIMIT: too
+ * many are in memory already. */
+MUST_CHECK int reception_defer(struct reception *r, mono_t deadline);
 /** Logs a Reception record of each, and hands them to their queues with the references. how: what the records say of the peer and the
  * protocol; its msg, queue, site and response are filled in here; p NULL for the protocol: what the message's metadata say. One that is
  * not due yet has a Delayed record as well, one whose schedule says that it is too late ends with an Expiration record. Those of the null
  * queue end here, without a record. May yield (a logger's back-pressure). */
 void reception_enqueue(struct reception *r, const struct record *how);
+/** Empty again, as reception_fini and reception_init would make it. */
+void reception_reset(struct reception *r);

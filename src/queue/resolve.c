@@ -26,6 +26,8 @@ static const struct queue_config *config_of(const struct param_object *o) { retu
 static void resolve_refresh_config(struct sched_queue *q, mono_t deadline)
 {
 	uint64_t epoch = policy_epoch();
+	if (config_of(q->config)->protocol.kind == DELIVERY_INTERNAL)
+		return;
 	bool is_due = q->config_epoch != epoch ||
 	              (config_of(q->config)->refresh_strategy == REFRESH_TTL && mono_is_past(q->config_expires));
 	if (!is_due)
@@ -101,6 +103,7 @@ static int resolve_sources(struct sched_queue *q, struct param_object *config, c
                            struct route *route, size_t max, dur_t *life, mono_t deadline)
 {
 	const struct queue_config *cfg = config_of(config);
+	const struct deliverer *d = cfg->protocol.kind == DELIVERY_INTERNAL ? cfg->protocol.internal : queue_g.smtp;
 	const char *pool_name = cfg->egress_pool != NULL ? cfg->egress_pool : "unspecified";
 	struct param_object *pool = egress_get_pool(str_of(pool_name), deadline);
 	size_t n = 0;
@@ -117,7 +120,7 @@ static int resolve_sources(struct sched_queue *q, struct param_object *config, c
 		struct param_object *source = egress_get_source(str_of(p->entries.v[i].name), deadline);
 		if (source != NULL) {
 			resolve_shorten(life, ((const struct egress_source *)(const void *)source->data)->ttl);
-			rq = ready_queue_get(domain_z, source, site, config, mx != NULL ? dns_mx_ref(mx) : NULL, deadline);
+			rq = ready_queue_get(d, domain_z, source, site, config, mx != NULL ? dns_mx_ref(mx) : NULL, deadline);
 			param_object_unref(source);
 		}
 		if (rq == NULL) {
@@ -141,7 +144,7 @@ static int resolve_sources(struct sched_queue *q, struct param_object *config, c
 	return n > 0 ? (int)n : -1;
 }
 
-static void resolve_smtp(struct sched_queue *q, struct param_object *config, mono_t deadline)
+static void resolve_routes(struct sched_queue *q, struct param_object *config, mono_t deadline)
 {
 	enum { MAX_ROUTES = 64 };
 	uint64_t epoch = policy_epoch();
@@ -151,7 +154,7 @@ static void resolve_smtp(struct sched_queue *q, struct param_object *config, mon
 	dur_t life = ROUTE_LIFE;
 	char *site = NULL;
 
-	if (cfg->protocol.n_mx == 0) {
+	if (cfg->protocol.kind == DELIVERY_SMTP && cfg->protocol.n_mx == 0) {
 		str_t domain = q->part.routing_domain.p != NULL ? q->part.routing_domain : q->part.domain;
 		mx = dns_lookup_mx(domain, deadline);
 		if (mx != NULL && mx->status == DNS_NXDOMAIN)
@@ -161,7 +164,7 @@ static void resolve_smtp(struct sched_queue *q, struct param_object *config, mon
 			goto out;
 		}
 	}
-	site = resolve_site(cfg, mx);
+	site = cfg->protocol.kind == DELIVERY_INTERNAL ? str_dup(q->part.domain) : resolve_site(cfg, mx);
 	route = xcalloc(MAX_ROUTES, sizeof(*route));
 	err_clear();
 	if (cfg->refresh_strategy == REFRESH_TTL)
@@ -248,9 +251,8 @@ static void resolve_queue(struct sched_queue *q)
 		err_clear();
 		resolve_refresh_config(q, deadline);
 		struct param_object *config = sched_queue_config(q);
-		bool is_smtp = config_of(config)->protocol.kind == DELIVERY_SMTP;
-		if (is_smtp) {
-			resolve_smtp(q, config, deadline);
+		if (config_of(config)->protocol.kind != DELIVERY_MAILDIR) {
+			resolve_routes(q, config, deadline);
 		} else {
 			sched_queue_set_routes(q, NULL, 0, MONO_NEVER, 0);
 			resolve_maildir(q, config);

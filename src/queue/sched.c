@@ -91,7 +91,9 @@ struct sched_queue *sched_queue_get(str_t name, mono_t deadline)
 		return NULL;
 	}
 	if (!str_eq(part.domain, STR("null"))) { /* `null` is never asked about (contracts B3) */
-		config = egress_get_queue_config(part.domain, part.tenant, part.campaign, part.routing_domain, deadline);
+		config = internal_queue_config(part.domain);
+		if (config == NULL)
+			config = egress_get_queue_config(part.domain, part.tenant, part.campaign, part.routing_domain, deadline);
 		if (config == NULL) {
 			err_wrap("queue `" STR_FMT "`", STR_ARG(name));
 			return NULL;
@@ -249,7 +251,7 @@ void sched_queue_insert(struct sched_queue *q, struct message *m)
 		sched_queue_make_due_locked(q, m);
 	pthread_mutex_unlock(&q->lock);
 	if (q->is_null) {
-		spool_remove(queue_g.spool, &m->id);
+		deferred_remove(m);
 		sched_queue_finish(q, m);
 	} else if (!is_due) {
 		timer_insert(m);
@@ -263,6 +265,7 @@ void sched_queue_finish(struct sched_queue *q, struct message *m)
 		q->empty_since = mono_now();
 	pthread_mutex_unlock(&q->lock);
 	m->queue = NULL;
+	deferred_forget(m);
 	message_unref(m);
 }
 
@@ -280,6 +283,32 @@ void sched_queue_requeue_parked(struct sched_queue *q, const struct smtp_respons
 	struct outcome o = {.q = q};
 	for (struct list *n_; (n_ = list_pop_front(&failed)) != NULL;)
 		outcome_apply_all(&o, list_entry(n_, struct message, link), r);
+}
+
+void sched_queues_take_deferred(struct deferred_take *t)
+{
+	size_t pos = 0;
+	str_t key;
+	void *value;
+	pthread_mutex_lock(&registry_lock);
+	while (!t->is_full && map_next(&registry, &pos, &key, &value)) {
+		struct sched_queue *q = value;
+		pthread_mutex_lock(&q->lock);
+		size_t n = deferred_take_from(t, &q->parked);
+		q->n_parked -= n;
+		pthread_mutex_unlock(&q->lock);
+		metric_add(q->scheduled, -(int64_t)n);
+		metric_add(queue_metric_scheduled_total(), -(int64_t)n);
+	}
+	pthread_mutex_unlock(&registry_lock);
+}
+
+size_t sched_queue_count(struct sched_queue *q)
+{
+	pthread_mutex_lock(&q->lock);
+	size_t n = q->n_messages;
+	pthread_mutex_unlock(&q->lock);
+	return n;
 }
 
 void sched_queues_maintain(void)

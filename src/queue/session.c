@@ -225,8 +225,19 @@ void session_note_failure(struct session *s, struct message *m, const struct smt
 	param_object_unref(config);
 }
 
+void session_note_bounce(struct session *s, struct message *m, const struct smtp_response *r, const char *rcpt)
+{
+	struct param_object *config = sched_queue_config(m->queue);
+	struct outcome o = session_outcome(s, m, config, NULL);
+	metric_pair_add(&s->rq->metrics.fail, 1);
+	outcome_record(&o, m, RECORD_BOUNCE, r, &rcpt, 1);
+	param_object_unref(config);
+}
+
 void session_return(struct session *s, struct message *m)
 {
+	if (!m->is_spooled && session_is_stopping(s))
+		deferred_keep(m); /* what waits in the queues may have been stored before this */
 	ready_queue_push_front(s->rq, m);
 }
 

@@ -15,6 +15,7 @@ static struct {
 	wall_t looked_at;        /* when the wheel was last advanced */
 	wall_t sleeps_until;
 	struct event *wake;      /* while the fiber sleeps */
+	size_t n_deferred;       /* of the wheel: those that could not be stored when they should have been */
 	bool is_running;
 } timer = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -24,6 +25,9 @@ static void timer_advance_locked(wall_t now, struct list *due)
 		wheel_rebuild(&timer.wheel, now);
 	timer.looked_at = now;
 	wheel_advance(&timer.wheel, now, due);
+	if (timer.n_deferred > 0)
+		list_for_each(it, due)
+			timer.n_deferred -= list_entry(it, struct message, link)->n_deferred_bytes != 0;
 }
 
 static void timer_fiber(void *arg)
@@ -93,9 +97,30 @@ void timer_insert(struct message *m)
 	metric_inc(queue_metric_scheduled_total());
 	pthread_mutex_lock(&timer.lock);
 	wheel_insert(&timer.wheel, m);
+	timer.n_deferred += m->n_deferred_bytes != 0;
 	if (timer.wake != NULL && m->due.ns < timer.sleeps_until.ns)
 		event_fire(timer.wake);
 	pthread_mutex_unlock(&timer.lock);
+}
+
+void timer_take_deferred(struct deferred_take *t)
+{
+	struct deferred_take here = *t;
+	list_init(&here.messages);
+	pthread_mutex_lock(&timer.lock);
+	for (int l = 0; l < WHEEL_LEVELS && timer.n_deferred > 0; l++)
+		for (int s = 0; s < WHEEL_SLOTS && !here.is_full; s++)
+			deferred_take_from(&here, &timer.wheel.slot[l][s]);
+	timer.wheel.n -= here.n - t->n; /* as wheel_remove would have it */
+	timer.n_deferred -= here.n - t->n;
+	pthread_mutex_unlock(&timer.lock);
+	list_for_each(it, &here.messages)
+	{
+		metric_dec(((struct sched_queue *)list_entry(it, struct message, link)->queue)->scheduled);
+		metric_dec(queue_metric_scheduled_total());
+	}
+	list_splice_back(&t->messages, &here.messages);
+	t->n = here.n, t->n_bytes = here.n_bytes, t->is_full = here.is_full;
 }
 
 uint64_t timer_count(void)

@@ -79,6 +79,8 @@ MUST_CHECK struct message *spool_load(struct spool *sp, const struct uuid *id, m
  * batches. Once: after ERR_TIMEOUT or ERR_CANCELLED a further call goes on where this one stopped. */
 typedef void spool_enum_fn(struct message *m, void *arg);
 MUST_CHECK int spool_enumerate(struct spool *sp, spool_enum_fn *fn, void *arg, mono_t deadline);
+/** Whether what is put is on the disk, and not only with the kernel, when spool_put returns. */
+bool spool_is_flushed(const struct spool *sp);
 /** NULL when it takes mail; else why not ("the spool is not accepting writes: ..."), static until the next
  * call. Any thread. */
 const char *spool_health(struct spool *sp);

@@ -432,6 +432,11 @@ int spool_compact(struct spool *sp, mono_t deadline)
 
 /* ---- state ---- */
 
+bool spool_is_flushed(const struct spool *sp)
+{
+	return sp->is_flushed;
+}
+
 const char *spool_health(struct spool *sp)
 {
 	static _Thread_local char text[sizeof sp->health];
