@@ -68,8 +68,9 @@ function table(caption, heads, rows) {
 }
 
 function fieldTable(name, schema) {
-  const required = schema.required || [];
-  const rows = Object.entries(schema.properties || {}).map(([field, s]) => {
+  const fields = schema.properties ? schema : (schema.oneOf || []).find((s) => s.properties) || {};
+  const required = fields.required || [];
+  const rows = Object.entries(fields.properties || {}).map(([field, s]) => {
     const says = [s.description || resolve(s).description || ""];
     if ("default" in s) says.push("Default: " + JSON.stringify(s.default) + ".");
     return [make("code", {}, field), typeText(s), required.includes(field) ? "yes" : "no", says.join(" ").trim()];

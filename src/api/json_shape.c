@@ -7,41 +7,50 @@
 #include "base/err.h"
 #include "policy/value.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 enum { SHAPE_PATH_BYTES = 256, SHAPE_SHOWN_BYTES = 200 };
 
-/* The path of something in what is checked; one that is too long is cut. */
-static void PRINTF_LIKE(2, 3) shape_path(char path[SHAPE_PATH_BYTES], const char *fmt, ...)
+/* Where something is, from the inside out: text is made of it only for an error. */
+struct shape_at {
+	const struct shape_at *up;
+	const char *name; /* of a field; NULL: an index */
+	size_t index;
+};
+
+static void shape_path_add(const struct shape_at *at, struct buf *out)
 {
-	va_list ap;
-	va_start(ap, fmt);
-	vsnprintf(path, SHAPE_PATH_BYTES, fmt, ap);
-	va_end(ap);
+	if (at == NULL)
+		return;
+	shape_path_add(at->up, out); /* as deep as the schemas */
+	if (out->n > SHAPE_PATH_BYTES)
+		return; /* long enough to find it */
+	if (at->name == NULL)
+		buf_printf(out, "[%zu]", at->index);
+	else
+		buf_printf(out, "%s%.100s", out->n != 0 ? "." : "", at->name);
 }
 
-int json_shape_err_type(const char *path, const json_t *given, const char *expected)
+/* Empty, or "recipients[3].email" and then `end`. */
+static struct buf shape_path(const struct shape_at *at, const char *end)
 {
 	struct buf b = BUF_INIT;
+	shape_path_add(at, &b);
+	if (b.n != 0)
+		buf_add_z(&b, end);
+	buf_add_z(&b, "");
+	return b;
+}
+
+static int shape_err_type(const struct shape_at *at, const json_t *given, const char *expected)
+{
+	struct buf b = BUF_INIT, path = shape_path(at, ": ");
 	value_describe(given, false, &b);
-	err_set(ERR_INVALID, JSON_SHAPE_BAD "%s%sinvalid type: " STR_FMT ", expected %s", path,
-		path[0] != 0 ? ": " : "", STR_ARG(str_head(buf_str(&b), SHAPE_SHOWN_BYTES)), expected);
+	err_set(ERR_INVALID, JSON_SHAPE_BAD "%sinvalid type: " STR_FMT ", expected %s", path.p,
+		STR_ARG(str_head(buf_str(&b), SHAPE_SHOWN_BYTES)), expected);
 	buf_fini(&b);
-	return 422;
-}
-
-int json_shape_err_missing(const char *prefix, const char *field)
-{
-	err_set(ERR_INVALID, JSON_SHAPE_BAD "%smissing field `%s`", prefix, field);
-	return 422;
-}
-
-int json_shape_err_unsupported(const char *path)
-{
-	err_set(ERR_INVALID, JSON_SHAPE_BAD "%s: field `%s` is not supported by this version of cirrus", path,
-		path);
+	buf_fini(&path);
 	return 422;
 }
 
@@ -54,7 +63,7 @@ static const struct http_field *shape_find(const struct http_schema *s, const ch
 	return NULL;
 }
 
-int json_shape_check_names(const json_t *obj, const struct http_schema *s, const char *prefix)
+static int shape_check_names(const json_t *obj, const struct http_schema *s, const struct shape_at *at)
 {
 	const char *key;
 	json_t *v;
@@ -64,12 +73,13 @@ int json_shape_check_names(const json_t *obj, const struct http_schema *s, const
 	{
 		if (shape_find(s, key) != NULL)
 			continue;
-		struct buf b = BUF_INIT;
+		struct buf b = BUF_INIT, path = shape_path(&(struct shape_at){.up = at, .name = key}, "");
 		for (const struct http_field *f = s->fields; f->name != NULL; f++)
 			buf_printf(&b, "%s`%s`", f != s->fields ? ", " : "", f->name);
-		err_set(ERR_INVALID, JSON_SHAPE_BAD "%s%.100s: unknown field `%.100s`, expected %s%s", prefix,
-			key, key, s->fields[0].name != NULL ? "one of " : "no fields", b.n != 0 ? b.p : "");
+		err_set(ERR_INVALID, JSON_SHAPE_BAD "%s: unknown field `%.100s`, expected %s%s", path.p, key,
+			s->fields[0].name != NULL ? "one of " : "no fields", b.n != 0 ? b.p : "");
 		buf_fini(&b);
+		buf_fini(&path);
 		return 422;
 	}
 	return 0;
@@ -86,17 +96,17 @@ json_t *json_shape_parse(str_t body, const struct http_schema *s, int *status)
 	}
 	if (json_is_object(root))
 		return root;
-	shape_path(expected, "struct %s", s->name);
-	*status = json_shape_err_type("", root, expected);
+	snprintf(expected, sizeof(expected), "struct %s", s->name);
+	*status = shape_err_type(NULL, root, expected);
 	json_decref(root);
 	return NULL;
 }
 
 /* --- the whole of it --- */
 
-static int shape_check_object(const json_t *obj, const struct http_schema *s, const char *path);
+static int shape_check_object(const json_t *obj, const struct http_schema *s, const struct shape_at *at);
 
-static int shape_check_word(const json_t *v, const struct http_field *f, const char *path)
+static int shape_check_word(const json_t *v, const struct http_field *f, const struct shape_at *at)
 {
 	struct buf b = BUF_INIT;
 	for (size_t i = 0; f->words[i] != NULL; i++) {
@@ -106,90 +116,103 @@ static int shape_check_word(const json_t *v, const struct http_field *f, const c
 		}
 		buf_printf(&b, "%s`%s`", i > 0 ? ", " : "", f->words[i]);
 	}
-	err_set(ERR_INVALID, JSON_SHAPE_BAD "%s: unknown variant `%.100s`, expected one of %s", path,
+	struct buf path = shape_path(at, ": ");
+	err_set(ERR_INVALID, JSON_SHAPE_BAD "%sunknown variant `%.100s`, expected one of %s", path.p,
 		json_string_value(v), b.n != 0 ? b.p : "none");
 	buf_fini(&b);
+	buf_fini(&path);
 	return 422;
 }
 
-static int shape_check_value(const json_t *v, const struct http_field *f, const char *path)
+static int shape_check_schema(const json_t *v, const struct http_schema *s, const struct shape_at *at)
+{
+	char expected[SHAPE_PATH_BYTES];
+	if (json_is_object(v))
+		return shape_check_object(v, s, at);
+	if (s->text_doc != NULL && json_is_string(v))
+		return 0;
+	snprintf(expected, sizeof(expected), "%sstruct %s", s->text_doc != NULL ? "a string or " : "", s->name);
+	return shape_err_type(at, v, expected);
+}
+
+static int shape_check_value(const json_t *v, const struct http_field *f, const struct shape_at *at)
 {
 	switch (f->type) {
 	case HTTP_STRING:
 		if (!json_is_string(v))
-			return json_shape_err_type(path, v, "a string");
-		return f->words != NULL ? shape_check_word(v, f, path) : 0;
+			return shape_err_type(at, v, "a string");
+		return f->words != NULL ? shape_check_word(v, f, at) : 0;
 	case HTTP_INTEGER:
-		return json_is_integer(v) ? 0 : json_shape_err_type(path, v, "an integer");
+		return json_is_integer(v) ? 0 : shape_err_type(at, v, "an integer");
 	case HTTP_NUMBER:
-		return json_is_number(v) ? 0 : json_shape_err_type(path, v, "a number");
+		return json_is_number(v) ? 0 : shape_err_type(at, v, "a number");
 	case HTTP_BOOLEAN:
-		return json_is_boolean(v) ? 0 : json_shape_err_type(path, v, "a boolean");
+		return json_is_boolean(v) ? 0 : shape_err_type(at, v, "a boolean");
 	case HTTP_OBJECT:
-		if (!json_is_object(v))
-			return json_shape_err_type(path, v, "a map");
-		return f->schema != NULL ? shape_check_object(v, f->schema, path) : 0;
+		if (f->schema != NULL)
+			return shape_check_schema(v, f->schema, at);
+		return json_is_object(v) ? 0 : shape_err_type(at, v, "a map");
 	case HTTP_ANY:
 		break;
 	}
 	return 0;
 }
 
-static int shape_check_list(const json_t *v, const struct http_field *f, const char *path)
+static int shape_check_list(const json_t *v, const struct http_field *f, const struct shape_at *at)
 {
-	char at[SHAPE_PATH_BYTES];
+	struct shape_at item = {.up = at};
 	int rc = 0;
 	if (!json_is_array(v))
-		return json_shape_err_type(path, v, "a sequence");
-	for (size_t i = 0; rc == 0 && i < json_array_size(v); i++) {
-		shape_path(at, "%s[%zu]", path, i);
-		rc = shape_check_value(json_array_get(v, i), f, at);
-	}
+		return shape_err_type(at, v, "a sequence");
+	for (; rc == 0 && item.index < json_array_size(v); item.index++)
+		rc = shape_check_value(json_array_get(v, item.index), f, &item);
 	return rc;
 }
 
-static int shape_check_map(const json_t *v, const struct http_field *f, const char *path)
+static int shape_check_map(const json_t *v, const struct http_field *f, const struct shape_at *at)
 {
-	char at[SHAPE_PATH_BYTES];
-	const char *key;
+	struct shape_at item = {.up = at};
 	json_t *one;
 	if (!json_is_object(v))
-		return json_shape_err_type(path, v, "a map");
-	json_object_foreach((json_t *)(uintptr_t)v, key, one)
+		return shape_err_type(at, v, "a map");
+	json_object_foreach((json_t *)(uintptr_t)v, item.name, one)
 	{
-		shape_path(at, "%s.%.100s", path, key);
-		int rc = shape_check_value(one, f, at);
+		int rc = shape_check_value(one, f, &item);
 		if (rc != 0)
 			return rc;
 	}
 	return 0;
 }
 
-static int shape_check_object(const json_t *obj, const struct http_schema *s, const char *path)
+static int shape_err_missing(const struct shape_at *at, const char *field)
 {
-	char at[SHAPE_PATH_BYTES];
-	shape_path(at, "%s%s", path, path[0] != 0 ? "." : "");
-	int rc = json_shape_check_names(obj, s, at);
+	struct buf path = shape_path(at, ": ");
+	err_set(ERR_INVALID, JSON_SHAPE_BAD "%smissing field `%s`", path.p, field);
+	buf_fini(&path);
+	return 422;
+}
+
+static int shape_check_object(const json_t *obj, const struct http_schema *s, const struct shape_at *at)
+{
+	int rc = shape_check_names(obj, s, at);
 	for (const struct http_field *f = s->fields; rc == 0 && f->name != NULL; f++) {
 		const json_t *v = json_object_get(obj, f->name);
-		if (v == NULL && f->is_required) {
-			shape_path(at, "%s%s", path, path[0] != 0 ? ": " : "");
-			return json_shape_err_missing(at, f->name);
-		}
+		struct shape_at field = {.up = at, .name = f->name};
+		if (v == NULL && f->is_required)
+			return shape_err_missing(at, f->name);
 		/* A field that need not be there may also be null. */
 		if (v == NULL || (json_is_null(v) && (f->is_nullable || !f->is_required)))
 			continue;
-		shape_path(at, "%s%s%s", path, path[0] != 0 ? "." : "", f->name);
-		rc = f->is_list	 ? shape_check_list(v, f, at)
-		     : f->is_map ? shape_check_map(v, f, at)
-				 : shape_check_value(v, f, at);
+		rc = f->is_list	 ? shape_check_list(v, f, &field)
+		     : f->is_map ? shape_check_map(v, f, &field)
+				 : shape_check_value(v, f, &field);
 	}
 	return rc;
 }
 
 int json_shape_check(const json_t *obj, const struct http_schema *s)
 {
-	return shape_check_object(obj, s, "");
+	return shape_check_object(obj, s, NULL);
 }
 
 json_t *json_shape_of_request(const struct http_request *r, struct http_response *a)

@@ -21,15 +21,6 @@ static inline str_t json_shape_str(const json_t *v)
 	return str_mk(json_string_value(v), json_string_length(v));
 }
 
-/** "PATH: invalid type: GIVEN, expected WHAT"; 422. */
-int json_shape_err_type(const char *path, const json_t *given, const char *expected);
-/** prefix: "" or "recipients[3]: "; 422. */
-int json_shape_err_missing(const char *prefix, const char *field);
-/** That a field is known, but not honoured; 422. */
-int json_shape_err_unsupported(const char *path);
-/** A field that a strict schema does not have: 422; else 0. prefix: "" or "recipients[3].". */
-MUST_CHECK int json_shape_check_names(const json_t *obj, const struct http_schema *s, const char *prefix);
-
 /** Parses a body: a new reference, or NULL with *status 400 (no JSON) or 422 (no object). */
 MUST_CHECK json_t *json_shape_parse(str_t body, const struct http_schema *s, int *status);
 /** Holds a whole object against its schema, fields in it too: 0 or 422. */

@@ -135,6 +135,8 @@ static void memory_of_mail(struct buf *out)
 	memory_count(out, "messages scheduled", t.n_scheduled);
 	memory_count(out, "messages ready", t.n_ready);
 	memory_count(out, "delivery sessions", t.n_sessions);
+	memory_count(out, "messages not stored", t.n_deferred);
+	memory_line(out, "  they and their bodies", t.n_deferred_bytes);
 	if (api_memory_spool == NULL)
 		return;
 	spool_get_stats(api_memory_spool, &s);

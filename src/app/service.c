@@ -19,6 +19,7 @@
 #include "bind/bind.h"
 #include "bind/bind_aaa.h"
 #include "bind/bind_http.h"
+#include "bind/bind_inject.h"
 #include "bind/bind_inject_message.h"
 #include "bind/bind_logs.h"
 #include "bind/bind_queue.h"
@@ -71,6 +72,7 @@ static void service_register(void)
 	bind_register_core();
 	bind_register_aaa();
 	bind_register_http();
+	bind_register_inject();
 	bind_register_inject_message();
 	bind_register_logs();
 	bind_register_queue();
@@ -164,7 +166,7 @@ int service_start(const struct options *o)
 	record_set_body_loader(service_load_body);
 	bind_message_set_loader(service_load_body);
 	bind_message_set_saver(service_save);
-	api_inject_init(service_why_not);
+	api_inject_init(&(struct api_inject_params){.why_not = service_why_not, .hostname = service.hostname});
 	api_set_spool(service.spool);
 	api_limit_bodies();
 	queue_set_smtp_deliverer(&smtp_deliverer);

@@ -85,13 +85,15 @@ int throttle_spec_parse(str_t text, struct throttle_spec *out)
 	return 0;
 }
 
+bool throttle_spec_eq(const struct throttle_spec *a, const struct throttle_spec *b)
+{
+	return a->limit == b->limit && a->period_s == b->period_s && a->max_burst == b->max_burst && a->is_local == b->is_local;
+}
+
 void throttle_init(struct throttle *t, const struct throttle_spec *spec)
 {
 	*t = (struct throttle){.spec = *spec, .next = (__int128)mono_now().ns * (__int128)spec->limit};
-	pthread_mutex_init(&t->lock, NULL);
 }
-
-void throttle_fini(struct throttle *t) { pthread_mutex_destroy(&t->lock); }
 
 /* In ns, rounded up, of a span that is not negative. */
 static dur_t throttle_ns(const struct throttle *t, __int128 span)
@@ -105,7 +107,6 @@ bool throttle_admit(struct throttle *t, uint64_t n, dur_t patience, dur_t *wait)
 	__int128 one = (__int128)t->spec.period_s * NS_PER_S; /* what an operation costs */
 	n = n < THROTTLE_MAX ? n : THROTTLE_MAX;
 	uint64_t room = n < t->spec.max_burst ? t->spec.max_burst - n : 0;
-	pthread_mutex_lock(&t->lock);
 	__int128 now = (__int128)mono_now().ns * (__int128)t->spec.limit;
 	__int128 from = t->next > now ? t->next : now;
 	__int128 early = from - (__int128)room * one;
@@ -113,6 +114,5 @@ bool throttle_admit(struct throttle *t, uint64_t n, dur_t patience, dur_t *wait)
 	bool is_admitted = wait->ns <= patience.ns;
 	if (is_admitted)
 		t->next = from + (__int128)n * one;
-	pthread_mutex_unlock(&t->lock);
 	return is_admitted;
 }

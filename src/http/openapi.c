@@ -102,6 +102,16 @@ static void openapi_value(struct openapi *o, const struct http_field *f, bool is
 	json_arr_end(j);
 }
 
+static void openapi_example(struct json_out *j, const char *example)
+{
+	if (example == NULL)
+		return;
+	json_key(j, STR("examples"));
+	json_arr_begin(j);
+	json_raw(j, str_of(example));
+	json_arr_end(j);
+}
+
 /* An object: the schema of a field, or of a parameter (whose text stands beside it). */
 static void openapi_field(struct openapi *o, const struct http_field *f, bool has_doc)
 {
@@ -122,20 +132,15 @@ static void openapi_field(struct openapi *o, const struct http_field *f, bool ha
 		json_key(j, STR("default"));
 		json_raw(j, str_of(f->def));
 	}
-	if (f->example != NULL) {
-		json_key(j, STR("examples"));
-		json_arr_begin(j);
-		json_raw(j, str_of(f->example));
-		json_arr_end(j);
-	}
+	openapi_example(j, f->example);
 	json_obj_end(j);
 }
 
-static void openapi_schema(struct openapi *o, const struct http_schema *s)
+/* An object, the schema's. */
+static void openapi_object(struct openapi *o, const struct http_schema *s)
 {
 	struct json_out *j = &o->j;
 	bool has_required = false;
-	json_key(j, str_of(s->name));
 	json_obj_begin(j);
 	json_kv_str(j, STR("type"), STR("object"));
 	openapi_kv(j, "description", s->doc);
@@ -158,6 +163,28 @@ static void openapi_schema(struct openapi *o, const struct http_schema *s)
 	}
 	if (s->is_strict)
 		json_kv_bool(j, STR("additionalProperties"), false);
+	json_obj_end(j);
+}
+
+static void openapi_schema(struct openapi *o, const struct http_schema *s)
+{
+	struct json_out *j = &o->j;
+	json_key(j, str_of(s->name));
+	if (s->text_doc == NULL) {
+		openapi_object(o, s);
+		return;
+	}
+	json_obj_begin(j);
+	openapi_kv(j, "description", s->doc);
+	json_key(j, STR("oneOf"));
+	json_arr_begin(j);
+	json_obj_begin(j);
+	openapi_type(j, "string", false);
+	openapi_kv(j, "description", s->text_doc);
+	openapi_example(j, s->text_example);
+	json_obj_end(j);
+	openapi_object(o, s);
+	json_arr_end(j);
 	json_obj_end(j);
 }
 

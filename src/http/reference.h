@@ -34,6 +34,8 @@ struct http_schema {
 	const char *doc;
 	const struct http_field *fields;
 	bool is_strict; /* it has no other fields than these */
+	/* A string is taken in its place: what it means then, and one as JSON text; NULL: none is. */
+	const char *text_doc, *text_example;
 };
 
 /* Several of the same status, one after the other, are one answer in several forms. */

@@ -23,7 +23,6 @@ void reception_reset(struct reception *r)
 		sched_queue_unref(r->queue[i]);
 	}
 	r->n = 0;
-	r->is_durable = false;
 }
 
 void reception_fini(struct reception *r)
@@ -84,7 +83,6 @@ int reception_store(struct reception *r, mono_t deadline)
 			spool_remove(queue_g.spool, &stored[i]->id);
 		err_put(e);
 	}
-	r->is_durable = rc == 0 && spool_is_flushed(queue_g.spool);
 	free(stored);
 	return rc;
 }
@@ -98,6 +96,8 @@ static bool reception_has_to_wait(const struct reception *r)
 			return true;
 	return false;
 }
+
+bool reception_is_durable(void) { return spool_is_flushed(queue_g.spool); }
 
 int reception_defer(struct reception *r, mono_t deadline)
 {

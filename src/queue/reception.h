@@ -11,7 +11,6 @@ struct reception {
 	struct sched_queue **queue;     /* of each */
 	size_t n, cap;
 	struct message *also;           /* stored already, with changes that the same commit is to store; NULL: none */
-	bool is_durable;                /* after reception_store or _defer: a crash of the machine does not lose them */
 };
 void reception_init(struct reception *r, size_t n_expected);
 /** Lets go of what was not handed to the queues; what was stored stays in the spool (see reception_store). */
@@ -29,6 +28,8 @@ void reception_refuse(struct message *m);
  * What has to wait from the start, and what is too much to be held in memory at all, is stored as by reception_store, so it may yield. -1 with its errors, or ERR_LIMIT: too
  * many are in memory already. */
 MUST_CHECK int reception_defer(struct reception *r, mono_t deadline);
+/** Whether a crash of the machine leaves alone what reception_store stores. */
+bool reception_is_durable(void);
 /** Logs a Reception record of each, and hands them to their queues with the references. how: what the records say of the peer and the
  * protocol; its msg, queue, site and response are filled in here; p NULL for the protocol: what the message's metadata say. One that is
  * not due yet has a Delayed record as well, one whose schedule says that it is too late ends with an Expiration record. Those of the null

@@ -111,7 +111,8 @@ class Load:
                 tokens = [f"t{i}-{k}-{r}" for r in range(rng.choice((1, 1, 1, 2, 5)))]
                 k += 1
                 body = json.dumps({"envelope_sender": "s@example.com", "recipients": [{"email": f"{t}@example.org"} for t in tokens],
-                                   "content": "Subject: batch\r\n\r\n" + "0123456789abcdef\r\n" * rng.choice((0, 1, 10, 100, 2000)) + "x.\r\n"})
+                                   "content": "Subject: batch\r\n\r\n" + "0123456789abcdef\r\n" * rng.choice((0, 1, 10, 100, 2000)) + "x.\r\n",
+                                   "trace_headers": {"supplemental_header": False}})
                 c.request("POST", "/api/inject/v1", body, {"Content-Type": "application/json"})
                 r = c.getresponse()
                 answer = r.read()

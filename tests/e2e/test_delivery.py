@@ -23,7 +23,8 @@ def test_ten_thousand_messages_arrive_once_each(where):
             c = d.connect()
             for k in range(i, n, n_connections):
                 body = json.dumps({"envelope_sender": "s@example.com", "recipients": [{"email": f"u{k}@example.org"}],
-                                   "content": f"Subject: number {k}\r\n\r\nbody of {k}\r\n"})
+                                   "content": f"Subject: number {k}\r\n\r\nbody of {k}\r\n",
+                                   "trace_headers": {"supplemental_header": False}})
                 c.request("POST", "/api/inject/v1", body, {"Content-Type": "application/json"})
                 r = c.getresponse()
                 assert r.status == 200 and json.loads(r.read())["success_count"] == 1

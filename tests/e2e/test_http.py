@@ -16,7 +16,7 @@ LIVENESS = "/api/check-liveness/v1"
 INJECT = "/api/inject/v1"
 # No recipients: the whole way through the endpoint, but nothing to store or deliver.
 NOBODY = json.dumps({"envelope_sender": "s@example.com", "recipients": [], "content": "Subject: x\r\n\r\nhi\r\n"}).encode()
-NOBODY_ANSWER = {"success_count": 0, "fail_count": 0, "failed_recipients": [], "errors": []}
+NOBODY_ANSWER = {"success_count": 0, "fail_count": 0, "failed_recipients": [], "errors": [], "messages": [], "durability": "fsync"}
 
 
 @pytest.fixture(scope="module")

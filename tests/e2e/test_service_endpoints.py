@@ -447,10 +447,13 @@ def test_openapi_structure(spec):
     for name, schema in spec["components"]["schemas"].items():
         assert re.fullmatch(r"[A-Za-z0-9._-]+", name)
         jsonschema.Draft202012Validator.check_schema(schema)
-        assert set(schema.get("required", [])) <= set(schema["properties"])
-        for field, value in schema["properties"].items():
-            for example in value.get("examples", []) + ([value["default"]] if "default" in value else []):
-                jsonschema.Draft202012Validator({**value, "components": spec["components"]}).validate(example)
+        for variant in schema.get("oneOf", [schema]):
+            fields = variant.get("properties", {})
+            assert fields or variant["type"] == "string"
+            assert set(variant.get("required", [])) <= set(fields)
+            for value in [variant, *fields.values()]:
+                for example in value.get("examples", []) + ([value["default"]] if "default" in value else []):
+                    jsonschema.Draft202012Validator({**value, "components": spec["components"]}).validate(example)
     used = set(refs(spec))
     assert used == {f"#/components/schemas/{n}" for n in spec["components"]["schemas"]}
 

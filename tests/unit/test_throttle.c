@@ -102,14 +102,12 @@ static void test_burst_and_rate(void **state)
 	clock_advance(dur_s(100)); /* no credit beyond the burst */
 	assert_int_equal(wait_of(&t, 1), 0);
 	assert_int_equal(wait_of(&t, 1), 10 * NS_PER_S);
-	throttle_fini(&t);
 
 	t = make("100/s");
 	assert_int_equal(wait_of(&t, 60), 0);
 	assert_int_equal(wait_of(&t, 40), 0);
 	assert_int_equal(wait_of(&t, 1), NS_PER_S / 100);
 	assert_int_equal(wait_of(&t, 50), 51 * NS_PER_S / 100);
-	throttle_fini(&t);
 }
 
 static void test_more_than_the_burst(void **state)
@@ -119,7 +117,6 @@ static void test_more_than_the_burst(void **state)
 	assert_int_equal(wait_of(&t, 1), (1000 - 10 + 1) * NS_PER_S / 100); /* now it is */
 	clock_advance(dur_s(5));
 	assert_int_equal(wait_of(&t, 1000), 501 * NS_PER_S / 100);
-	throttle_fini(&t);
 }
 
 static void test_patience(void **state)
@@ -134,7 +131,6 @@ static void test_patience(void **state)
 	assert_true(throttle_admit(&t, 10, dur_ms(1000), &wait));
 	assert_int_equal(wait.ns, NS_PER_S);
 	assert_true(throttle_admit(&t, 0, DUR_ZERO, &wait) == false && wait.ns == NS_PER_S);
-	throttle_fini(&t);
 }
 
 /* Over a long time no rate gains or loses anything, however odd. */
@@ -151,8 +147,7 @@ static void test_exact_in_the_long_run(void **state)
 		double s = (double)(mono_now().ns - begun) / 1e9, expected = (double)(n - batch) * (double)t.spec.period_s / (double)t.spec.limit;
 		double early = (double)t.spec.max_burst * (double)t.spec.period_s / (double)t.spec.limit;
 		assert_true(s <= expected + 1e-6 && s >= expected - early - 1e-6);
-		throttle_fini(&t);
-	}
+		}
 }
 
 int main(void)
