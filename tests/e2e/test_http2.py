@@ -25,7 +25,7 @@ LIVENESS = "/api/check-liveness/v1"
 INJECT = "/api/inject/v1"
 JSON = ("content-type", "application/json")
 NOBODY = json.dumps({"envelope_sender": "s@example.com", "recipients": [], "content": "Subject: x\r\n\r\nhi\r\n"}).encode()
-NOBODY_ANSWER = {"success_count": 0, "fail_count": 0, "failed_recipients": [], "errors": []}
+NOBODY_ANSWER = {"success_count": 0, "fail_count": 0, "failed_recipients": [], "errors": [], "messages": [], "durability": "fsync"}
 SLOW = json.dumps({"envelope_sender": "s@example.com", "recipients": [{"email": "slow@example.org"}],
                    "content": "Subject: x\r\n\r\nhi\r\n"}).encode()
 EXTRA = """
