@@ -90,6 +90,7 @@ static void journal_free(struct spool *sp)
 	if (sp->lock_fd >= 0)
 		close(sp->lock_fd); /* and with it the lock */
 	notes_close(sp);
+	metric_series_unref(sp->commits);
 	free(sp->name);
 	free(sp->path);
 	free(sp);
@@ -112,9 +113,12 @@ static int journal_start_writer(struct spool *sp)
 
 static struct spool *journal_new(const struct spool_params *p)
 {
+	static const char *const label[] = {"name", NULL};
 	struct spool *sp = xnew(struct spool);
 	pthread_condattr_t attr;
 	sp->name = str_dup(p->name);
+	sp->commits = metric_get(metric_declare(METRIC_COUNTER, "cirrus_spool_commits_total",
+						"commits that brought messages into the spool", label, NULL, 0), &p->name);
 	sp->path = str_dup(p->path);
 	sp->dir_fd = sp->lock_fd = sp->reserve_fd = -1;
 	sp->is_flushed = p->is_flushed;

@@ -294,6 +294,8 @@ int journal_commit(struct spool *sp, struct batch *b, bool must_sync)
 	}
 	journal_set_bytes(sp, seg, b->end);
 	sp->write_gen++;
+	if (b->has_puts)
+		metric_inc(sp->commits);
 	if (must_sync) {
 		journal_synced(sp, seg);
 	} else if (sp->is_flushed && b->n_applied > 0) {

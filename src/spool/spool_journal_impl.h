@@ -6,6 +6,7 @@
 #include "spool/spool.h"
 
 #include "base/err.h"
+#include "base/metric.h"
 #include "fiber/worker.h"
 
 #include <pthread.h>
@@ -280,6 +281,7 @@ struct expiry { /* the search for expired keys, a shard of the table at a time *
 
 struct spool {
 	char *name, *path;
+	struct metric_series *commits;
 	int dir_fd, lock_fd, reserve_fd;
 	bool is_flushed;
 	bool can_allocate; /* false once the file system refused to preallocate */
