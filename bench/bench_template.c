@@ -1,8 +1,8 @@
 /* bench_template.c - CPU of expanding one template for many recipients, compiled once, in both dialects:
  *   bench_template [-n RECIPIENTS] [-l LOOPS]     (default: 10,000 recipients, 10 loops)
- * The template is a message of 2 KB with 10 substitutions, of which 6 are the recipient's own and 4 those of the request, as plain text
- * and, escaped, as HTML. `each` renders with template_render_layered into a new buffer, `run` with a template_run and a buffer that are
- * kept. */
+ * The template is a message of 2 KB with 10 substitutions, of which 6 are the recipient's own and 4 those of
+ * the request, as plain text and, escaped, as HTML. `each` renders with template_render_layered into a new
+ * buffer, `run` with a template_run and a buffer that are kept. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "template/template.h"
@@ -20,16 +20,19 @@ static struct bench {
 	json_t *common;
 } bench = {.n_recipients = 10000, .n_loops = 10};
 
-static const char bench_paragraph[] =
-	"Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor incididunt ut labore et dolore magna aliqua. Ut enim "
-	"ad minim veniam, quis nostrud exercitation ullamco laboris nisi ut aliquip ex ea commodo consequat.\r\n";
+static const char bench_paragraph[] = "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do "
+				      "eiusmod tempor incididunt ut labore et dolore magna aliqua. Ut enim "
+				      "ad minim veniam, quis nostrud exercitation ullamco laboris nisi ut "
+				      "aliquip ex ea commodo consequat.\r\n";
 
 /* The same text in both: a plain name is written alike. */
 static void bench_source(struct buf *b)
 {
 	static const char *const lines[] = {
-		"Subject: Your order {{ order }}\r\nTo: {{ name }} <{{ email }}>\r\n\r\n", "Dear {{ name }},\r\n\r\n",
-		"your order {{ order }} of {{ date }} comes to {{ total }}.\r\n",	   "It goes to {{ city }}.\r\n",
+		"Subject: Your order {{ order }}\r\nTo: {{ name }} <{{ email }}>\r\n\r\n",
+		"Dear {{ name }},\r\n\r\n",
+		"your order {{ order }} of {{ date }} comes to {{ total }}.\r\n",
+		"It goes to {{ city }}.\r\n",
 		"{{ company }}, {{ campaign }}\r\n",
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(lines); i++) {
@@ -48,10 +51,12 @@ static void bench_contexts(void)
 		char order[32], email[64];
 		snprintf(order, sizeof(order), "A-%08u", i);
 		snprintf(email, sizeof(email), "recipient-%u@example.com", i);
-		bench.own[i] = json_pack("{s:s,s:s,s:f}", "order", order, "city", "S\u00e3o Paulo", "total", 19.9 + i);
+		bench.own[i] = json_pack("{s:s,s:s,s:f}", "order", order, "city", "S\u00e3o Paulo", "total",
+					 19.9 + i);
 		bench.names[i] = json_pack("{s:s,s:s}", "email", email, "name", "Ada & Grace");
 	}
-	bench.common = json_pack("{s:s,s:s,s:s}", "company", "Example & Sons", "campaign", "Autumn", "date", "2026-11-28");
+	bench.common = json_pack("{s:s,s:s,s:s}", "company", "Example & Sons", "campaign", "Autumn", "date",
+				 "2026-11-28");
 }
 
 static double bench_cpu(void)
@@ -61,7 +66,8 @@ static double bench_cpu(void)
 	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
-static void bench_one(const char *what, enum template_dialect dialect, enum template_escape escape, bool is_run)
+static void bench_one(const char *what, enum template_dialect dialect, enum template_escape escape,
+		      bool is_run)
 {
 	struct buf source = BUF_INIT, out = BUF_INIT;
 	bench_source(&source);

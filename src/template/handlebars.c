@@ -1,10 +1,11 @@
-/* handlebars.c - a walk over the tree of a Handlebars template. What a block sees - the contexts around it, the loop that it is in, the block
- * parameters and the inline partials - are lists whose elements live on the C stack of the blocks that made them, so nothing is
- * allocated for a block. An inline partial, and the block handed to a partial, run with what was around them where they stand in the
- * source, and with the loop and the partials of where they are called.
+/* handlebars.c - a walk over the tree of a Handlebars template. What a block sees - the contexts around it,
+ * the loop that it is in, the block parameters and the inline partials - are lists whose elements live on the
+ * C stack of the blocks that made them, so nothing is allocated for a block. An inline partial, and the block
+ * handed to a partial, run with what was around them where they stand in the source, and with the loop and
+ * the partials of where they are called.
  *
- * Missing values are nothing, and so is what is looked up in them. Nesting is bounded by the parser, partials inside partials by
- * TEMPLATE_MAX_CALLS, both by the C stack. */
+ * Missing values are nothing, and so is what is looked up in them. Nesting is bounded by the parser, partials
+ * inside partials by TEMPLATE_MAX_CALLS, both by the C stack. */
 #include "template/handlebars_impl.h"
 
 /* --- expressions --- */
@@ -85,10 +86,12 @@ int handlebars_eval(struct trender *r, const struct henv *env, const struct hexp
 
 /* --- partials --- */
 
-static int exec_program(struct trender *r, struct henv *env, const struct hprogram *program, const struct hctx *around);
+static int exec_program(struct trender *r, struct henv *env, const struct hprogram *program,
+			const struct hctx *around);
 
 /* Makes the inline partials of a program known in env. */
-static int exec_define(struct trender *r, struct henv *env, const struct hinline *in, const struct hctx *around)
+static int exec_define(struct trender *r, struct henv *env, const struct hinline *in,
+		       const struct hctx *around)
 {
 	for (; in != NULL; in = in->next) {
 		struct tval name;
@@ -96,7 +99,8 @@ static int exec_define(struct trender *r, struct henv *env, const struct hinline
 		r->at = in->at;
 		if (p == NULL || template_step(r, 1) != 0 || handlebars_eval(r, env, in->name, &name) != 0)
 			return -1;
-		*p = (struct hpartial){.up = env->partials, .body = in->body, .ctx = around, .params = env->params};
+		*p = (struct hpartial){
+			.up = env->partials, .body = in->body, .ctx = around, .params = env->params};
 		if (handlebars_text(r, &name, &p->name) != 0)
 			return -1;
 		env->partials = p;
@@ -113,12 +117,13 @@ static const struct hdata *exec_block_find(const struct hdata *d)
 }
 
 /* Runs that block, for {{> @partial-block}} or in place of a partial that is not there. */
-static int exec_block_run(struct trender *r, const struct henv *env, const struct hprogram *block, const struct henv *block_env,
-			  const struct tval *v)
+static int exec_block_run(struct trender *r, const struct henv *env, const struct hprogram *block,
+			  const struct henv *block_env, const struct tval *v)
 {
 	const struct hdata *outer = exec_block_find(block_env->data);
 	struct hdata data = {.up = env->data, .has_block = true};
-	struct henv inner = {.ctx = block_env->ctx, .data = &data, .params = block_env->params, .partials = env->partials};
+	struct henv inner = {
+		.ctx = block_env->ctx, .data = &data, .params = block_env->params, .partials = env->partials};
 	if (outer != NULL) {
 		data.block = outer->block;
 		data.block_env = outer->block_env;
@@ -126,7 +131,8 @@ static int exec_block_run(struct trender *r, const struct henv *env, const struc
 	return handlebars_exec(r, &inner, block, v);
 }
 
-static int exec_partial_body(struct trender *r, const struct henv *env, const struct hnode *n, str_t name, const struct tval *v)
+static int exec_partial_body(struct trender *r, const struct henv *env, const struct hnode *n, str_t name,
+			     const struct tval *v)
 {
 	const struct hprogram *block = n->u.partial.block;
 	if (str_eq(name, STR("@partial-block"))) {
@@ -142,9 +148,11 @@ static int exec_partial_body(struct trender *r, const struct henv *env, const st
 	if (p == NULL && block != NULL)
 		return exec_block_run(r, env, block, env, v);
 	if (p == NULL)
-		return template_fail(r, "the partial `" STR_FMT "` could not be found", STR_ARG(str_head(name, 100)));
+		return template_fail(r, "the partial `" STR_FMT "` could not be found",
+				     STR_ARG(str_head(name, 100)));
 	struct hdata data = {.up = env->data, .has_block = true, .block = block, .block_env = env};
-	struct henv inner = {.ctx = p->ctx, .data = env->data, .params = p->params, .partials = env->partials};
+	struct henv inner = {
+		.ctx = p->ctx, .data = env->data, .params = p->params, .partials = env->partials};
 	if (block != NULL) {
 		struct henv own = *env;
 		if (exec_define(r, &own, block->inlines, env->ctx) != 0)
@@ -168,7 +176,8 @@ static int exec_indent(struct trender *r, size_t from, str_t indent)
 	for (str_t rest = tval_text(&copy); rest.n > 0;) {
 		ptrdiff_t eol = str_chr(rest, '\n', 0);
 		str_t line = eol >= 0 ? str_head(rest, (size_t)eol + 1) : rest;
-		if (template_step(r, 1) != 0 || template_emit_text(r, indent) != 0 || template_emit_text(r, line) != 0)
+		if (template_step(r, 1) != 0 || template_emit_text(r, indent) != 0 ||
+		    template_emit_text(r, line) != 0)
 			return -1;
 		rest = str_skip(rest, line.n);
 	}
@@ -198,8 +207,9 @@ static int exec_partial(struct trender *r, const struct henv *env, const struct 
 	size_t from = r->out->n;
 	if (++r->calls > TEMPLATE_MAX_CALLS)
 		return template_fail_limit(r, "recursion limit exceeded");
-	if ((n->u.partial.name_expr != NULL && (handlebars_eval(r, env, n->u.partial.name_expr, &name_val) != 0 ||
-						handlebars_text(r, &name_val, &name) != 0)) ||
+	if ((n->u.partial.name_expr != NULL &&
+	     (handlebars_eval(r, env, n->u.partial.name_expr, &name_val) != 0 ||
+	      handlebars_text(r, &name_val, &name) != 0)) ||
 	    (n->u.partial.context != NULL && handlebars_eval(r, env, n->u.partial.context, &v) != 0) ||
 	    (n->u.partial.hash.n_hash > 0 && exec_hash(r, env, &n->u.partial.hash, &v) != 0))
 		return -1;
@@ -244,7 +254,9 @@ static int exec_node(struct trender *r, const struct henv *env, const struct hno
 		return template_emit_text(r, n->u.text);
 	case HN_EMIT:
 	case HN_EMIT_RAW:
-		return handlebars_eval(r, env, n->u.expr, &v) != 0 ? -1 : handlebars_emit(r, &v, n->kind == HN_EMIT_RAW);
+		return handlebars_eval(r, env, n->u.expr, &v) != 0
+			       ? -1
+			       : handlebars_emit(r, &v, n->kind == HN_EMIT_RAW);
 	case HN_BLOCK:
 		return exec_block(r, env, n);
 	default:
@@ -253,9 +265,11 @@ static int exec_node(struct trender *r, const struct henv *env, const struct hno
 }
 
 /* around: the contexts outside of what makes env's, for the inline partials defined in the program. */
-static int exec_program(struct trender *r, struct henv *env, const struct hprogram *program, const struct hctx *around)
+static int exec_program(struct trender *r, struct henv *env, const struct hprogram *program,
+			const struct hctx *around)
 {
-	if (template_guard(r) != 0 || (program->inlines != NULL && exec_define(r, env, program->inlines, around) != 0))
+	if (template_guard(r) != 0 ||
+	    (program->inlines != NULL && exec_define(r, env, program->inlines, around) != 0))
 		return -1;
 	for (const struct hnode *n = program->first; n != NULL; n = n->next) {
 		r->at = n->at;
@@ -265,7 +279,8 @@ static int exec_program(struct trender *r, struct henv *env, const struct hprogr
 	return 0;
 }
 
-int handlebars_exec(struct trender *r, const struct henv *env, const struct hprogram *program, const struct tval *v)
+int handlebars_exec(struct trender *r, const struct henv *env, const struct hprogram *program,
+		    const struct tval *v)
 {
 	struct henv inner = *env;
 	struct hctx ctx = {.up = env->ctx};

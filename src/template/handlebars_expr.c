@@ -1,6 +1,7 @@
-/* handlebars_expr.c - what stands inside a tag: paths, literals, calls with their arguments, block parameters. Names are resolved here as far
- * as they can be: whether one is a helper, a block parameter or a field is known from the source alone, so a call of something that is
- * no helper, or with arguments that it does not take, is an error of the template and not of some render of it. */
+/* handlebars_expr.c - what stands inside a tag: paths, literals, calls with their arguments, block
+ * parameters. Names are resolved here as far as they can be: whether one is a helper, a block parameter or a
+ * field is known from the source alone, so a call of something that is no helper, or with arguments that it
+ * does not take, is an error of the template and not of some render of it. */
 #include "template/handlebars_impl.h"
 
 #include "base/alloc.h"
@@ -74,7 +75,8 @@ static int expr_unexpected(struct hparse *p, const char *expected)
 		return handlebars_fail(p, handlebars_at(p), "unexpected end of tag, expected %s", expected);
 	str_t rest = str_mk(p->p, (size_t)(p->p_end - p->p));
 	size_t n = template_utf8_next(rest, 0);
-	return handlebars_fail(p, handlebars_at(p), "unexpected `" STR_FMT "`, expected %s", (int)n, rest.p, expected);
+	return handlebars_fail(p, handlebars_at(p), "unexpected `" STR_FMT "`, expected %s", (int)n, rest.p,
+			       expected);
 }
 
 int handlebars_parse_end(struct hparse *p)
@@ -121,7 +123,8 @@ static int expr_string(struct hparse *p, str_t *out)
 	return 0;
 }
 
-/* A number where there is one: digits with an optional minus and fraction, and nothing behind that a name could have. */
+/* A number where there is one: digits with an optional minus and fraction, and nothing behind that a name
+ * could have. */
 static bool expr_number(struct hparse *p, struct tval *out)
 {
 	const char *q = p->p + (*p->p == '-');
@@ -234,7 +237,8 @@ static int expr_segment(struct hparse *p, str_t *out, bool *is_quoted)
 	return 0;
 }
 
-/* "..", "." and "this" at the start of a path, with the separator behind them. False when another thing is next. */
+/* "..", "." and "this" at the start of a path, with the separator behind them. False when another thing is
+ * next. */
 static bool expr_step(struct hparse *p, const char *word)
 {
 	size_t n = strlen(word);
@@ -248,10 +252,10 @@ static bool expr_step(struct hparse *p, const char *word)
 }
 
 struct expr_path {
-	uint32_t n;      /* in the parser's segs */
+	uint32_t n; /* in the parser's segs */
 	uint32_t up;
-	bool is_scoped;  /* this.x, ./x, ../x: a field, whatever helpers and block parameters there are */
-	bool is_quoted;  /* the first segment stands in brackets */
+	bool is_scoped; /* this.x, ./x, ../x: a field, whatever helpers and block parameters there are */
+	bool is_quoted; /* the first segment stands in brackets */
 };
 
 /* At a path without its @. */
@@ -312,14 +316,16 @@ static bool expr_param_find(const struct hparse *p, str_t name, uint32_t *up, ui
 
 static enum hdata_name expr_data_name(str_t name)
 {
-	static const char *const names[] = {[HD_INDEX] = "index", [HD_KEY] = "key", [HD_FIRST] = "first", [HD_LAST] = "last"};
+	static const char *const names[] = {
+		[HD_INDEX] = "index", [HD_KEY] = "key", [HD_FIRST] = "first", [HD_LAST] = "last"};
 	for (int i = HD_INDEX; i <= HD_LAST; i++)
 		if (str_eq(name, str_of(names[i])))
 			return (enum hdata_name)i;
 	return HD_UNKNOWN;
 }
 
-static struct hexpr *expr_path_make(struct hparse *p, struct hexpr *e, const struct expr_path *path, bool is_data)
+static struct hexpr *expr_path_make(struct hparse *p, struct hexpr *e, const struct expr_path *path,
+				    bool is_data)
 {
 	uint32_t up, index, skip = 0;
 	e->kind = HX_PATH;
@@ -331,7 +337,8 @@ static struct hexpr *expr_path_make(struct hparse *p, struct hexpr *e, const str
 		e->u.path.root = HR_DATA;
 		e->u.path.index = (uint8_t)expr_data_name(tval_text(&p->segs[0].key));
 		skip = 1;
-	} else if (!path->is_scoped && path->n > 0 && expr_param_find(p, tval_text(&p->segs[0].key), &up, &index)) {
+	} else if (!path->is_scoped && path->n > 0 &&
+		   expr_param_find(p, tval_text(&p->segs[0].key), &up, &index)) {
 		e->u.path.root = HR_PARAM;
 		e->u.path.up = (uint8_t)up;
 		e->u.path.index = (uint8_t)index;
@@ -436,7 +443,8 @@ int handlebars_parse_args(struct hparse *p, uint32_t max_args, struct hcall *out
 		if (is_hash ? out->n_hash == HB_MAX_ARGS : out->n == max_args)
 			return handlebars_fail(p, at, "too many arguments");
 		if (!is_hash && out->n_hash > 0)
-			return handlebars_fail(p, at, "an argument without a name must come before those with one");
+			return handlebars_fail(p, at,
+					       "an argument without a name must come before those with one");
 		if ((e = handlebars_parse_expr(p)) == NULL)
 			return -1;
 		if (is_hash) {
@@ -464,13 +472,15 @@ static int expr_check_call(struct hparse *p, uint32_t at, enum hcall_place place
 		return handlebars_fail(p, at, "`%s` is not a block: {{%s ...}}", h->name, h->name);
 	if (c->n < h->min || c->n > h->max)
 		return handlebars_fail(p, at, "`%s` takes %s%d argument%s, not %u", h->name,
-				       h->min == h->max	     ? ""
-				       : c->n < h->min ? "at least "
-							     : "at most ",
-				       c->n < h->min ? h->min : h->max, (c->n < h->min ? h->min : h->max) == 1 ? "" : "s", c->n);
+				       h->min == h->max ? ""
+				       : c->n < h->min	? "at least "
+							: "at most ",
+				       c->n < h->min ? h->min : h->max,
+				       (c->n < h->min ? h->min : h->max) == 1 ? "" : "s", c->n);
 	for (uint32_t i = 0; i < c->n_hash; i++)
 		if (h->hash == NULL || !str_eq(c->hash[i]->key, str_of(h->hash)))
-			return handlebars_fail(p, at, "`%s` takes no argument named `" STR_FMT "`", h->name, STR_ARG(c->hash[i]->key));
+			return handlebars_fail(p, at, "`%s` takes no argument named `" STR_FMT "`", h->name,
+					       STR_ARG(c->hash[i]->key));
 	return 0;
 }
 
@@ -510,13 +520,15 @@ int handlebars_parse_call(struct hparse *p, enum hcall_place place, struct hcall
 		helper = handlebars_helper_find(tval_text(&p->segs[0].key));
 	if (handlebars_parse_args(p, HB_MAX_ARGS, out) != 0)
 		return -1;
-	bool is_called = out->n + out->n_hash > 0 || (helper != NULL && (helper->is_bare || (place == HC_BLOCK && helper->max == 0)));
+	bool is_called = out->n + out->n_hash > 0 ||
+			 (helper != NULL && (helper->is_bare || (place == HC_BLOCK && helper->max == 0)));
 	if (helper != NULL && is_called) {
 		out->helper = helper;
 		return expr_check_call(p, at, place, out);
 	}
 	if (out->n + out->n_hash > 0)
-		return handlebars_fail(p, at, "unknown helper: there is no helper `" STR_FMT "`", STR_ARG(name));
+		return handlebars_fail(p, at, "unknown helper: there is no helper `" STR_FMT "`",
+				       STR_ARG(name));
 	out->args[0] = callee; /* there is room for one */
 	out->n = 1;
 	return 0;

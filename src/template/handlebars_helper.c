@@ -1,11 +1,13 @@
-/* handlebars_helper.c - the helpers: those of the language (if, unless, each, with, lookup, log, and raw for what is not to be expanded), and
- * the comparisons and conditions. A block helper that only chooses between its two parts hands the part back instead of running it, so
- * that a long else chain is walked and not recursed into. */
+/* handlebars_helper.c - the helpers: those of the language (if, unless, each, with, lookup, log, and raw for
+ * what is not to be expanded), and the comparisons and conditions. A block helper that only chooses between
+ * its two parts hands the part back instead of running it, so that a long else chain is walked and not
+ * recursed into. */
 #include "template/handlebars_impl.h"
 
 #include "base/log.h"
 
-static int helper_arg(struct trender *r, const struct henv *env, const struct hcall *c, uint32_t i, struct tval *out)
+static int helper_arg(struct trender *r, const struct henv *env, const struct hcall *c, uint32_t i,
+		      struct tval *out)
 {
 	return handlebars_eval(r, env, c->args[i], out);
 }
@@ -21,7 +23,8 @@ static int helper_two(struct trender *r, const struct henv *env, const struct hc
 static int helper_equal(struct trender *r, const struct henv *env, const struct hcall *c, bool *out)
 {
 	struct tval v[2], a, b;
-	if (helper_two(r, env, c, v) != 0 || handlebars_plain(r, &v[0], &a) != 0 || handlebars_plain(r, &v[1], &b) != 0)
+	if (helper_two(r, env, c, v) != 0 || handlebars_plain(r, &v[0], &a) != 0 ||
+	    handlebars_plain(r, &v[1], &b) != 0)
 		return -1;
 	*out = a.kind <= TV_NONE && b.kind <= TV_NONE;
 	if (a.kind <= TV_NONE || b.kind <= TV_NONE || (a.kind == TV_BOOL) != (b.kind == TV_BOOL))
@@ -64,24 +67,27 @@ static bool helper_number(struct tval *v)
 }
 
 /* Two numbers, two texts, or a number and a text that says one; false for all else: it has no order. */
-static int helper_order(struct trender *r, const struct henv *env, const struct hcall *c, bool *has_order, int *order)
+static int helper_order(struct trender *r, const struct henv *env, const struct hcall *c, bool *has_order,
+			int *order)
 {
 	struct tval v[2];
 	if (helper_two(r, env, c, v) != 0)
 		return -1;
-	*has_order = (v[0].kind == TV_STR && v[1].kind == TV_STR) || (helper_number(&v[0]) && helper_number(&v[1]));
+	*has_order = (v[0].kind == TV_STR && v[1].kind == TV_STR) ||
+		     (helper_number(&v[0]) && helper_number(&v[1]));
 	return *has_order ? template_compare(r, &v[0], &v[1], order) : 0;
 }
 
-#define HELPER_ORDER(name, condition)                                                                           \
-	static int helper_##name(struct trender *r, const struct henv *env, const struct hcall *c, struct tval *out) \
-	{                                                                                                       \
-		bool has_order;                                                                                 \
-		int order = 0;                                                                                  \
-		if (helper_order(r, env, c, &has_order, &order) != 0)                                           \
-			return -1;                                                                              \
-		*out = tval_bool(has_order && (condition));                                                     \
-		return 0;                                                                                       \
+#define HELPER_ORDER(name, condition)                                                              \
+	static int helper_##name(struct trender *r, const struct henv *env, const struct hcall *c, \
+				 struct tval *out)                                                 \
+	{                                                                                          \
+		bool has_order;                                                                    \
+		int order = 0;                                                                     \
+		if (helper_order(r, env, c, &has_order, &order) != 0)                              \
+			return -1;                                                                 \
+		*out = tval_bool(has_order && (condition));                                        \
+		return 0;                                                                          \
 	}
 HELPER_ORDER(gt, order > 0)
 HELPER_ORDER(gte, order >= 0)
@@ -89,7 +95,8 @@ HELPER_ORDER(lt, order < 0)
 HELPER_ORDER(lte, order <= 0)
 
 /* Whether any argument is `wanted`; the others are then not looked at. */
-static int helper_any(struct trender *r, const struct henv *env, const struct hcall *c, bool wanted, bool *out)
+static int helper_any(struct trender *r, const struct henv *env, const struct hcall *c, bool wanted,
+		      bool *out)
 {
 	struct tval v;
 	*out = false;
@@ -151,7 +158,8 @@ static int helper_lookup(struct trender *r, const struct henv *env, const struct
 	return handlebars_get(r, &v[0], &seg, out);
 }
 
-/* Templates come from outside: what they log is for debugging them, whatever level they ask for, and one line. */
+/* Templates come from outside: what they log is for debugging them, whatever level they ask for, and one
+ * line. */
 static int helper_log(struct trender *r, const struct henv *env, const struct hcall *c, struct tval *out)
 {
 	struct tval v, text;
@@ -169,10 +177,12 @@ static int helper_log(struct trender *r, const struct henv *env, const struct hc
 			return -1;
 	}
 	if (template_sb_take(r, sb, &text) != 0 ||
-	    (c->n_hash > 0 && (handlebars_eval(r, env, c->hash[0], &v) != 0 || handlebars_text(r, &v, &level) != 0)))
+	    (c->n_hash > 0 &&
+	     (handlebars_eval(r, env, c->hash[0], &v) != 0 || handlebars_text(r, &v, &level) != 0)))
 		return -1;
 	struct buf line = BUF_INIT;
-	buf_printf(&line, "[" STR_FMT "] " STR_FMT, STR_ARG(str_head(level, 20)), STR_ARG(str_head(tval_text(&text), 4096)));
+	buf_printf(&line, "[" STR_FMT "] " STR_FMT, STR_ARG(str_head(level, 20)),
+		   STR_ARG(str_head(tval_text(&text), 4096)));
 	for (size_t i = 0; i < line.n; i++)
 		if (line.p[i] == '\n')
 			line.p[i] = ' ';
@@ -186,14 +196,16 @@ static int helper_log(struct trender *r, const struct henv *env, const struct hc
 static int helper_is_true(struct trender *r, const struct henv *env, const struct hcall *c, bool *out)
 {
 	struct tval v, zero = TVAL_UNDEF;
-	if (helper_arg(r, env, c, 0, &v) != 0 || (c->n_hash > 0 && handlebars_eval(r, env, c->hash[0], &zero) != 0))
+	if (helper_arg(r, env, c, 0, &v) != 0 ||
+	    (c->n_hash > 0 && handlebars_eval(r, env, c->hash[0], &zero) != 0))
 		return -1;
 	bool is_zero = (v.kind == TV_INT && v.u.i == 0) || (v.kind == TV_FLOAT && v.u.f == 0);
 	*out = handlebars_is_true(&v) || (is_zero && handlebars_is_true(&zero));
 	return 0;
 }
 
-static int helper_if(struct trender *r, const struct henv *env, const struct hnode *n, const struct hprogram **next)
+static int helper_if(struct trender *r, const struct henv *env, const struct hnode *n,
+		     const struct hprogram **next)
 {
 	bool is_true;
 	if (helper_is_true(r, env, &n->u.block.call, &is_true) != 0)
@@ -202,7 +214,8 @@ static int helper_if(struct trender *r, const struct henv *env, const struct hno
 	return 0;
 }
 
-static int helper_unless(struct trender *r, const struct henv *env, const struct hnode *n, const struct hprogram **next)
+static int helper_unless(struct trender *r, const struct henv *env, const struct hnode *n,
+			 const struct hprogram **next)
 {
 	bool is_true;
 	if (helper_is_true(r, env, &n->u.block.call, &is_true) != 0)
@@ -211,14 +224,16 @@ static int helper_unless(struct trender *r, const struct henv *env, const struct
 	return 0;
 }
 
-static int helper_raw(struct trender *r, const struct henv *env, const struct hnode *n, const struct hprogram **next)
+static int helper_raw(struct trender *r, const struct henv *env, const struct hnode *n,
+		      const struct hprogram **next)
 {
 	*next = n->u.block.yes;
 	return 0;
 }
 
 /* The block's own part with v as its context; the first block parameter is v as well. */
-static int helper_run_with(struct trender *r, const struct henv *env, const struct hnode *n, const struct tval *v)
+static int helper_run_with(struct trender *r, const struct henv *env, const struct hnode *n,
+			   const struct tval *v)
 {
 	struct hframe frame = {.up = env->params, .v = {*v, TVAL_UNDEF}};
 	struct henv inner = *env;
@@ -227,7 +242,8 @@ static int helper_run_with(struct trender *r, const struct henv *env, const stru
 	return handlebars_exec(r, &inner, n->u.block.yes, v);
 }
 
-static int helper_with(struct trender *r, const struct henv *env, const struct hnode *n, const struct hprogram **next)
+static int helper_with(struct trender *r, const struct henv *env, const struct hnode *n,
+		       const struct hprogram **next)
 {
 	struct tval v;
 	if (helper_arg(r, env, &n->u.block.call, 0, &v) != 0)
@@ -239,12 +255,14 @@ static int helper_with(struct trender *r, const struct henv *env, const struct h
 	return 0;
 }
 
-static int helper_iterate(struct trender *r, const struct henv *env, const struct hnode *n, const struct tval *items)
+static int helper_iterate(struct trender *r, const struct henv *env, const struct hnode *n,
+			  const struct tval *items)
 {
 	struct titer it;
 	struct hdata data = {.up = env->data, .is_loop = true};
 	struct hframe frame = {.up = env->params};
-	struct henv inner = {.ctx = env->ctx, .data = &data, .params = env->params, .partials = env->partials};
+	struct henv inner = {
+		.ctx = env->ctx, .data = &data, .params = env->params, .partials = env->partials};
 	struct tval item;
 	bool is_map = template_is_map(items);
 	if (n->u.block.n_params > 0)
@@ -269,8 +287,8 @@ static int helper_iterate(struct trender *r, const struct henv *env, const struc
 	return 0;
 }
 
-static int helper_each_of(struct trender *r, const struct henv *env, const struct hnode *n, const struct tval *v,
-			  const struct hprogram **next)
+static int helper_each_of(struct trender *r, const struct henv *env, const struct hnode *n,
+			  const struct tval *v, const struct hprogram **next)
 {
 	struct tval items;
 	size_t count = 0;
@@ -284,13 +302,15 @@ static int helper_each_of(struct trender *r, const struct henv *env, const struc
 	return 0;
 }
 
-static int helper_each(struct trender *r, const struct henv *env, const struct hnode *n, const struct hprogram **next)
+static int helper_each(struct trender *r, const struct henv *env, const struct hnode *n,
+		       const struct hprogram **next)
 {
 	struct tval v;
 	return helper_arg(r, env, &n->u.block.call, 0, &v) != 0 ? -1 : helper_each_of(r, env, n, &v, next);
 }
 
-int handlebars_block_value(struct trender *r, const struct henv *env, const struct hnode *n, const struct hprogram **next)
+int handlebars_block_value(struct trender *r, const struct henv *env, const struct hnode *n,
+			   const struct hprogram **next)
 {
 	const struct hcall *c = &n->u.block.call;
 	struct tval v;

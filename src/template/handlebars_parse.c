@@ -1,6 +1,7 @@
-/* handlebars_parse.c - pieces to a syntax tree. Blocks nest by recursion, bounded by TEMPLATE_MAX_DEPTH; the parts of an else chain are
- * each the `no` of the one before, and are read in a loop. An inline partial belongs to the program that it stands in, wherever in it:
- * that program and all that it calls may use it from its start on. */
+/* handlebars_parse.c - pieces to a syntax tree. Blocks nest by recursion, bounded by TEMPLATE_MAX_DEPTH; the
+ * parts of an else chain are each the `no` of the one before, and are read in a loop. An inline partial
+ * belongs to the program that it stands in, wherever in it: that program and all that it calls may use it
+ * from its start on. */
 #include "template/handlebars_impl.h"
 
 #include <stdlib.h>
@@ -56,19 +57,21 @@ static int parse_close(struct hparse *p, const struct hpiece *open, str_t name)
 		return 0;
 	struct buf where = BUF_INIT;
 	template_place_text(p->t, open->at, &where);
-	handlebars_fail(p, close->at, "`" STR_FMT "` closes `" STR_FMT "`, opened at %s", STR_ARG(str_head(closed, 100)),
-			STR_ARG(str_head(name, 100)), where.p);
+	handlebars_fail(p, close->at, "`" STR_FMT "` closes `" STR_FMT "`, opened at %s",
+			STR_ARG(str_head(closed, 100)), STR_ARG(str_head(name, 100)), where.p);
 	buf_fini(&where);
 	return -1;
 }
 
 static int parse_not_closed(struct hparse *p, const struct hpiece *open, str_t name)
 {
-	return handlebars_fail(p, open->at, "the block `" STR_FMT "` is not closed", STR_ARG(str_head(name, 100)));
+	return handlebars_fail(p, open->at, "the block `" STR_FMT "` is not closed",
+			       STR_ARG(str_head(name, 100)));
 }
 
 /* The body of one section of a block, its parameters known inside. */
-static int parse_section(struct hparse *p, const struct hpiece *open, struct hparams *params, const struct hprogram **out)
+static int parse_section(struct hparse *p, const struct hpiece *open, struct hparams *params,
+			 const struct hprogram **out)
 {
 	struct hparams *around = p->params;
 	if (params->n > 0) {
@@ -83,7 +86,8 @@ static int parse_section(struct hparse *p, const struct hpiece *open, struct hpa
 /* In a tag that opens a section, after its mark: the call and the parameters. */
 static int parse_head(struct hparse *p, struct hnode *n, struct hparams *params)
 {
-	if (handlebars_parse_call(p, HC_BLOCK, &n->u.block.call) != 0 || handlebars_parse_params(p, params) != 0)
+	if (handlebars_parse_call(p, HC_BLOCK, &n->u.block.call) != 0 ||
+	    handlebars_parse_params(p, params) != 0)
 		return -1;
 	n->u.block.n_params = params->n;
 	return handlebars_parse_end(p);
@@ -128,7 +132,8 @@ static struct hnode *parse_block(struct hparse *p, const struct hpiece *open)
 		return NULL;
 	for (; p->next < p->end && p->next->kind == HP_ELSE;) {
 		if (has_else) {
-			handlebars_fail(p, p->next->at, "nothing may follow the {{else}} of a block but its end");
+			handlebars_fail(p, p->next->at,
+					"nothing may follow the {{else}} of a block but its end");
 			return NULL;
 		}
 		struct hnode *before = last;
@@ -152,7 +157,8 @@ static struct hnode *parse_block(struct hparse *p, const struct hpiece *open)
 }
 
 /* After the opening tag of a block that has no else: up to its end. */
-static int parse_plain_body(struct hparse *p, const struct hpiece *open, str_t name, const struct hprogram **out)
+static int parse_plain_body(struct hparse *p, const struct hpiece *open, str_t name,
+			    const struct hprogram **out)
 {
 	if (handlebars_enter(p) != 0 || parse_program(p, open, out) != 0)
 		return -1;
@@ -248,7 +254,8 @@ static struct hnode *parse_text(struct hparse *p, const struct hpiece *piece)
 	return n;
 }
 
-/* One piece that neither ends nor divides a block. NULL with an error; *n stays NULL for what leaves no node. */
+/* One piece that neither ends nor divides a block. NULL with an error; *n stays NULL for what leaves no node.
+ */
 static int parse_piece(struct hparse *p, struct hinline ***inlines_end, struct hnode **n)
 {
 	const struct hpiece *piece = p->next++;
@@ -262,7 +269,8 @@ static int parse_piece(struct hparse *p, struct hinline ***inlines_end, struct h
 		*inlines_end = &(**inlines_end)->next;
 		return 0;
 	case HP_DECORATOR:
-		return handlebars_fail(p, piece->at, "unknown decorator: there is only {{#*inline \"name\"}}");
+		return handlebars_fail(p, piece->at,
+				       "unknown decorator: there is only {{#*inline \"name\"}}");
 	case HP_TEXT:
 		*n = piece->s.n > 0 ? parse_text(p, piece) : NULL;
 		return 0;
@@ -283,7 +291,8 @@ static int parse_piece(struct hparse *p, struct hinline ***inlines_end, struct h
 	return *n != NULL ? 0 : -1;
 }
 
-/* Up to the else or the end of the block that `open` opened (p->next is then at that), or to the end of all when it is NULL. */
+/* Up to the else or the end of the block that `open` opened (p->next is then at that), or to the end of all
+ * when it is NULL. */
 static int parse_program(struct hparse *p, const struct hpiece *open, const struct hprogram **out)
 {
 	struct hprogram *program = arena_zalloc(&p->t->arena, sizeof(*program));
@@ -294,9 +303,11 @@ static int parse_program(struct hparse *p, const struct hpiece *open, const stru
 		if (kind == HP_CLOSE || kind == HP_CLOSE_RAW || kind == HP_ELSE) {
 			if (open != NULL)
 				break;
-			return kind == HP_ELSE ? handlebars_fail(p, p->next->at, "an {{else}} outside of a block")
-					       : handlebars_fail(p, p->next->at, "`" STR_FMT "` closes a block that is not open",
-								 STR_ARG(str_head(str_trim(p->next->s), 100)));
+			return kind == HP_ELSE
+				       ? handlebars_fail(p, p->next->at, "an {{else}} outside of a block")
+				       : handlebars_fail(p, p->next->at,
+							 "`" STR_FMT "` closes a block that is not open",
+							 STR_ARG(str_head(str_trim(p->next->s), 100)));
 		}
 		if (parse_piece(p, &inlines_end, &n) != 0)
 			return -1;

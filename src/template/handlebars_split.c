@@ -1,7 +1,8 @@
-/* handlebars_split.c - source to pieces: text and tags in turn. First the source is cut: a tag ends at its closing braces, of which those in
- * a string or between square brackets do not count. Then blanks are taken off the text around the tags: all that touch a `~`; and a tag
- * that stands alone on its line (one that prints nothing itself: blocks, else, comments, partials) takes the line with it. What counts as
- * alone is decided on the text as it was written, before anything was taken off. Both passes are linear. */
+/* handlebars_split.c - source to pieces: text and tags in turn. First the source is cut: a tag ends at its
+ * closing braces, of which those in a string or between square brackets do not count. Then blanks are taken
+ * off the text around the tags: all that touch a `~`; and a tag that stands alone on its line (one that
+ * prints nothing itself: blocks, else, comments, partials) takes the line with it. What counts as alone is
+ * decided on the text as it was written, before anything was taken off. Both passes are linear. */
 #include "template/handlebars_impl.h"
 
 #include "base/alloc.h"
@@ -78,7 +79,8 @@ static const char *split_tag_end(struct hsplit *s, const char *open, const char 
 	return NULL;
 }
 
-/* At "{{!" (after ~): up to "}}", or to "--}}" of a comment that starts with two dashes, in which tags may stand. */
+/* At "{{!" (after ~): up to "}}", or to "--}}" of a comment that starts with two dashes, in which tags may
+ * stand. */
 static int split_comment(struct hsplit *s, const char *open, const char *p, bool is_trim_left)
 {
 	bool is_long = split_at(s, p, "!--");
@@ -117,7 +119,7 @@ static enum hpiece_kind split_kind(const struct hsplit *s, const char **p)
 		const char *mark;
 		enum hpiece_kind kind;
 	} marks[] = {
-		{"#>", HP_OPEN_PARTIAL}, {"#*", HP_OPEN_INLINE}, {"#", HP_OPEN},      {"/", HP_CLOSE},
+		{"#>", HP_OPEN_PARTIAL}, {"#*", HP_OPEN_INLINE}, {"#", HP_OPEN},     {"/", HP_CLOSE},
 		{"^", HP_OPEN_INVERSE},	 {">", HP_PARTIAL},	 {"&", HP_EMIT_RAW}, {"*", HP_DECORATOR},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(marks); i++) {
@@ -270,7 +272,8 @@ static str_t split_cut_indent(str_t s)
 
 static bool split_may_stand_alone(const struct hpiece *piece)
 {
-	return piece->kind != HP_TEXT && piece->kind != HP_EMIT && piece->kind != HP_EMIT_RAW && piece->kind != HP_DECORATOR;
+	return piece->kind != HP_TEXT && piece->kind != HP_EMIT && piece->kind != HP_EMIT_RAW &&
+	       piece->kind != HP_DECORATOR;
 }
 
 struct hmarks { /* what is to come off a text */
@@ -281,10 +284,12 @@ static void split_blanks(struct hpieces *out)
 {
 	struct hmarks *marks = xcalloc(out->n + 1, sizeof(*marks));
 	for (size_t i = 0; i < out->n; i++) {
-		struct hpiece *piece = &out->v[i], *before = i > 0 ? piece - 1 : NULL, *after = i + 1 < out->n ? piece + 1 : NULL;
+		struct hpiece *piece = &out->v[i], *before = i > 0 ? piece - 1 : NULL,
+			      *after = i + 1 < out->n ? piece + 1 : NULL;
 		if (piece->kind == HP_TEXT)
 			continue;
-		bool is_text_before = before != NULL && before->kind == HP_TEXT, is_text_after = after != NULL && after->kind == HP_TEXT;
+		bool is_text_before = before != NULL && before->kind == HP_TEXT,
+		     is_text_after = after != NULL && after->kind == HP_TEXT;
 		if (is_text_before)
 			marks[i - 1].is_end_trimmed |= piece->is_trim_left;
 		if (is_text_after)

@@ -1,6 +1,7 @@
-/* handlebars_value.c - what values are in Handlebars: which of them count as true, what a name gives in them, how they print. JSON of the
- * context is read in place. The contexts of a render are one value, TV_LAYERS, as long as names are looked up in it; to walk over its
- * names, or to compare or print it as JSON, it is merged into a mapping first, and so is a partial's context with its arguments over it. */
+/* handlebars_value.c - what values are in Handlebars: which of them count as true, what a name gives in them,
+ * how they print. JSON of the context is read in place. The contexts of a render are one value, TV_LAYERS, as
+ * long as names are looked up in it; to walk over its names, or to compare or print it as JSON, it is merged
+ * into a mapping first, and so is a partial's context with its arguments over it. */
 #include "template/handlebars_impl.h"
 
 #include "base/text.h"
@@ -80,7 +81,8 @@ int handlebars_plain(struct trender *r, const struct tval *v, struct tval *out)
 struct hseg handlebars_seg(str_t key)
 {
 	uint64_t index;
-	bool is_index = key.n > 0 && (key.n == 1 || *key.p != '0') && str_to_u64(key, &index) && index <= INT64_MAX;
+	bool is_index =
+		key.n > 0 && (key.n == 1 || *key.p != '0') && str_to_u64(key, &index) && index <= INT64_MAX;
 	return (struct hseg){.key = tval_str(key), .index = is_index ? (int64_t)index : -1};
 }
 
@@ -121,7 +123,8 @@ int handlebars_get(struct trender *r, const struct tval *base, const struct hseg
 			return is_length ? template_step_bytes(r, v.n) : 0;
 		case TV_MAP:
 		case TV_OVER:
-			if (template_map_find(r, v.kind == TV_MAP ? v.u.map : v.u.over->top.u.map, &seg->key, &e) != 0)
+			if (template_map_find(r, v.kind == TV_MAP ? v.u.map : v.u.over->top.u.map, &seg->key,
+					      &e) != 0)
 				return -1;
 			if (e != NULL)
 				*out = e->val;
@@ -136,7 +139,8 @@ int handlebars_get(struct trender *r, const struct tval *base, const struct hseg
 
 /* --- text --- */
 
-/* As JavaScript prints a number: the shortest digits that read back as it; with an exponent from 1e21 and below 1e-6. */
+/* As JavaScript prints a number: the shortest digits that read back as it; with an exponent from 1e21 and
+ * below 1e-6. */
 static void value_print_float(struct trender *r, double f)
 {
 	struct double_digits d;
@@ -222,7 +226,8 @@ int handlebars_emit(struct trender *r, const struct tval *v, bool is_raw)
 		return handlebars_plain(r, v, &plain) != 0 ? -1 : template_emit(r, &plain);
 	bool is_escaped = !is_raw && r->escape == TEMPLATE_ESCAPE_HTML;
 	if (v->kind == TV_STR)
-		return is_escaped ? template_emit_html(r, tval_text(v), value_html) : template_emit_text(r, tval_text(v));
+		return is_escaped ? template_emit_html(r, tval_text(v), value_html)
+				  : template_emit_text(r, tval_text(v));
 	size_t sb = template_sb_begin(r);
 	if (handlebars_print(r, v) != 0)
 		return -1;

@@ -11,7 +11,8 @@
 
 /* --- errors --- */
 
-/* The line that byte `at` of the source is on, what it says, and which of its characters that byte is; both from 1. */
+/* The line that byte `at` of the source is on, what it says, and which of its characters that byte is; both
+ * from 1. */
 struct template_place {
 	str_t text;
 	uint32_t line, column;
@@ -142,7 +143,8 @@ static int template_compile_source(struct template *t, str_t source)
 {
 	if (source.n > TEMPLATE_MAX_SOURCE)
 		return template_error(t, ERR_LIMIT, TEMPLATE_NOWHERE,
-				      "syntax error: the template is longer than %d bytes", TEMPLATE_MAX_SOURCE);
+				      "syntax error: the template is longer than %d bytes",
+				      TEMPLATE_MAX_SOURCE);
 	if (t->dialect == TEMPLATE_STATIC) {
 		t->source = arena_str(&t->arena, source);
 		return 0;
@@ -223,8 +225,8 @@ void template_run_free(struct template_run *run)
 	free(run);
 }
 
-int template_run_render(struct template_run *run, const struct template *t, const json_t *const *contexts, size_t n,
-			struct buf *out)
+int template_run_render(struct template_run *run, const struct template *t, const json_t *const *contexts,
+			size_t n, struct buf *out)
 {
 	if (t->dialect == TEMPLATE_STATIC) {
 		buf_add_str(out, t->source);
@@ -255,7 +257,8 @@ int template_run_render(struct template_run *run, const struct template *t, cons
 	return rc;
 }
 
-int template_render_layered(const struct template *t, const json_t *const *contexts, size_t n, struct buf *out)
+int template_render_layered(const struct template *t, const json_t *const *contexts, size_t n,
+			    struct buf *out)
 {
 	struct template_run run = {0};
 	int rc = template_run_render(&run, t, contexts, n, out);

@@ -39,7 +39,8 @@ static void print_float(struct trender *r, double v, bool is_repr)
 	if (v == 0 && signbit(v))
 		template_sb_c(r, '-');
 	size_t from = r->tmp.n;
-	double_fmt_plain(&r->tmp, v); /* a few hundred bytes at most: the limit is looked at with the next addition */
+	double_fmt_plain(&r->tmp,
+			 v); /* a few hundred bytes at most: the limit is looked at with the next addition */
 	if (memchr(r->tmp.p + from, '.', r->tmp.n - from) == NULL)
 		template_sb_str(r, STR(".0"));
 }
@@ -444,7 +445,8 @@ int template_emit_html(struct trender *r, str_t s, const struct thtml *html)
 		const struct thtml *as = &html[(unsigned char)s.p[i]];
 		if (LIKELY(as->n == 0))
 			continue;
-		if (template_emit_text(r, str_mk(s.p + from, i - from)) != 0 || template_emit_text(r, str_mk(as->text, as->n)) != 0)
+		if (template_emit_text(r, str_mk(s.p + from, i - from)) != 0 ||
+		    template_emit_text(r, str_mk(as->text, as->n)) != 0)
 			return -1;
 		from = i + 1;
 	}

@@ -1,5 +1,6 @@
-/* A Handlebars template, a NUL, and JSON for its context: whatever they are, rendering ends within its budgets, without a trace in the output
- * when it fails, and a second render of the compiled template, over what the first one left behind, gives the same text. */
+/* A Handlebars template, a NUL, and JSON for its context: whatever they are, rendering ends within its
+ * budgets, without a trace in the output when it fails, and a second render of the compiled template, over
+ * what the first one left behind, gives the same text. */
 #include "base/err.h"
 #include "template/template.h"
 
@@ -24,7 +25,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	const uint8_t *nul = size > 0 ? memchr(data, 0, size) : NULL;
 	str_t source = str_mk((const char *)data, nul != NULL ? (size_t)(nul - data) : size);
 	json_error_t e;
-	json_t *ctx = nul != NULL ? json_loadb((const char *)nul + 1, size - source.n - 1, JSON_ALLOW_NUL, &e) : NULL;
+	json_t *ctx = nul != NULL ? json_loadb((const char *)nul + 1, size - source.n - 1, JSON_ALLOW_NUL, &e)
+				  : NULL;
 	struct buf one = BUF_INIT, two = BUF_INIT;
 	struct template_run *run = template_run_new();
 	struct template *t = template_compile_dialect("fuzz", source, TEMPLATE_HANDLEBARS, size % 3);
@@ -33,7 +35,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (render(run, t, ctx, &two) != rc || !str_eq(buf_str(&one), buf_str(&two)))
 			abort();
 		/* What has no markup renders to itself. */
-		if (!template_has_markup_of(TEMPLATE_HANDLEBARS, source) && !str_eq(str_skip(buf_str(&one), 1), source))
+		if (!template_has_markup_of(TEMPLATE_HANDLEBARS, source) &&
+		    !str_eq(str_skip(buf_str(&one), 1), source))
 			abort();
 	} else if (err_kind() == ERR_NONE) {
 		abort();

@@ -47,7 +47,11 @@ for path, text in sources.items():
     if path.name.startswith("template_"):
         names = re.findall(r'\{"([a-z_]+)", \w+, \w+(?:, \w+, \w+)?\}', text)
         for name in names:
-            expect(f"{where}: the template's `{name}` is not in docs/templates.md", f"`{name}`" in docs["templates.md"])
+            expect(f"{where}: the template's `{name}` is not in docs/templates.md", re.search(rf"(`|{{% ){name}[`( ]", docs["templates.md"]))
+    if path.name == "handlebars_helper.c":
+        for name in re.findall(r'\{"(\w+)", HH_', text):
+            expect(f"{where}: the helper `{name}` is not in docs/templates.md",
+                   re.search(rf"`({{{{#)?{name}[` ]", docs["templates.md"]))
     for name in re.findall(r'(?:metric_declare(?:_collected)?\(METRIC_\w+, |queue_metric_pair\(METRIC_\w+, |disk_series\()"(\w+)"', text):
         expect(f"{where}: the metric `{name}` is not in docs/operations.md", re.search(rf"`{name}[{{`]", docs["operations.md"]))
     for name in re.findall(r'getenv\("(\w+)"\)', text):
