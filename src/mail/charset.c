@@ -41,12 +41,27 @@ static str_t charset_real_name(str_t name)
 	return name;
 }
 
-static bool charset_iconv(str_t charset, str_t in, struct buf *out)
+static iconv_t charset_open(str_t charset)
 {
 	char name[CHARSET_MAX];
+	charset = charset_real_name(charset);
 	memcpy(name, charset.p, charset.n);
 	name[charset.n] = 0;
-	iconv_t cd = iconv_open("UTF-8", name);
+	return iconv_open("UTF-8", name);
+}
+
+bool charset_is_known(str_t s)
+{
+	iconv_t cd = charset_is_name(s) ? charset_open(s) : (iconv_t)-1;
+	if (cd == (iconv_t)-1)
+		return false;
+	iconv_close(cd);
+	return true;
+}
+
+static bool charset_iconv(str_t charset, str_t in, struct buf *out)
+{
+	iconv_t cd = charset_open(charset);
 	if (cd == (iconv_t)-1)
 		return false;
 	/* No charset needs more than 4 bytes of UTF-8 for one of its own, plus what a flush may emit. */
@@ -87,7 +102,7 @@ bool charset_to_utf8(str_t charset, str_t in, struct buf *out)
 		return true;
 	}
 	if (!str_ieq(charset, STR("iso-8859-1")))
-		return charset_iconv(charset_real_name(charset), in, out);
+		return charset_iconv(charset, in, out);
 	latin1_to_utf8(in, out);
 	return true;
 }

@@ -10,3 +10,4 @@ bool charset_to_utf8(str_t charset, str_t in, struct buf *out);
  * which loses none. charset may be empty. Returns false when the text is not what the charset says. */
 bool charset_to_utf8_lenient(str_t charset, str_t in, struct buf *out);
 bool charset_is_name(str_t s);
+bool charset_is_known(str_t s); /* can be converted */

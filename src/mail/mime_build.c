@@ -277,7 +277,7 @@ static void attachment_write_fields(const struct mime_attachment *a, struct buf 
 /* RFC 2046 section 5.2.1 forbids base64 for messages: they stay as they are while SMTP can carry them. */
 static bool attachment_stays(const struct mime_attachment *a, const struct transfer_scan *scan)
 {
-	return str_istarts(a->content_type, STR("message/")) && !scan->has_nul && scan->longest_line <= 998;
+	return str_istarts(a->content_type, STR("message/")) && !scan->has_nul && scan->longest_line <= TRANSFER_LINE_MAX;
 }
 
 void mime_encode_attachment(const struct mime_attachment *a, struct mime_encoded_part *out)
@@ -326,7 +326,7 @@ static void text_part_init(struct text_part *p, const char *subtype, str_t text)
 {
 	*p = (struct text_part){.subtype = subtype, .text = text};
 	p->scan = transfer_scan(text);
-	p->encoding = transfer_for_text(text, &p->scan);
+	p->encoding = transfer_for_text(text, &p->scan, TRANSFER_LINE_MAX);
 }
 
 static bool text_part_has(const struct text_part *p, str_t boundary)

@@ -10,20 +10,23 @@ static void test_transfer_scan(void **state)
 		str_t in;
 		struct transfer_scan want;
 	} cases[] = {
-		{STR(""), {true, false, false, 0}},
-		{STR("abc"), {true, false, false, 3}},
-		{STR("a\nbcd\r\nef\r"), {true, false, false, 3}},
-		{STR("\r\r\r\n\n"), {true, false, false, 0}},
-		{STR("a\rbb\nccc\r\ndddd"), {true, false, false, 4}},
-		{STR("a--\n--b"), {true, false, true, 3}},
-		{STR("a\r--"), {true, false, true, 2}},
-		{STR("-\n-a-"), {true, false, false, 3}},
-		{STR("a\0b"), {true, true, false, 3}},
-		{STR("\xc3\xbc"), {false, false, false, 2}},
+		{STR(""), {true, false, true, false, 0}},
+		{STR("abc"), {true, false, true, false, 3}},
+		{STR("abc\r\n\r\nd"), {true, false, true, false, 3}},
+		{STR("abc\r\nd\n"), {true, false, false, false, 3}},
+		{STR("abc\r\nd\r"), {true, false, false, false, 3}},
+		{STR("a\nbcd\r\nef\r"), {true, false, false, false, 3}},
+		{STR("\r\r\r\n\n"), {true, false, false, false, 0}},
+		{STR("a\rbb\nccc\r\ndddd"), {true, false, false, false, 4}},
+		{STR("a--\n--b"), {true, false, false, true, 3}},
+		{STR("a\r--"), {true, false, false, true, 2}},
+		{STR("-\r\n-a-"), {true, false, true, false, 3}},
+		{STR("a\0b"), {true, true, true, false, 3}},
+		{STR("\xc3\xbc"), {false, false, true, false, 2}},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct transfer_scan got = transfer_scan(cases[i].in), want = cases[i].want;
-		if (got.is_ascii != want.is_ascii || got.has_nul != want.has_nul || got.has_dash_line != want.has_dash_line ||
+		if (got.is_ascii != want.is_ascii || got.has_nul != want.has_nul || got.has_dash_line != want.has_dash_line || got.is_canonical != want.is_canonical ||
 		    got.longest_line != want.longest_line)
 			fail_msg("case %zu: %d %d %d %zu", i, got.is_ascii, got.has_nul, got.has_dash_line, got.longest_line);
 	}
@@ -49,8 +52,8 @@ static void test_transfer_choice(void **state)
 		for (size_t k = 0; k < cases[i].n_times; k++)
 			buf_add_z(&text, cases[i].unit);
 		struct transfer_scan scan = transfer_scan(buf_str(&text));
-		if (transfer_for_text(buf_str(&text), &scan) != cases[i].want)
-			fail_msg("case %zu: %s", i, transfer_name(transfer_for_text(buf_str(&text), &scan)));
+		if (transfer_for_text(buf_str(&text), &scan, TRANSFER_LINE_MAX) != cases[i].want)
+			fail_msg("case %zu: %s", i, transfer_name(transfer_for_text(buf_str(&text), &scan, TRANSFER_LINE_MAX)));
 		buf_fini(&text);
 	}
 }
