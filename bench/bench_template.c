@@ -25,8 +25,8 @@ static const char bench_paragraph[] = "Lorem ipsum dolor sit amet, consectetur a
 				      "ad minim veniam, quis nostrud exercitation ullamco laboris nisi ut "
 				      "aliquip ex ea commodo consequat.\r\n";
 
-/* The same text in both: a plain name is written alike. */
-static void bench_source(struct buf *b)
+/* The same text in both: a plain name is written alike. With a loop over three items where `loop` has one. */
+static void bench_source(struct buf *b, const char *loop)
 {
 	static const char *const lines[] = {
 		"Subject: Your order {{ order }}\r\nTo: {{ name }} <{{ email }}>\r\n\r\n",
@@ -39,6 +39,7 @@ static void bench_source(struct buf *b)
 		buf_add_z(b, lines[i]);
 		buf_add_z(b, bench_paragraph);
 	}
+	buf_add_z(b, loop);
 	while (b->n < 2000)
 		buf_add_z(b, "-- the end of it --\r\n");
 }
@@ -51,8 +52,9 @@ static void bench_contexts(void)
 		char order[32], email[64];
 		snprintf(order, sizeof(order), "A-%08u", i);
 		snprintf(email, sizeof(email), "recipient-%u@example.com", i);
-		bench.own[i] = json_pack("{s:s,s:s,s:f}", "order", order, "city", "S\u00e3o Paulo", "total",
-					 19.9 + i);
+		bench.own[i] = json_pack("{s:s,s:s,s:f,s:[{s:s},{s:s},{s:s}]}", "order", order, "city",
+					 "S\u00e3o Paulo", "total", 19.9 + i, "items", "title", "bread",
+					 "title", "salt", "title", "wine");
 		bench.names[i] = json_pack("{s:s,s:s}", "email", email, "name", "Ada & Grace");
 	}
 	bench.common = json_pack("{s:s,s:s,s:s}", "company", "Example & Sons", "campaign", "Autumn", "date",
@@ -67,10 +69,10 @@ static double bench_cpu(void)
 }
 
 static void bench_one(const char *what, enum template_dialect dialect, enum template_escape escape,
-		      bool is_run)
+		      const char *loop_text, bool is_run)
 {
 	struct buf source = BUF_INIT, out = BUF_INIT;
-	bench_source(&source);
+	bench_source(&source, loop_text);
 	struct template *t = template_compile_dialect("content", buf_str(&source), dialect, escape);
 	struct template_run *run = template_run_new();
 	size_t n_bytes = 0;
@@ -112,12 +114,23 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	bench_contexts();
-	for (int is_run = 0; is_run < 2; is_run++) {
-		bench_one("Jinja, text", TEMPLATE_JINJA, TEMPLATE_ESCAPE_NONE, is_run);
-		bench_one("Jinja, HTML", TEMPLATE_JINJA, TEMPLATE_ESCAPE_HTML, is_run);
-		bench_one("Handlebars, text", TEMPLATE_HANDLEBARS, TEMPLATE_ESCAPE_NONE, is_run);
-		bench_one("Handlebars, HTML", TEMPLATE_HANDLEBARS, TEMPLATE_ESCAPE_HTML, is_run);
-	}
+	static const struct {
+		const char *what, *loop;
+		enum template_dialect dialect;
+		enum template_escape escape;
+	} rows[] = {
+		{"Jinja, text", "", TEMPLATE_JINJA, TEMPLATE_ESCAPE_NONE},
+		{"Jinja, HTML", "", TEMPLATE_JINJA, TEMPLATE_ESCAPE_HTML},
+		{"Jinja, text, a loop", "{% for x in items %}{{ loop.index }}. {{ x.title }}\r\n{% endfor %}",
+		 TEMPLATE_JINJA, TEMPLATE_ESCAPE_NONE},
+		{"Handlebars, text", "", TEMPLATE_HANDLEBARS, TEMPLATE_ESCAPE_NONE},
+		{"Handlebars, HTML", "", TEMPLATE_HANDLEBARS, TEMPLATE_ESCAPE_HTML},
+		{"Handlebars, text, a loop", "{{#each items}}{{@index}}. {{title}}\r\n{{/each}}",
+		 TEMPLATE_HANDLEBARS, TEMPLATE_ESCAPE_NONE},
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(rows) * 2; i++)
+		bench_one(rows[i / 2].what, rows[i / 2].dialect, rows[i / 2].escape, rows[i / 2].loop,
+			  i % 2 == 1);
 	for (unsigned i = 0; i < bench.n_recipients; i++) {
 		json_decref(bench.own[i]);
 		json_decref(bench.names[i]);

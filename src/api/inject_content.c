@@ -195,7 +195,7 @@ static int content_set_names(struct inject_content *c, const struct inject_recip
 
 static struct body *content_expand(struct inject_content *c, const struct inject_recipient *r, const json_t *const *layer)
 {
-	if (template_render_layered(c->template, layer, N_LAYERS, &c->out) != 0)
+	if (template_run_render(c->run, c->template, layer, N_LAYERS, &c->out) != 0)
 		return NULL;
 	if (c->out.n == 0) {
 		err_set(ERR_INVALID, "content: the message is empty after template expansion");
@@ -214,7 +214,7 @@ static struct body *content_build(struct inject_content *c, const json_t *const 
 	for (size_t i = 0; i < c->n_slots; i++) {
 		struct content_slot *s = &c->slot[i];
 		s->at = c->text.n;
-		if (template_render_layered(s->template, layer, N_LAYERS, &c->text) != 0) {
+		if (template_run_render(c->run, s->template, layer, N_LAYERS, &c->text) != 0) {
 			err_wrap("%s", s->path);
 			return NULL;
 		}
@@ -286,7 +286,7 @@ static struct template *content_compile(struct inject_content *c, const char *pa
 static int content_add_slot(struct inject_content *c, str_t *target, const char *path, const char *name, enum template_escape escape,
                             str_t standin)
 {
-	if (target->p == NULL || c->req->dialect == TEMPLATE_STATIC || !template_has_markup(*target))
+	if (target->p == NULL || !template_has_markup_of(c->req->dialect, *target))
 		return 0;
 	struct template *t = content_compile(c, path, name, *target, escape);
 	if (t == NULL)
@@ -363,7 +363,7 @@ static int content_init_text(struct inject_content *c)
 	const struct inject_request *req = c->req;
 	if (content_check_text(req->text) != 0)
 		return -1;
-	if (req->dialect == TEMPLATE_STATIC || !template_has_markup(req->text)) {
+	if (!template_has_markup_of(req->dialect, req->text)) {
 		c->body = content_make_body(req->text);
 		return 0;
 	}
@@ -390,7 +390,7 @@ static size_t content_size(const struct inject_request *req)
 
 int inject_content_init(struct inject_content *c, const struct inject_request *req, mono_t deadline)
 {
-	*c = (struct inject_content){.req = req};
+	*c = (struct inject_content){.req = req, .run = template_run_new()};
 	return content_size(req) <= INPLACE_BYTES ? content_init_job(c) : offload_run(content_init_job, c, deadline);
 }
 
@@ -408,6 +408,7 @@ void inject_content_fini(struct inject_content *c)
 		mime_encoded_part_fini(&c->part[i]);
 	free(c->part);
 	json_decref(c->names);
+	template_run_free(c->run);
 	buf_fini(&c->text);
 	buf_fini(&c->out);
 }

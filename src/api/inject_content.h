@@ -20,6 +20,7 @@ struct inject_content {
 	size_t n_slots;
 	/* for one recipient after the other */
 	json_t *names;
+	struct template_run *run;
 	struct buf text, out;
 };
 /** Compiles the templates, checks and encodes what is the same for all. Much of it is done on another thread: may yield. req must live as

@@ -220,6 +220,23 @@ def test_template_that_does_not_parse(daemon, content):
     assert status == 422 and text.startswith("Error: failed parsing field 'content' as template"), text
 
 
+@pytest.mark.parametrize("content, error", [
+    ("Subject: {{#if name}}\r\n", "the block `if` is not closed (in template 'content' line 1: 'Subject: {{#if name}}'), column 10"),
+    ("Subject: x\r\n\r\nä {{nope 1}}", "unknown helper: there is no helper `nope` (in template 'content' line 3: 'ä {{nope 1}}'), column 5"),
+])
+def test_handlebars_that_does_not_parse(daemon, content, error):
+    status, _, text = post_json(daemon, changed(content=content, template_dialect="Handlebars"))
+    assert (status, text) == (422, "Error: failed parsing field 'content' as template: syntax error: " + error)
+
+
+def test_error_in_a_template_has_the_observed_shape(daemon):
+    status, _, text = post_json(daemon, changed(content={"text_body": "{{ unclosed", "subject": "s", "from": {"email": "f@example.com"}}))
+    assert status == 422 and text.startswith(
+        "Error: failed parsing field 'content.text_body' as template: syntax error: unexpected end of input, expected end of variable block "
+        "(in template 'text_body.txt' line 1: '{{ unclosed')"), text
+    assert text.endswith(", column 12")
+
+
 HEADER_VALUES = ["a\r\nBcc: evil@example.org", "a\nb", "a\rb", "a\0b", "\n", "a\r\n\r\nbody", ["a\nb"], {"x": "a\nb"}]
 
 
