@@ -1,6 +1,7 @@
 /* spool.h - durable store for queued messages, and for what was answered to the requests that brought them. Under
- * one id a message has a META record (message_encode) and a body; bodies are shared between the messages of a batch
- * and stored once. Both survive power loss once spool_put() returns 0. Callable from any worker; spool_journal.c explains batching. */
+ * one id a message has a META record (message_encode) and a body; bodies are shared between the messages of a
+ * batch and stored once. Both survive power loss once spool_put() returns 0. Callable from any worker;
+ * spool_journal.c explains batching. */
 #pragma once
 
 #include "fiber/fiber.h"
@@ -32,9 +33,9 @@ void spool_close(struct spool *sp);
  * Returns 0, or -1 with ERR_TIMEOUT, ERR_CANCELLED, ERR_SPOOL_FULL (temporary), ERR_LIMIT or ERR_IO: then
  * none counts as stored. */
 MUST_CHECK int spool_put(struct spool *sp, struct message *const *m, size_t n, mono_t deadline);
-/* A key is the name that a client gives to a request, so that it may send it again without having it done twice. It is kept
- * until it expires, together with what was answered, whatever becomes of the messages. */
-#define SPOOL_MAX_KEYS UINT64_C(4000000) /* of 40 bytes in a table that is two thirds full */
+/* A key is the name that a client gives to a request, so that it may send it again without having it done twice. It
+ * is kept until it expires, together with what was answered, whatever becomes of the messages. */
+#define SPOOL_MAX_KEYS UINT64_C(4000000) /* of 40 bytes each, in a table that is two thirds full */
 #define SPOOL_ANSWER_MAX (UINT32_C(16) << 20)
 struct spool_key {
 	struct uuid id;	   /* names it among all others: a hash; not nil */
@@ -42,19 +43,22 @@ struct spool_key {
 	wall_t expires;
 	str_t answer;
 };
-/** As spool_put, with a key (which replaces one of the same id): after a crash all messages and the key are there, or none of
- * them. There may be no message (n 0).
+/** As spool_put, with a key: after a crash all messages and the key are there, or none of them. There may be no
+ * message (n 0). A key that is there and has not expired is not replaced; the same key is not to be put twice at
+ * once.
  *
- * @deadline  bounds the beginning only: once handed over it is waited for, also when the fiber is cancelled, because a key of
- *            which nobody knows whether it is stored could not be answered for. After an error nothing counts; should it
- *            survive a crash all the same, then as a whole: so the messages must not be removed.
+ * @deadline  bounds the beginning only: once handed over it is waited for, also when the fiber is cancelled, because
+ *            a key of which nobody knows whether it is stored could not be answered for. After an error nothing
+ *            counts; should it survive a crash all the same, then as a whole: the messages must not be removed.
  *
- * -1 ERR_LIMIT also when there are max_keys already, or the answer is longer than SPOOL_ANSWER_MAX. */
-MUST_CHECK int spool_put_with_key(struct spool *sp, struct message *const *m, size_t n, const struct spool_key *key,
-				  mono_t deadline);
+ * -1 also ERR_EXISTS: there is such a key; ERR_LIMIT: there are max_keys already, or the answer is longer than
+ * SPOOL_ANSWER_MAX. */
+MUST_CHECK int spool_put_with_key(struct spool *sp, struct message *const *m, size_t n,
+				  const struct spool_key *key, mono_t deadline);
 /** Whether there is such a key that has not expired. Any thread. */
 bool spool_has_key(struct spool *sp, const struct uuid *id);
-/** Reads it back; the answer lies in *bytes. Yields. -1 ERR_NOT_FOUND (it may just have expired), ERR_CORRUPT, ERR_IO. */
+/** Reads it back; the answer lies in *bytes. Yields. -1 ERR_NOT_FOUND (it may just have expired), ERR_CORRUPT,
+ * ERR_IO. */
 MUST_CHECK int spool_load_key(struct spool *sp, const struct uuid *id, struct spool_key *out, struct buf *bytes,
 			      mono_t deadline);
 

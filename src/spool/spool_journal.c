@@ -375,7 +375,7 @@ static int put_check_key(struct spool *sp, const struct spool_key *key)
 	}
 	/* Those that are on their way to the writer are not counted: there may be a few more in the end. */
 	pthread_mutex_lock(&sp->lock);
-	bool is_full = sp->keys.n >= sp->max_keys && index_find_key(sp, &key->id) == NULL;
+	bool is_full = sp->keys.n >= sp->max_keys;
 	pthread_mutex_unlock(&sp->lock);
 	if (is_full)
 		err_set(ERR_LIMIT, "spool %s: it holds %llu keys, and may hold no more", sp->name,
@@ -388,7 +388,8 @@ int spool_put_with_key(struct spool *sp, struct message *const *m, size_t n, con
 	if (put_check_key(sp, key) != 0)
 		return -1;
 	if (fiber_is_cancelled() || mono_is_past(deadline)) {
-		err_set(fiber_is_cancelled() ? ERR_CANCELLED : ERR_TIMEOUT, "spool %s: too late to begin with a put", sp->name);
+		err_set(fiber_is_cancelled() ? ERR_CANCELLED : ERR_TIMEOUT, "spool %s: too late to begin with a put",
+			sp->name);
 		return -1;
 	}
 	return put(sp, m, n, key, deadline);

@@ -364,7 +364,7 @@ bool index_remove(struct spool *sp, const struct uuid *id, struct tomb *tomb);
 /* A TOMB frame was written to seg: notes it when other segments need it. */
 void index_note_tomb(struct spool *sp, struct segment *seg, const struct tomb *tomb);
 bool index_needs_tomb(const struct spool *sp, const struct tomb *tomb, uint64_t except_seq);
-/* An expired key's frame only ends what was there. */
+/* An expired key is taken out, whichever frame says so. */
 void index_set_key(struct spool *sp, const struct uuid *id, int64_t expires_ns, const struct segment *seg, uint32_t off8,
 		   uint32_t n_payload);
 struct index_key *index_find_key(struct spool *sp, const struct uuid *id);

@@ -33,7 +33,10 @@ static bool expire_shard(struct spool *sp, uint32_t shard)
 	size_t n = 0;
 	uint64_t pos = (uint64_t)shard << 32;
 	pthread_mutex_lock(&sp->lock);
-	for (const struct index_key *k; n < EXPIRE_SLICE && (k = table_next(&sp->keys, &pos)) != NULL && pos >> 32 == shard;) {
+	while (n < EXPIRE_SLICE) {
+		const struct index_key *k = table_next(&sp->keys, &pos);
+		if (k == NULL || pos >> 32 != shard)
+			break;
 		if (!key_is_alive(k))
 			dead[n++] = k->id;
 		else if (k->expires_ns < sp->expiry.soonest_ns)

@@ -245,6 +245,7 @@ int spool_load_key(struct spool *sp, const struct uuid *id, struct spool_key *ou
 	if (rc != 0)
 		return -1;
 	bytes->n = j.place.n_payload;
+	bytes->p[bytes->n] = 0;
 	*out = (struct spool_key){.id = *id,
 				  .expires = {(int64_t)j.place.key},
 				  .answer = str_skip(buf_str(bytes), KEY_PRINT_BYTES)};

@@ -14,7 +14,8 @@
  *    file after the last valid frame is cut off. Whole groups after a hole are kept: if the hole is damage,
  *    they were acknowledged.
  * Payloads over 64 KB are not read in the durable part: their head is verified, and their CRC when they are
- * loaded. Keys that have expired are left out. A new segment is begun at every open, so a salt is never used for two lives of a tail. */
+ * loaded. Keys that have expired are left out. A new segment is begun at every open, so a salt is never used for two
+ * lives of a tail. */
 #include "spool/spool_journal_impl.h"
 
 #include "base/alloc.h"

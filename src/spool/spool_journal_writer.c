@@ -142,6 +142,11 @@ enum op_fit { OP_FITS, OP_NEXT_BATCH, OP_REFUSED };
  * that. */
 static enum op_fit journal_resolve(struct spool *sp, struct op *op, bool has_puts)
 {
+	const struct index_key *k = op_has_key(op) ? index_find_key(sp, &op->key.id) : NULL;
+	if (k != NULL && key_is_alive(k)) {
+		err_set(ERR_EXISTS, "spool %s: there is such a key already", sp->name);
+		return OP_REFUSED;
+	}
 	for (uint32_t i = 0; i < op->n; i++) {
 		struct op_item *it = &op->item[i];
 		if (op->kind != OP_UPDATE && (op->kind != OP_PUT || it->body != NULL))

@@ -49,7 +49,7 @@ enum event_kind { EV_PUT = 'p', EV_ACK = 'a', EV_UPDATE = 'u', EV_REMOVE = 'r' }
 struct event_note {
 	uint8_t kind, n; /* n: messages from number on, of one put */
 	uint8_t fiber, has_key;
-	uint32_t version; /* of the message that is updated; of the put's key */
+	uint32_t version; /* of the message that is updated */
 	uint32_t number;  /* of the first message, and of the key */
 };
 
@@ -62,8 +62,6 @@ static struct victim {
 	uint32_t owned[N_FIBERS][N_EACH * 2]; /* numbers that are stored for sure */
 	uint16_t version[N_FIBERS][N_EACH * 2];
 	uint32_t n_owned[N_FIBERS];
-	uint16_t key[N_FIBERS][N_EACH]; /* 1 + version of the key of this round's number; 0: it has none */
-	uint32_t n_used[N_FIBERS];
 } victim;
 
 static void note_event(struct event_note e)
@@ -76,16 +74,13 @@ static void note(unsigned f, enum event_kind kind, uint32_t number, uint16_t ver
 	note_event((struct event_note){(uint8_t)kind, (uint8_t)n, (uint8_t)f, false, version, number});
 }
 
-/* With the next version of the number's key. */
 static void victim_put_with_key(unsigned f, uint32_t number, struct message **m, uint32_t n)
 {
-	uint16_t *key = &victim.key[f][number % N_EACH], version = *key;
 	struct buf answer = BUF_INIT;
-	struct spool_key k = model_key(number, version, wall_add(wall_now(), dur_s(86400)), &answer);
-	note_event((struct event_note){EV_PUT, (uint8_t)n, (uint8_t)f, true, version, number});
+	struct spool_key k = model_key(number, 0, wall_add(wall_now(), dur_s(86400)), &answer);
+	note_event((struct event_note){EV_PUT, (uint8_t)n, (uint8_t)f, true, 0, number});
 	CHECK(spool_put_with_key(victim.sp, m, n, &k, SOON) == 0);
-	note_event((struct event_note){EV_ACK, (uint8_t)n, (uint8_t)f, true, version, number});
-	++*key;
+	note_event((struct event_note){EV_ACK, (uint8_t)n, (uint8_t)f, true, 0, number});
 	buf_fini(&answer);
 }
 
@@ -112,12 +107,6 @@ static void victim_put(unsigned f, uint32_t number, uint32_t n, bool has_key)
 static void victim_change(unsigned f, uint64_t roll)
 {
 	uint32_t at = (uint32_t)(roll >> 16) % victim.n_owned[f], number = victim.owned[f][at];
-	if (roll % 32 == 1) { /* a key again, without a message */
-		uint32_t i = (uint32_t)(roll >> 16) % victim.n_used[f];
-		if (victim.key[f][i] > 0)
-			victim_put_with_key(f, (victim.round * N_FIBERS + f) * N_EACH + i, NULL, 0);
-		return;
-	}
 	if (roll % 2 == 0) {
 		struct uuid id = model_id(number);
 		note(f, EV_REMOVE, number, 0, 1);
@@ -143,7 +132,6 @@ static void victim_fiber(void *arg)
 		uint32_t n = roll % 4 != 0 ? 1 : 1 + (uint32_t)(roll >> 8) % GROUP_MAX;
 		victim_put(f, base + used, n, roll % 3 == 0);
 		used += n;
-		victim.n_used[f] = used;
 		for (int i = 0; i < 4 && victim.n_owned[f] > 40; i++)
 			victim_change(f, roll = model_mix(roll + 1));
 	}
@@ -190,29 +178,14 @@ static struct state {
 	uint8_t flags, n_group;
 	uint16_t v_min, v_max;
 	uint32_t group; /* number of the first of its put */
-	/* 1 + version of its key, 0: none: what is acknowledged, what may be there */
-	uint16_t key_min, key_max;
-	bool is_key_with_put; /* key_max is the first one: there if the put is */
+	bool has_key, is_key_acked; /* it begins a put with a key */
 } * state;
 
 static struct found {
 	struct spool *sp;
-	uint8_t *is_there;
-	uint16_t *key; /* 1 + version */
+	uint8_t *is_there, *has_key;
 	uint64_t n, n_keys;
 } found;
-
-static void read_key_note(const struct event_note *e)
-{
-	struct state *s = &state[e->number];
-	if (e->kind == EV_PUT) {
-		s->key_max = (uint16_t)(e->version + 1);
-		s->is_key_with_put = e->n > 0;
-	} else {
-		CHECK(s->key_max == e->version + 1);
-		s->key_min = s->key_max;
-	}
-}
 
 static void read_notes(void)
 {
@@ -237,7 +210,7 @@ static void read_notes(void)
 				s->flags |= IS_REMOVING;
 		}
 		if (e.has_key)
-			read_key_note(&e);
+			*(e.kind == EV_PUT ? &state[first].has_key : &state[first].is_key_acked) = true;
 		unsigned f = e.fiber;
 		CHECK(f < N_FIBERS);
 		if (e.kind == EV_ACK) {
@@ -280,32 +253,31 @@ static void find_main(void *arg)
 		message_unref(m);
 	}
 	for (uint32_t i = 0; i < N_NUMBERS; i++) {
-		int version = state[i].key_max > 0 ? model_key_look(found.sp, i, SOON) : -1;
-		CHECK(version >= -1);
-		found.key[i] = (uint16_t)(version + 1);
-		found.n_keys += version >= 0;
+		int version = state[i].has_key ? model_key_look(found.sp, i, SOON) : -1;
+		CHECK(version == 0 || version == -1);
+		found.has_key[i] = version == 0;
+		found.n_keys += version == 0;
 	}
 }
 
 static void compare_key(uint32_t i)
 {
 	struct state *s = &state[i];
-	uint16_t key = found.key[i];
-	if (key < s->key_min || key > s->key_max) {
-		fprintf(stderr, "key %u: version %d is there, of %d to %d\n", i, key - 1, s->key_min - 1, s->key_max - 1);
+	bool is_there = found.has_key[i];
+	if (s->is_key_acked && !is_there) {
+		fprintf(stderr, "key %u was acknowledged and is lost\n", i);
 		abort();
 	}
-	if (s->is_key_with_put && (s->flags & IS_ACKED) == 0 && (key > 0) != (bool)found.is_there[i]) {
-		fprintf(stderr, "key %u is %sthere, the messages of its put are not so\n", i, key > 0 ? "" : "not ");
+	if ((s->flags & (IS_ACKED | IS_REMOVED)) == 0 && is_there != (bool)found.is_there[i]) {
+		fprintf(stderr, "key %u is %sthere, the messages of its put are not so\n", i, is_there ? "" : "not ");
 		abort();
 	}
-	s->key_min = s->key_max = key;
-	s->is_key_with_put = false;
+	s->has_key = s->is_key_acked = is_there;
 }
 
 static void compare(void)
 {
-	found = (struct found){.sp = try_open(), .is_there = calloc(N_NUMBERS, 1), .key = calloc(N_NUMBERS, sizeof *found.key)};
+	found = (struct found){.sp = try_open(), .is_there = calloc(N_NUMBERS, 1), .has_key = calloc(N_NUMBERS, 1)};
 	CHECK(found.sp != NULL);
 	worker_run(find_main, NULL);
 	struct spool_stats st;
@@ -314,7 +286,7 @@ static void compare(void)
 	CHECK(st.n_messages == found.n && st.n_keys == found.n_keys);
 	spool_close(found.sp);
 	for (uint32_t i = 0; i < N_NUMBERS; i++) {
-		if (state[i].key_max > 0)
+		if (state[i].has_key)
 			compare_key(i);
 	}
 	for (uint32_t i = 0; i < N_NUMBERS; i++) {
@@ -341,7 +313,7 @@ static void compare(void)
 		s->v_max = s->v_min;
 	}
 	free(found.is_there);
-	free(found.key);
+	free(found.has_key);
 }
 
 /* Runs a victim until it is killed. False when it did not come to it (a fault point that was not passed often

@@ -253,8 +253,16 @@ static void keys_main(void *arg)
 		CHECK(put_key(sp, i, 1, i / 10 % 4, A_DAY, SOON) == 0);
 	CHECK(stats_of(sp).n_keys == 30);
 	CHECK(spool_has_key(sp, &id));
-	CHECK(put_key(sp, 100, 2, 2, A_DAY, SOON) == 0); /* another of the same id */
-	CHECK(stats_of(sp).n_keys == 30);
+	/* again, with other messages: the whole put is refused */
+	struct message *m = model_message(900, 0, NULL);
+	struct buf answer = BUF_INIT;
+	struct spool_key k = model_key(100, 2, A_DAY, &answer);
+	CHECK_FAILS(spool_put_with_key(sp, &m, 1, &k, SOON), ERR_EXISTS);
+	CHECK(stats_of(sp).n_keys == 30 && !m->is_spooled);
+	CHECK(spool_load(sp, &m->id, SOON) == NULL && err_is(ERR_NOT_FOUND));
+	err_clear();
+	message_unref(m);
+	buf_fini(&answer);
 	/* the messages come to their end, the keys stay */
 	for (uint32_t i = 100; i < 400; i++) {
 		id = model_id(i);
@@ -267,7 +275,7 @@ static void keys_main(void *arg)
 static void keys_check(void *arg)
 {
 	for (uint32_t i = 100; i < 400; i += 10)
-		CHECK(model_key_look(arg, i, SOON) == (i == 100 ? 2 : 1));
+		CHECK(model_key_look(arg, i, SOON) == 1);
 	CHECK(model_key_look(arg, 101, SOON) == -1);
 	CHECK(stats_of(arg).n_keys == 30 && stats_of(arg).n_damaged == 0);
 }
@@ -291,16 +299,20 @@ static void key_limits_main(void *arg)
 	for (uint32_t i = 0; i < 10; i++)
 		CHECK(put_key(sp, i * 10, 0, 1, A_DAY, SOON) == 0);
 	CHECK_FAILS(put_key(sp, 500, 0, 1, A_DAY, SOON), ERR_LIMIT);
-	CHECK(put_key(sp, 50, 1, 1, A_DAY, SOON) == 0); /* one that is there may be replaced */
 	CHECK(stats_of(sp).n_keys == 10 && stats_of(sp).n_messages == 10);
+}
+
+static void key_size_main(void *arg)
+{
+	struct spool *sp = arg;
 	struct buf answer = BUF_INIT;
-	struct spool_key k = model_key(50, 2, A_DAY, &answer);
+	struct spool_key k = model_key(500, 2, A_DAY, &answer);
 	buf_clear(&answer);
 	buf_reserve(&answer, SPOOL_ANSWER_MAX + 1);
 	memset(answer.p, 'x', SPOOL_ANSWER_MAX + 1);
 	k.answer = str_mk(answer.p, SPOOL_ANSWER_MAX + 1);
 	CHECK_FAILS(spool_put_with_key(sp, NULL, 0, &k, SOON), ERR_LIMIT);
-	CHECK(model_key_look(sp, 50, SOON) == 1);
+	CHECK(model_key_look(sp, 500, SOON) == -1);
 	k.answer.n--;
 	CHECK(spool_put_with_key(sp, NULL, 0, &k, SOON) == 0);
 	struct buf bytes = BUF_INIT;
@@ -320,6 +332,10 @@ static void test_key_limits(void **state)
 	spool_close(sp);
 	sp = open_spool(1 << 20);
 	assert_int_equal(stats_of(sp).n_keys, 10);
+	worker_run(key_size_main, sp);
+	spool_close(sp);
+	sp = open_spool(1 << 20);
+	assert_int_equal(stats_of(sp).n_keys, 11);
 	assert_int_equal(stats_of(sp).n_damaged, 0);
 	spool_close(sp);
 }
@@ -331,48 +347,47 @@ static void expiry_main(void *arg)
 	wall_t soon = wall_add(wall_now(), dur_ms(300));
 	for (uint32_t i = 0; i < 1000; i++)
 		CHECK(put_key(sp, i * 10, 0, i % 100 == 0, i % 10 == 0 ? A_DAY : soon, SOON) == 0);
-	CHECK(put_key(sp, 0, 1, 0, soon, SOON) == 0); /* shorter than the one before it */
-	CHECK(put_key(sp, 10, 1, 0, A_DAY, SOON) == 0);
+	CHECK_FAILS(put_key(sp, 0, 1, 0, soon, SOON), ERR_EXISTS);
 	while (wall_now().ns < soon.ns)
 		CHECK(fiber_sleep(dur_ms(20), MONO_NEVER) == 0);
 	for (uint32_t i = 0; i < 1000; i++) {
 		struct uuid id = model_key_id(i * 10);
-		bool is_alive = i == 1 || (i % 10 == 0 && i != 0);
-		CHECK(spool_has_key(sp, &id) == is_alive);
-		CHECK(model_key_look(sp, i * 10, SOON) == (i == 1 ? 1 : is_alive ? 0 : -1));
+		CHECK(spool_has_key(sp, &id) == (i % 10 == 0));
+		CHECK(model_key_look(sp, i * 10, SOON) == (i % 10 == 0 ? 0 : -1));
 	}
 	while (stats_of(sp).n_keys > 100) /* the writer finds them by itself */
 		CHECK(fiber_sleep(dur_ms(20), MONO_NEVER) == 0);
 	CHECK(stats_of(sp).n_keys == 100);
 	CHECK(put_key(sp, 20, 2, 0, soon, SOON) == 0); /* dead at once: as if it had never been */
-	CHECK(put_key(sp, 10, 2, 0, soon, SOON) == 0); /* and it ends the one before */
-	CHECK(stats_of(sp).n_keys == 99);
+	CHECK(put_key(sp, 10, 2, 0, A_DAY, SOON) == 0);
+	CHECK(stats_of(sp).n_keys == 101);
 }
 
 static void expiry_check(void *arg)
 {
 	struct spool *sp = arg;
-	CHECK(stats_of(sp).n_keys == 99 && stats_of(sp).n_damaged == 0);
+	CHECK(stats_of(sp).n_keys == 101 && stats_of(sp).n_damaged == 0);
 	for (uint32_t i = 0; i < 1000; i++)
-		CHECK(model_key_look(sp, i * 10, SOON) == (i % 10 == 0 && i != 0 ? 0 : -1));
+		CHECK(model_key_look(sp, i * 10, SOON) == (i == 1 ? 2 : i % 10 == 0 ? 0 : -1));
 }
 
 static void expiry_end(void *arg)
 {
 	struct spool *sp = arg;
-	wall_t soon = wall_add(wall_now(), dur_ms(50));
-	for (uint32_t i = 0; i < 1000; i += 10)
-		CHECK(put_key(sp, i * 10, 0, 0, soon, SOON) == 0);
+	wall_t soon = wall_add(wall_now(), dur_ms(100));
+	for (uint32_t i = 0; i < 300; i++)
+		CHECK(put_key(sp, 20000 + i * 10, 0, 0, soon, SOON) == 0);
 	for (uint32_t i = 0; i < 1000; i += 100) {
 		struct uuid id = model_id(i * 10);
 		spool_remove(sp, &id);
 	}
 	while (wall_now().ns < soon.ns)
 		CHECK(fiber_sleep(dur_ms(20), MONO_NEVER) == 0);
-	CHECK(spool_compact(sp, SOON) == 0);
-	CHECK(stats_of(sp).n_keys == 0 && stats_of(sp).n_bytes_live == 0);
-	while (stats_of(sp).n_segments > 2)
+	CHECK(spool_compact(sp, SOON) == 0); /* does not wait for the writer to look by itself */
+	CHECK(stats_of(sp).n_keys == 101 && stats_of(sp).n_messages == 0);
+	while (stats_of(sp).n_bytes_disk > stats_of(sp).n_bytes_live * 5 / 4 + (192 << 10))
 		CHECK(fiber_sleep(dur_ms(5), MONO_NEVER) == 0);
+	expiry_check(sp);
 }
 
 static void test_key_expiry(void **state)
@@ -602,13 +617,34 @@ static struct model {
 	uint64_t seed;
 	int32_t version[MODEL_N]; /* -1: not stored */
 	uint32_t body[MODEL_N];
-	int32_t key[MODEL_N]; /* version; -1: not stored */
+	int32_t key[MODEL_N]; /* version; -1: never stored */
+	wall_t key_expires[MODEL_N];
 } model;
 
 static uint32_t model_roll(uint32_t n)
 {
 	model.seed = model_mix(model.seed + 0x9e37);
 	return (uint32_t)(model.seed % n);
+}
+
+/* False when there is such a key: nothing has been stored. */
+static bool model_put_with_key(struct spool *sp, uint32_t i, struct message **m, uint32_t n, bool is_short)
+{
+	struct buf answer = BUF_INIT;
+	bool had_key = model.key[i] >= 0;
+	wall_t before = wall_now(), expires = is_short ? wall_add(before, dur_ms(100)) : A_DAY;
+	struct spool_key k = model_key(i, (uint16_t)(model.key[i] + 1), expires, &answer);
+	int rc = spool_put_with_key(sp, m, n, &k, SOON);
+	if (rc != 0) {
+		CHECK(err_is(ERR_EXISTS) && had_key && before.ns < model.key_expires[i].ns);
+		err_clear();
+	} else {
+		CHECK(!had_key || wall_now().ns >= model.key_expires[i].ns);
+		model.key[i]++;
+		model.key_expires[i] = expires;
+	}
+	buf_fini(&answer);
+	return rc == 0;
 }
 
 static void model_step(struct spool *sp)
@@ -626,21 +662,11 @@ static void model_step(struct spool *sp)
 			model.version[k] = (int32_t)(what % 7);
 			model.body[k] = shared != NULL ? i : k;
 		}
-		if (what % 3 == 0) {
-			struct buf answer = BUF_INIT;
-			struct spool_key k = model_key(i, (uint16_t)++model.key[i], A_DAY, &answer);
-			CHECK(spool_put_with_key(sp, m, n, &k, SOON) == 0);
-			buf_fini(&answer);
-		} else {
+		if (what % 3 != 0 || !model_put_with_key(sp, i, m, n, what % 2 == 0))
 			CHECK(spool_put(sp, m, n, SOON) == 0);
-		}
 		while (n > 0)
 			message_unref(m[--n]);
 		body_unref(shared);
-	} else if (what < 2 && model.key[i] >= 0) {
-		wall_t past = wall_add(wall_now(), dur_s(-1));
-		CHECK(put_key(sp, i, 0, 0, past, SOON) == 0); /* a life that is over */
-		model.key[i] = -1;
 	} else if (what < 45) {
 		spool_remove(sp, &id);
 		model.version[i] = -1;
@@ -686,12 +712,16 @@ static void model_check(struct spool *sp)
 		CHECK(m->n_attempts == model.version[i] && model_differs(m, model.body[i]) == NULL);
 		message_unref(m);
 	}
-	uint32_t n_keys = 0;
+	uint32_t n_alive = 0;
 	for (uint32_t i = 0; i < MODEL_N; i++) {
-		CHECK(model_key_look(sp, i, SOON) == model.key[i]);
-		n_keys += model.key[i] >= 0;
+		wall_t before = wall_now();
+		int version = model_key_look(sp, i, SOON);
+		bool may_be_gone = model.key[i] < 0 || wall_now().ns >= model.key_expires[i].ns;
+		CHECK(version == model.key[i] || (version == -1 && may_be_gone));
+		CHECK(version == -1 || before.ns < model.key_expires[i].ns);
+		n_alive += version >= 0;
 	}
-	CHECK(n_keys > 0 && stats_of(sp).n_keys == n_keys);
+	CHECK(n_alive > 0 && stats_of(sp).n_keys >= n_alive);
 	CHECK(stats_of(sp).n_damaged == 0);
 }
 
