@@ -143,6 +143,9 @@ async function send(op, form, out) {
     options.body = body.value;
     options.headers["Content-Type"] = body.dataset.type;
   }
+  for (const input of form.querySelectorAll("[data-header]")) {
+    if (input.value !== "") options.headers[input.dataset.header] = input.value;
+  }
   const login = authorization();
   if (login) {
     options.headers.Authorization = login;
@@ -174,7 +177,7 @@ function tryForm(op) {
   const out = make("div", { role: "status", "aria-live": "polite" });
   for (const p of op.parameters || []) {
     const id = "try-" + op.operationId + "-" + p.name;
-    const input = make("input", { id, "data-query": p.name, required: p.required, autocomplete: "off", spellcheck: "false" });
+    const input = make("input", { id, ["data-" + p.in]: p.name, required: p.required, autocomplete: "off", spellcheck: "false" });
     form.append(make("div", {}, make("label", { for: id }, p.name + (p.required ? " (required)" : "")), input));
   }
   if (op.requestBody) {
@@ -213,9 +216,12 @@ function operationView(op) {
       make("span", { class: "path" }, op.path)),
     make("p", {}, op.summary || ""),
     op.description ? make("p", {}, op.description) : null);
-  if ((op.parameters || []).length) {
-    section.append(table("Parameters of the query", ["Name", "Type", "Required", "Meaning"],
-      op.parameters.map((p) => [make("code", {}, p.name), typeText(p.schema), p.required ? "yes" : "no", p.description || ""])));
+  for (const [place, caption] of [["query", "Parameters of the query"], ["header", "Fields of the header"]]) {
+    const list = (op.parameters || []).filter((p) => p.in === place);
+    if (list.length) {
+      section.append(table(caption, ["Name", "Type", "Required", "Meaning"],
+        list.map((p) => [make("code", {}, p.name), typeText(p.schema), p.required ? "yes" : "no", p.description || ""])));
+    }
   }
   if (op.requestBody) {
     const [type, media] = Object.entries(op.requestBody.content)[0];

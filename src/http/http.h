@@ -76,6 +76,7 @@ struct http_route {
 	const char *id;           /* its name in the API reference: "check_liveness_v1" */
 	const char *const *tags;  /* groups that it is listed in, ended by NULL */
 	const struct http_field *query;    /* parameters of the query, ended by one without a name; NULL: none */
+	const struct http_field *headers;  /* the same of the header, those that are this route's own; NULL: none */
 	const struct http_schema *body;    /* of the JSON in the request; NULL: no body, or not JSON */
 	const struct http_answer *answers; /* of the handler, ended by status 0; the service's own are added */
 	/* Asked once the header is in and before a body is read: NULL, or why the service cannot take it now (503 with

@@ -278,6 +278,22 @@ static void openapi_media(struct openapi *o, const char *content_type, const str
 	json_obj_end(j);
 }
 
+static void openapi_answer_headers(struct openapi *o, const struct http_field *headers)
+{
+	struct json_out *j = &o->j;
+	json_key(j, STR("headers"));
+	json_obj_begin(j);
+	for (const struct http_field *f = headers; f->name != NULL; f++) {
+		json_key(j, str_of(f->name));
+		json_obj_begin(j);
+		openapi_kv(j, "description", f->doc);
+		json_key(j, STR("schema"));
+		openapi_field(o, f, false);
+		json_obj_end(j);
+	}
+	json_obj_end(j);
+}
+
 static void openapi_answers(struct openapi *o, const struct http_route *r)
 {
 	struct json_out *j = &o->j;
@@ -293,6 +309,8 @@ static void openapi_answers(struct openapi *o, const struct http_route *r)
 		json_kv_str(j, STR("description"), str_of(l.v[i]->doc));
 		for (end = i; end < l.n && l.v[end]->status == l.v[i]->status; end++)
 			;
+		if (l.v[i]->headers != NULL)
+			openapi_answer_headers(o, l.v[i]->headers);
 		if (l.v[i]->content_type != NULL) {
 			json_key(j, STR("content"));
 			json_obj_begin(j);
@@ -307,22 +325,20 @@ static void openapi_answers(struct openapi *o, const struct http_route *r)
 
 /* --- operations --- */
 
-static void openapi_query(struct openapi *o, const struct http_field *query)
+/* place: "query" or "header". */
+static void openapi_parameters(struct openapi *o, const char *place, const struct http_field *fields)
 {
 	struct json_out *j = &o->j;
-	json_key(j, STR("parameters"));
-	json_arr_begin(j);
-	for (const struct http_field *f = query; f->name != NULL; f++) {
+	for (const struct http_field *f = fields; f != NULL && f->name != NULL; f++) {
 		json_obj_begin(j);
 		json_kv_str(j, STR("name"), str_of(f->name));
-		json_kv_str(j, STR("in"), STR("query"));
+		json_kv_str(j, STR("in"), str_of(place));
 		openapi_kv(j, "description", f->doc);
 		json_kv_bool(j, STR("required"), f->is_required);
 		json_key(j, STR("schema"));
 		openapi_field(o, f, false);
 		json_obj_end(j);
 	}
-	json_arr_end(j);
 }
 
 static void openapi_operation(struct openapi *o, const struct http_route *r)
@@ -341,8 +357,13 @@ static void openapi_operation(struct openapi *o, const struct http_route *r)
 	openapi_kv(j, "summary", r->summary);
 	openapi_kv(j, "description", r->text);
 	openapi_kv(j, "operationId", r->id);
-	if (r->query != NULL)
-		openapi_query(o, r->query);
+	if (r->query != NULL || r->headers != NULL) {
+		json_key(j, STR("parameters"));
+		json_arr_begin(j);
+		openapi_parameters(o, "query", r->query);
+		openapi_parameters(o, "header", r->headers);
+		json_arr_end(j);
+	}
 	if (r->consumes != NULL) {
 		json_key(j, STR("requestBody"));
 		json_obj_begin(j);

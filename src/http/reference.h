@@ -15,7 +15,7 @@ enum http_type {
 	HTTP_ANY,
 };
 
-/* A field of a JSON object, or a parameter of the query. */
+/* A field of a JSON object, a parameter of the query, or a header field. */
 struct http_field {
 	const char *name; /* NULL ends an array of fields */
 	const char *doc;
@@ -46,6 +46,7 @@ struct http_answer {
 	const struct http_schema *schema; /* of a JSON body; NULL: any, or text */
 	const struct http_field
 		*list; /* instead of schema: a field that describes the body, as a list mostly */
+	const struct http_field *headers; /* that it may have, ended by one without a name; NULL: none of its own */
 };
 
 struct http_reference_info {
