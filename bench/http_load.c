@@ -1,5 +1,5 @@
 /* http_load.c - posts N messages of SIZE bytes to /api/inject/v1 over C kept connections, one request in flight on each, and prints
- * how long the answers took. Usage: http_load PORT N C SIZE DOMAIN */
+ * how long the answers took. With KEYS each has an Idempotency-Key that begins so. Usage: http_load PORT N C SIZE DOMAIN [KEYS] */
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -21,7 +21,7 @@ struct conn {
 static long n_wanted, n_sent, n_ok, n_bad;
 static char *body_tail;   /* JSON after the recipient's number */
 static size_t n_tail;
-static const char *domain;
+static const char *domain, *keys; /* keys: NULL without */
 
 static double now(void)
 {
@@ -50,13 +50,15 @@ static void write_all(int fd, const char *p, size_t n)
 static void conn_send(struct conn *c)
 {
 	static char req[1 << 20];
-	char head[256];
+	char head[256], key[128] = "";
 	if (n_sent == n_wanted)
 		return;
 	int n_head = snprintf(head, sizeof(head), "{\"envelope_sender\":\"bench@example.com\",\"recipients\":[{\"email\":\"u%ld@%s\"}],", n_sent,
 	                      domain);
-	int n = snprintf(req, sizeof(req), "POST /api/inject/v1 HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
-	                 (size_t)n_head + n_tail, head);
+	if (keys != NULL)
+		snprintf(key, sizeof(key), "Idempotency-Key: %s-%ld\r\n", keys, n_sent);
+	int n = snprintf(req, sizeof(req), "POST /api/inject/v1 HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n%sContent-Length: %zu\r\n\r\n%s",
+	                 key, (size_t)n_head + n_tail, head);
 	memcpy(req + n, body_tail, n_tail);
 	n_sent++;
 	write_all(c->fd, req, (size_t)n + n_tail);
@@ -82,14 +84,15 @@ static bool conn_has_answer(struct conn *c)
 
 int main(int argc, char **argv)
 {
-	if (argc != 6) {
-		fprintf(stderr, "usage: http_load PORT N CONNECTIONS SIZE DOMAIN\n");
+	if (argc != 6 && argc != 7) {
+		fprintf(stderr, "usage: http_load PORT N CONNECTIONS SIZE DOMAIN [KEYS]\n");
 		return 2;
 	}
 	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(argv[1])), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	long n_conns = atol(argv[3]), size = atol(argv[4]);
 	n_wanted = atol(argv[2]);
 	domain = argv[5];
+	keys = argv[6];
 	if (n_conns < 1 || size < 64 || size > 500000)
 		return 2;
 	body_tail = malloc((size_t)size * 2 + 256);

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """HTTP in, SMTP out on loopback: messages/s, CPU per message and peak memory of cirrusd, in one command.
 
-usage: bench/http_to_smtp.py [--messages N] [--connections C] [--size BYTES] [--no-flush] [--no-logs]
+usage: bench/http_to_smtp.py [--messages N] [--connections C] [--size BYTES] [--no-flush] [--no-logs] [--keys]
 Needs the release build (tools/run --once makes it) with -Dbench=true programs in the same directory.
 """
 import argparse
@@ -74,6 +74,7 @@ def main():
     p.add_argument("--size", type=int, default=2048)
     p.add_argument("--no-flush", action="store_true")
     p.add_argument("--no-logs", action="store_true")
+    p.add_argument("--keys", action="store_true", help="each request has an Idempotency-Key")
     p.add_argument("--build", default=os.path.join(ROOT, "build/release"))
     p.add_argument("--dir", default=None, help="where the spool lies (default: below build/)")
     a = p.parse_args()
@@ -96,7 +97,8 @@ def main():
         port = wait_for_port(daemon, f"{work}/stderr")
         idle = memory(daemon.pid, "VmRSS")
         cpu0, t0 = cpu_seconds(daemon.pid), time.monotonic()
-        load = subprocess.run([f"{build}/bench/http_load", str(port), str(a.messages), str(a.connections), str(a.size), "bench.example"],
+        load = subprocess.run([f"{build}/bench/http_load", str(port), str(a.messages), str(a.connections), str(a.size), "bench.example",
+                               *(["bench"] if a.keys else [])],
                               stdout=subprocess.PIPE, text=True)
         t_in = time.monotonic() - t0
         if load.returncode != 0:
