@@ -3,6 +3,7 @@
 #include "api/inject.h"
 
 #include "api/authorize.h"
+#include "api/idempotency.h"
 #include "api/inject_generate.h"
 #include "base/alloc.h"
 #include "base/err.h"
@@ -96,6 +97,18 @@ refused:
 	return -1;
 }
 
+/** Nothing is taken: because of the request (422), or for a while (503). */
+static void inject_not_stored(struct http_request *r, struct http_response *a)
+{
+	if (err_is(ERR_INVALID)) {
+		inject_err(r, a);
+		return;
+	}
+	if (!err_is(ERR_LIMIT))
+		log_error("kumod", "an injection could not be stored: %s", err_text());
+	inject_refuse(r, a, 503, err_is(ERR_LIMIT) ? 5 : 1);
+}
+
 static struct inject_origin inject_origin_of(struct http_request *r)
 {
 	char *peer = arena_alloc(r->arena, NET_ADDR_STRLEN), *local = arena_alloc(r->arena, NET_ADDR_STRLEN);
@@ -107,7 +120,7 @@ static struct inject_origin inject_origin_of(struct http_request *r)
 	                              .who = who};
 }
 
-static void inject_handler(struct http_request *r, struct http_response *a, void *arg, mono_t deadline)
+static void inject(struct http_request *r, struct http_response *a, struct idempotency *key, mono_t deadline)
 {
 	struct inject_request req;
 	struct inject_batch batch;
@@ -118,18 +131,30 @@ static void inject_handler(struct http_request *r, struct http_response *a, void
 		inject_err(r, a);
 		goto out;
 	}
-	int rc = req.is_generation_deferred ? inject_generate_defer(&req, r->body, &origin, &a->body, deadline)
-	                                    : inject_batch_run(&batch, &a->body, deadline);
-	if (rc != 0) {
-		if (!err_is(ERR_LIMIT))
-			log_error("kumod", "an injection could not be stored: %s", err_text());
-		inject_refuse(r, a, 503, err_is(ERR_LIMIT) ? 5 : 1);
+	if (key->is_keyed && req.is_spool_deferred) {
+		err_set(ERR_INVALID, "deferred_spool: under an Idempotency-Key the messages are stored with the key");
+		inject_err(r, a);
 		goto out;
 	}
-	a->content_type = "application/json";
+	int rc = req.is_generation_deferred ? inject_generate_defer(&req, r->body, &origin, key, &a->body, deadline)
+	                                    : inject_batch_run(&batch, key, &a->body, deadline);
+	if (rc != 0) {
+		inject_not_stored(r, a);
+		goto out;
+	}
+	a->content_type = INJECT_ANSWER_TYPE;
 out:
 	inject_batch_fini(&batch);
 	inject_request_fini(&req);
+}
+
+static void inject_handler(struct http_request *r, struct http_response *a, void *arg, mono_t deadline)
+{
+	struct idempotency key;
+	if (!idempotency_begin(&key, r, a, deadline))
+		return;
+	inject(r, a, &key, deadline);
+	idempotency_end(&key);
 }
 
 static const char *inject_gate(void) { return inject_g.why_not != NULL ? inject_g.why_not() : NULL; }
@@ -179,10 +204,10 @@ int api_inject_local(json_t *request, struct buf *answer, mono_t deadline)
 		char *body = json_dumps(req.root, JSON_COMPACT);
 		if (body == NULL)
 			err_set(ERR_INVALID, "content: not UTF-8, which deferred_generation needs");
-		rc = body != NULL ? inject_generate_defer(&req, str_of(body), &origin, answer, deadline) : -1;
+		rc = body != NULL ? inject_generate_defer(&req, str_of(body), &origin, NULL, answer, deadline) : -1;
 		free(body);
 	} else if (rc == 0) {
-		rc = inject_batch_run(&batch, answer, deadline);
+		rc = inject_batch_run(&batch, NULL, answer, deadline);
 	}
 	inject_batch_fini(&batch);
 	inject_request_fini(&req);
@@ -252,7 +277,10 @@ static const struct http_schema response_schema = {
 static const char *const inject_tags[] = {"inject", NULL};
 static const struct http_answer inject_answers[] = {
 	{200, "The successful recipients' messages are taken, the others are named, each with its error.", "application/json",
-	 &response_schema, NULL},
+	 &response_schema, NULL, idempotency_answer_headers},
+	{400, "The body is not JSON, or the Idempotency-Key is not one.", "text/plain", NULL, NULL},
+	{409, "A request with another body came under this Idempotency-Key before. With Retry-After: the first one with it is still worked on.",
+	 "text/plain", NULL, NULL},
 	{422, "The body is JSON of another shape, or a field has an error, in its template for instance: the text names it.", "text/plain", NULL,
 	 NULL},
 	{429, "The rate limit lets no more recipients in for a while; Retry-After says when to try again.", "text/plain", NULL, NULL},
@@ -262,11 +290,12 @@ static const struct http_answer inject_answers[] = {
 };
 static const struct http_route inject_routes[] = {
 	{.method = "POST", .path = "/api/inject/v1", .handler = inject_handler, .consumes = "application/json", .gate = inject_gate,
-	 .id = "inject_v1", .tags = inject_tags, .body = &inject_request_schema, .answers = inject_answers,
+	 .id = "inject_v1", .tags = inject_tags, .headers = idempotency_request_headers, .body = &inject_request_schema,
+	 .answers = inject_answers,
 	 .summary = "Inject a message for one or many recipients.",
 	 .text = "Each recipient is a message of its own. The answer comes when all of them are on stable storage, unless the request "
 		 "says otherwise. What is wrong with one recipient fails that one alone; after a 503, or an answer that never came, "
-		 "post the request again."},
+		 "post the request again. With an Idempotency-Key that brings no second mail."},
 };
 
 void api_inject_init(const struct api_inject_params *p)

@@ -3,6 +3,7 @@
 #include "api/inject_batch.h"
 
 #include "aaa/auth_info.h"
+#include "api/idempotency.h"
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"
@@ -264,13 +265,32 @@ static void batch_drop_rest(struct inject_batch *b, size_t from)
 	inject_batch_drop(b);
 }
 
-int inject_batch_run(struct inject_batch *b, struct buf *answer, mono_t deadline)
+/** Has the key stored with the chunk in hand, which is the whole request. */
+static int batch_set_key(struct inject_batch *b, struct idempotency *key, bool is_whole, const struct buf *answer)
+{
+	if (key == NULL || !key->is_keyed)
+		return 0;
+	if (!is_whole) {
+		err_set(ERR_INVALID, "under an Idempotency-Key the messages of a request must fit into one commit of %zu MB: post fewer recipients "
+		                     "at a time, or with deferred_generation", batch_chunk_bytes(b) >> 20);
+		return -1;
+	}
+	if (idempotency_set_answer(key, INJECT_ANSWER_TYPE, buf_str(answer)) != 0)
+		return -1;
+	b->reception.key = idempotency_key(key);
+	return 0;
+}
+
+int inject_batch_run(struct inject_batch *b, struct idempotency *key, struct buf *answer, mono_t deadline)
 {
 	size_t i = 0, n_stored = 0;
 	do {
 		i = inject_batch_prepare(b, i, deadline);
-		if (i == b->req->n_recipients) /* complete before the last commit, so that it can be stored with it */
+		bool is_last = i == b->req->n_recipients;
+		if (is_last) /* complete before the last commit, so that it can be stored with it */
 			inject_batch_answer(b, answer);
+		if (batch_set_key(b, key, is_last, answer) != 0)
+			goto fail;
 		if (inject_batch_store(b, deadline) != 0)
 			goto fail;
 		n_stored += b->reception.n;

@@ -7,6 +7,9 @@
 #include "queue/reception.h"
 
 struct auth_info;
+struct idempotency;
+
+#define INJECT_ANSWER_TYPE "application/json"
 
 /** Who brings the request, and from where. Slices are borrowed. */
 struct inject_origin {
@@ -50,9 +53,10 @@ MUST_CHECK int inject_batch_store(struct inject_batch *b, mono_t deadline);
 void inject_batch_drop(struct inject_batch *b);
 /** Logs the chunk's messages and hands them to their queues. May yield. */
 void inject_batch_enqueue(struct inject_batch *b);
-/** All of it; answer gets what became of each recipient. -1 with the error when nothing could be stored, and nothing is taken. When it is a
+/** All of it; answer gets what became of each recipient, and is stored under key, if there is one (NULL: none), with the messages: then all of them
+ * are one commit, and ERR_INVALID says that they are too large for it. -1 with the error when nothing could be stored, and nothing is taken. When it is a
  * later chunk that cannot be, its recipients and those after it have failed. Yields. */
-MUST_CHECK int inject_batch_run(struct inject_batch *b, struct buf *answer, mono_t deadline);
+MUST_CHECK int inject_batch_run(struct inject_batch *b, struct idempotency *key, struct buf *answer, mono_t deadline);
 /** The answer as JSON, once all recipients are gone through. */
 void inject_batch_answer(const struct inject_batch *b, struct buf *out);
 /** The message of recipient i, before the policy sees it, a new reference; NULL with the error of what is wrong with it. */

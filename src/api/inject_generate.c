@@ -10,6 +10,7 @@
 #include "api/inject_generate.h"
 
 #include "aaa/auth_info.h"
+#include "api/idempotency.h"
 #include "base/alloc.h"
 #include "base/err.h"
 #include "policy/value.h"
@@ -57,8 +58,8 @@ static void generate_write_answer(const struct inject_request *req, const struct
 	           !req->is_spool_deferred && reception_is_durable() ? "fsync" : "memory", id);
 }
 
-int inject_generate_defer(const struct inject_request *req, str_t body, const struct inject_origin *origin, struct buf *answer,
-                          mono_t deadline)
+int inject_generate_defer(const struct inject_request *req, str_t body, const struct inject_origin *origin, struct idempotency *key,
+                          struct buf *answer, mono_t deadline)
 {
 	struct reception r;
 	struct record how = {.peer_name = STR(""), .peer_addr = origin->received_from, .reception_protocol = STR("HTTP")};
@@ -74,6 +75,11 @@ int inject_generate_defer(const struct inject_request *req, str_t body, const st
 		goto out;
 	}
 	generate_write_answer(req, m, answer); /* complete before the commit, so that it can be stored with it */
+	if (key != NULL) {
+		if (idempotency_set_answer(key, INJECT_ANSWER_TYPE, buf_str(answer)) != 0)
+			goto out;
+		r.key = idempotency_key(key);
+	}
 	rc = req->is_spool_deferred ? reception_defer(&r, deadline) : reception_store(&r, deadline);
 	if (rc == 0)
 		reception_enqueue(&r, &how);

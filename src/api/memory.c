@@ -142,6 +142,7 @@ static void memory_of_mail(struct buf *out)
 	spool_get_stats(api_memory_spool, &s);
 	buf_add_z(out, "spool\n");
 	memory_count(out, "messages", s.n_messages);
+	memory_count(out, "idempotency keys", s.n_keys);
 	memory_line(out, "live", s.n_bytes_live);
 	memory_line(out, "on disk", s.n_bytes_disk);
 }

@@ -9,6 +9,7 @@
 #include "api/access_log.h"
 #include "api/api.h"
 #include "api/authorize.h"
+#include "api/idempotency.h"
 #include "api/inject.h"
 #include "app/privilege.h"
 #include "app/version.h"
@@ -129,7 +130,8 @@ static int service_open_spool(void)
 		return -1;
 	if (!data->flush)
 		log_warn("kumod", "spool `data` has flush = false: an accepted message can be lost at a power cut");
-	struct spool_params p = {.name = str_of(data->name), .path = str_of(data->path), .is_flushed = data->flush};
+	struct spool_params p = {.name = str_of(data->name), .path = str_of(data->path), .is_flushed = data->flush,
+	                         .max_keys = (uint64_t)data->max_idempotency_keys};
 	service.spool = spool_open_journal(&p);
 	if (service.spool == NULL) {
 		err_wrap("spool `data`");
@@ -168,6 +170,7 @@ int service_start(const struct options *o)
 	bind_message_set_saver(service_save);
 	api_inject_init(&(struct api_inject_params){.why_not = service_why_not, .hostname = service.hostname});
 	api_set_spool(service.spool);
+	idempotency_init(service.spool);
 	api_limit_bodies();
 	queue_set_smtp_deliverer(&smtp_deliverer);
 	queue_start(&(struct queue_params){.spool = service.spool, .hostname = service.hostname});

@@ -5,6 +5,7 @@
 #include "bind/bind_http.h"
 
 #include "api/access_log.h"
+#include "api/idempotency.h"
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"
@@ -32,6 +33,7 @@ struct http_listener_spec {
 	uint64_t request_body_limit;
 	bool use_tls;
 	dur_t header_timeout, body_timeout, idle_timeout, write_timeout;
+	dur_t idempotency_ttl;
 	int64_t max_connections, max_connections_per_host, max_concurrent_streams, max_request_headers;
 	struct cidr_set proxy_protocol;
 	struct param_object *access_log; /* NULL: none */
@@ -126,6 +128,10 @@ static int http_listener_check(void *obj)
 			return -1;
 		}
 	}
+	if (s->idempotency_ttl.ns < 0 || dur_cmp(s->idempotency_ttl, IDEMPOTENCY_TTL_MAX) > 0) {
+		err_set(ERR_INVALID, "field `idempotency_ttl`: invalid value, expected a duration of up to 30 days");
+		return -1;
+	}
 	return 0;
 }
 
@@ -169,6 +175,8 @@ static const struct param http_listener_fields[] = {
 	PARAM_CIDRS(http_listener_spec, proxy_protocol,
 		    .doc = "Proxies that begin each connection with a PROXY header, version 1 or 2; the addresses in it count from then on. "
 			   "Nobody else may send one."),
+	PARAM_DUR(http_listener_spec, idempotency_ttl, .def = "24h",
+		  .doc = "How long the answer to a request with an Idempotency-Key is kept for its repetitions; 0: keys are refused."),
 	PARAM_CUSTOM(http_listener_spec, access_log, .parse = http_access_log_parse, .fini = http_access_log_fini,
 		     .doc = "A line of JSON for each request: log_dir, max_file_size, max_segment_duration, compression_level, back_pressure."),
 	{0}};
@@ -233,6 +241,7 @@ static struct http_listener *http_spec_open(const struct http_listener_spec *s, 
 		.body_timeout = s->body_timeout,
 		.idle_timeout = s->idle_timeout,
 		.write_timeout = s->write_timeout,
+		.idempotency_ttl = s->idempotency_ttl,
 		.max_connections = (unsigned)s->max_connections,
 		.max_connections_per_host = (unsigned)s->max_connections_per_host,
 		.max_concurrent_streams = (unsigned)s->max_concurrent_streams,

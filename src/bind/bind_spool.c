@@ -38,6 +38,8 @@ static const struct param define_spool_params[] = {
 	             .doc = "Free space under which no mail is taken: a percentage or bytes."),
 	PARAM_CUSTOM(spool_definition, min_free_inodes, .parse = disk_limit_param_parse, .fini = disk_limit_param_fini,
 	             .def = "\"10%\"", .doc = "Free inodes under which no mail is taken: a percentage or a number."),
+	PARAM_INT(spool_definition, max_idempotency_keys, .min = 1, .max = 100000000, .def = "4000000",
+	          .doc = "Idempotency-Keys that are held at a time; with more, requests under a new one are answered 503."),
 	PARAM_UNSUPPORTED(rocks_params),
 	{0}};
 static const struct param_schema define_spool_schema = {"Spool", define_spool_params, sizeof(struct spool_definition),

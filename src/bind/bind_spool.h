@@ -9,6 +9,7 @@ struct spool_definition {
 	int kind;
 	bool flush;
 	char *min_free_space, *min_free_inodes;
+	int64_t max_idempotency_keys;
 };
 
 /** Registers the function; before policy_start. */

@@ -42,6 +42,7 @@ bool http_request_peer_is_trusted(const struct http_request *r);
  * the connection's write time-out. What fails will be noticed with the next answer. */
 void http_request_flush(struct http_request *r);
 const char *http_request_hostname(const struct http_request *r);   /* the listener's */
+dur_t http_request_idempotency_ttl(const struct http_request *r);  /* the listener's */
 
 struct http_response {
 	int status;               /* 200 unless changed */
@@ -133,6 +134,7 @@ struct http_listener_params {
 	unsigned max_connections_per_host; /* of an IPv4 address or IPv6 /64 that is not trusted; further ones are closed; 1000 */
 	unsigned max_concurrent_streams;   /* of a connection of HTTP/2; 100 */
 	unsigned max_request_headers;      /* fields; 100 */
+	dur_t idempotency_ttl;             /* how long handlers that take an Idempotency-Key keep it; zero: they refuse keys */
 	struct cidr_set proxy_protocol;    /* peers that must begin with a PROXY header (net/proxy.h), and are then who it says */
 	http_setup_fn *setup;     /* may be NULL; gets header_timeout */
 	void *setup_arg;

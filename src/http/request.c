@@ -19,3 +19,8 @@ const char *http_request_hostname(const struct http_request *r)
 {
 	return r->listener->p.hostname;
 }
+
+dur_t http_request_idempotency_ttl(const struct http_request *r)
+{
+	return r->listener->p.idempotency_ttl;
+}

@@ -23,6 +23,8 @@ void reception_reset(struct reception *r)
 		sched_queue_unref(r->queue[i]);
 	}
 	r->n = 0;
+	r->key = NULL;
+	r->also = NULL;
 }
 
 void reception_fini(struct reception *r)
@@ -76,8 +78,9 @@ int reception_store(struct reception *r, mono_t deadline)
 	if (r->also != NULL)
 		stored[n] = r->also;
 	size_t n_all = n + (r->also != NULL);
-	int rc = n_all > 0 ? spool_put(queue_g.spool, stored, n_all, deadline) : 0;
-	if (rc != 0) {
+	int rc = r->key != NULL ? spool_put_with_key(queue_g.spool, stored, n_all, r->key, deadline)
+	                        : spool_put(queue_g.spool, stored, n_all, deadline);
+	if (rc != 0 && r->key == NULL) {
 		struct err e = err_take();
 		for (size_t i = 0; i < n; i++) /* it may become durable after a time-out: it was not accepted */
 			spool_remove(queue_g.spool, &stored[i]->id);

@@ -7,6 +7,7 @@
 #include "record/record.h"
 
 struct reception {
+	const struct spool_key *key;    /* to be stored with them, by reception_store; borrowed; NULL: none */
 	struct message **msg;
 	struct sched_queue **queue;     /* of each */
 	size_t n, cap;
@@ -18,8 +19,9 @@ void reception_fini(struct reception *r);
 /** Finds the queue of m (get_queue_config) and adds m, taking the caller's reference. Yields. -1 with the error, and the
  * reference stays with the caller. */
 MUST_CHECK int reception_add(struct reception *r, struct message *m, mono_t deadline);
-/** Makes all of them durable with one commit; those of the null queue are not stored (contracts B3). Yields. -1 with spool_put's error:
- * then none counts as stored, and what may still become durable is removed again. */
+/** Makes all of them durable with one commit, and the key, if there is one; those of the null queue are not stored (contracts B3).
+ * Yields. -1 with spool_put's error (spool_put_with_key's): then none counts as stored, and what may still become durable is removed
+ * again, unless there is a key, which tells whoever repeats the request what became of it. */
 MUST_CHECK int reception_store(struct reception *r, mono_t deadline);
 /** A message that will not be received after all: takes it out of the spool, where a policy may have saved it, and drops the caller's
  * reference. NULL is fine. */

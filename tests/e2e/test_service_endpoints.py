@@ -432,12 +432,15 @@ def test_openapi_structure(spec):
         assert op["responses"] and all(re.fullmatch(r"[1-5]\d\d", s) for s in op["responses"])
         for parameter in op.get("parameters", []):
             assert {"name", "in", "schema"} <= set(parameter) <= {"name", "in", "schema", "required", "description", "deprecated"}
-            assert parameter["in"] == "query"
+            assert parameter["in"] in ("query", "header")
             jsonschema.Draft202012Validator.check_schema(parameter["schema"])
         contents = [op["requestBody"]["content"]] if "requestBody" in op else []
         assert method in ("POST", "PUT", "DELETE") or not contents
         for response in op["responses"].values():
             assert response["description"] and set(response) <= {"description", "content", "headers"}
+            for header in response.get("headers", {}).values():
+                assert {"schema"} <= set(header) <= {"description", "schema"}
+                jsonschema.Draft202012Validator.check_schema(header["schema"])
             contents.append(response.get("content", {}))
         for content in contents:
             for kind, media in content.items():
@@ -598,6 +601,13 @@ def test_page_in_a_browser(daemon, spec, where):
         page.run(f"({send})('#op-set_diagnostic_log_filter_v1', f => f.querySelector('textarea').value = '{{\"filter\":\"info,lua=warn\"}}')")
         page.wait("document.querySelector('#op-set_diagnostic_log_filter_v1 [role=status] .good')?.innerText")
         wait_for("the filter", lambda: "now 'info,lua=warn'" in daemon.stderr())
+        # A field of the header is sent, too: the second time the answer is the stored one.
+        assert "Idempotency-Key" in text
+        for n in (1, 2):
+            page.run(f"({send})('#op-inject_v1', f => f.querySelector('[data-header=\"Idempotency-Key\"]').value = 'from-the-page')")
+            page.wait("document.querySelector('#op-inject_v1 [role=status] .good')?.innerText.startsWith('200')")
+            replayed = page.run("document.querySelector('#op-inject_v1 [role=status] details pre').textContent.includes('idempotent-replayed: true')")
+            assert replayed == (n == 2)
         # The example in the form of an injection is a request that the schema allows.
         example = json.loads(page.run("document.querySelector('#op-inject_v1 textarea').value"))
         jsonschema.Draft202012Validator({"$ref": "#/components/schemas/InjectV1Request", "components": spec["components"]}).validate(example)

@@ -45,6 +45,9 @@ static const struct {
 	{"kumo.start_http_listener { use_tls = true, tls_certificate = '/nonexistent.pem' }", "`/nonexistent.pem`: No such file"},
 	{"kumo.start_http_listener { use_tls = true, tls_private_key = '/x' }", "tls_private_key is given without tls_certificate"},
 	{"kumo.start_http_listener { tls_minimum_version = '1.1' }", "unknown variant `1.1`, expected one of `1.2`, `1.3`"},
+	{"kumo.start_http_listener { idempotency_ttl = '31 days' }", "field `idempotency_ttl`: invalid value, expected a duration of up to 30 days"},
+	{"kumo.start_http_listener { idempotency_ttl = 'ever' }", "expected a duration"},
+	{"kumo.start_http_listener { idempotency_ttl = -1 }", "expected a duration"},
 	{"kumo.start_http_listener 'x'", "deserialize error"},
 	{"kumo.start_http_listener()", "deserialize error"},
 };
