@@ -64,6 +64,8 @@ out:
 static int kumo_inject_message(lua_State *L)
 {
 	struct message *m = policy_check_message_to_edit(L, 1);
+	if (policy_current_event(L) == NULL) /* its queue may need a state, for which the file is run, which would inject ... */
+		return luaL_error(L, "kumo.inject_message must be called from an event, not from the policy file itself");
 	if (inject_message(m, policy_deadline(L)) != 0) {
 		if (!err_is(ERR_REJECT))
 			err_wrap("kumo.inject_message");

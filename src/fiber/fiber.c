@@ -148,6 +148,7 @@ struct fiber *fiber_start_on(struct worker *w, struct fiber_group *g, const char
 	f->fn = fn, f->arg = arg;
 	f->group = g;
 	f->wait_kind = f->waits_for = NULL;
+	f->nesting = 0;
 	f->is_cancelled = w->is_stopping && g == &w->group;
 	fiber_copy_name(f->name, name);
 	list_push_back(&g->fibers, &f->group_link);
@@ -172,6 +173,12 @@ struct fiber *fiber_self(void)
 {
 	struct worker *w = worker_self();
 	return w != NULL ? w->running : NULL;
+}
+
+unsigned *fiber_nesting(void)
+{
+	struct fiber *f = fiber_self();
+	return f != NULL ? &f->nesting : NULL;
 }
 
 struct fiber *fiber_must_self(const char *caller)

@@ -35,6 +35,8 @@ bool fiber_is_cancelled(void);                   /* the running one */
 /** Makes the running fiber deaf to cancel while depth > 0 (to finish a durable step). Balanced calls. */
 void fiber_shield_begin(void);
 void fiber_shield_end(void);
+/** A number of the running fiber's own, 0 at its start: how deep calls are nested that may bring about themselves. NULL outside fibers. */
+unsigned *fiber_nesting(void);
 
 /** Lets others run and continues in the same turn of the loop. */
 void fiber_yield(void);

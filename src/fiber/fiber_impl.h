@@ -36,6 +36,7 @@ struct fiber {
 	size_t heap_pos;	/* 1-based index in the deadline heap; 0: not in it */
 	unsigned shield_depth;
 	unsigned no_yield_depth;
+	unsigned nesting; /* fiber_nesting */
 	enum fiber_state state;
 	enum fiber_wake wake; /* why the last wait ended */
 	bool is_cancelled;

@@ -7,11 +7,13 @@
  * until the end, because readers take no lock; they are a few hundred bytes per changed policy. */
 #include "base/alloc.h"
 #include "base/err.h"
+#include "fiber/fiber.h"
 #include "policy/policy_impl.h"
 
 #include <lauxlib.h>
 #include <stdlib.h>
 
+#define NESTING_MAX 16 /* handlers in one fiber, whose stack they share: one that injects takes 2 KB of it, others some more */
 #define CALL_SLOTS 80 /* stack for arguments, their copies, results */
 
 static const char handlers_key, registrars_key;
@@ -236,6 +238,13 @@ int policy_call_begin(struct policy_call *c, const char *event, mono_t deadline)
 	*c = (struct policy_call){.event = event};
 	if (!policy_has_handler(event))
 		return 0;
+	unsigned *nesting = fiber_nesting();
+	if (nesting != NULL && *nesting >= NESTING_MAX) {
+		err_set(ERR_LIMIT, "event %s: handlers are nested %d deep already: does one of them bring about its own event?", event,
+			NESTING_MAX);
+		c->is_failed = true;
+		return -1;
+	}
 	struct policy_state *st = pool_take(deadline);
 	if (st == NULL) {
 		c->is_failed = true;
@@ -260,6 +269,8 @@ int policy_call_begin(struct policy_call *c, const char *event, mono_t deadline)
 	c->state = st;
 	c->base = lua_gettop(L);
 	c->metrics = handlers_find(atomic_load_explicit(&policy_self.handlers, memory_order_acquire), event);
+	if (nesting != NULL)
+		++*nesting;
 	return 1;
 }
 
@@ -312,6 +323,9 @@ void policy_call_end(struct policy_call *c)
 	struct policy_state *st = c->state;
 	if (st == NULL)
 		return;
+	unsigned *nesting = fiber_nesting();
+	if (nesting != NULL)
+		--*nesting;
 	c->state = NULL;
 	c->L = NULL;
 	message_boxes_release(st);

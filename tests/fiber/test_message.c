@@ -661,7 +661,9 @@ static void test_inject_refused(void **state)
 	      "  if domain == 'broken.example' then error('no such customer') end\n"
 	      "  if domain == 'refused.example' then kumo.reject(550, 'not here') end\n"
 	      "  return kumo.make_queue_config { " LIST " } end)\n"
+	      "local top_ok, top_err = pcall(kumo.inject_message, kumo.make_message('', 'x@good.example', 'Subject: x\\n\\nhello\\n'))\n"
 	      "kumo.on('broken_queue', function(msg)\n"
+	      "  assert(not top_ok and top_err:find('must be called from an event, not from the policy file itself', 1, true), top_err)\n"
 	      "  local m = kumo.make_message('', 'x@broken.example', 'Subject: x\\n\\nhello\\n')\n"
 	      "  local ok, err = pcall(kumo.inject_message, m)\n"
 	      "  assert(not ok and tostring(err):find('no such customer', 1, true), err)\n"
@@ -687,6 +689,37 @@ static void test_inject_refused(void **state)
 		CHECK(!mono_is_past(until) && usleep(2000) == 0);
 	end();
 	assert_int_equal(atomic_load(&n_delivered), 1);
+}
+
+/* A policy whose events bring about themselves ends with an error, not with the process. */
+static void run_nested(void *arg)
+{
+	struct message *m = message_of("", SAMPLE);
+	CHECK(call("begin", m, false) == -1);
+	CHECK(strstr(err_text(), "nested") != NULL && strstr(err_text(), "get_queue_config") != NULL);
+	err_clear();
+	CHECK(call("harmless", m, false) == 0);
+	message_unref(m);
+}
+
+static void test_nested_events(void **state)
+{
+	char *file = xasprintf("%s/policy.lua", service.dir);
+	FILE *f = fopen(file, "we");
+	assert_non_null(f);
+	fputs("local kumo = require 'kumo'\n"
+	      "local function inject(n) kumo.inject_message(kumo.make_message('', 'x@n' .. n .. '.example', 'Subject: x\\n\\nhello\\n')) end\n"
+	      "kumo.on('get_queue_config', function(domain)\n"
+	      "  if domain ~= 'end.example' then inject(tonumber(domain:match('%d+')) + 1) end\n"
+	      "  return kumo.make_queue_config { " LIST " } end)\n"
+	      "kumo.on('begin', function(msg) inject(1) end)\n"
+	      "kumo.on('harmless', function(msg) kumo.inject_message(kumo.make_message('', 'x@end.example', 'Subject: x\\n\\nhello\\n')) end)\n", f);
+	fclose(f);
+	free(file);
+	service_begin(false);
+	worker_run(run_nested, NULL);
+	wait_for_deliveries(1);
+	end();
 }
 
 /* What a message becomes while it is queued is stored before its body leaves the memory. */
@@ -719,7 +752,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_methods),	T(test_refusals), T(test_shared_bodies),     T(test_read_only),
 		T(test_spool), T(test_inject),	  T(test_inject_is_durable), T(test_inject_refused),
-		T(test_rewritten_in_the_queue),
+		T(test_nested_events),	T(test_rewritten_in_the_queue),
 	};
 	cmocka_set_test_filter(getenv("ONLY"));
 	return cmocka_run_group_tests(tests, NULL, NULL);
