@@ -148,6 +148,7 @@ static int build_v1(lua_State *L)
 	}
 	lua_createtable(L, (int)b->n, 0);
 	for (size_t i = 0; i < b->n; i++) {
+		b->m[i]->is_draft = true; /* for kumo.inject_message */
 		policy_push_message(L, b->m[i]);
 		lua_rawseti(L, -2, (lua_Integer)i + 1);
 	}

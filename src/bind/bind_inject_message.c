@@ -1,4 +1,4 @@
-/* bind_inject_message.c - kumo.inject_message (docs/reference/kumo/inject_message): what kumo.make_message has made goes the way of every
+/* bind_inject_message.c - kumo.inject_message (docs/reference/kumo/inject_message): what kumo.make_message or kumo.api.inject.build_v1 has made goes the way of every
  * message that comes in: its queue, the spool, the record of its reception, and only then a delivery. It returns when the message is
  * durable. From then on it is the queues', on whatever worker: the policy's value is emptied, so that nobody else touches it. */
 #include "bind/bind_inject_message.h"
@@ -27,7 +27,7 @@ static int inject_check(const struct message *m)
 		return -1;
 	}
 	if (!m->is_draft) {
-		err_set(ERR_INVALID, "only a message that kumo.make_message has made can be injected: this one has come in already");
+		err_set(ERR_INVALID, "only a message that kumo.make_message or build_v1 has made can be injected: this one has come in already");
 		return -1;
 	}
 	if (m->size_bytes == 0) {

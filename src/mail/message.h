@@ -24,7 +24,7 @@ struct message {
 	uint32_t n_rcpt;
 	uint16_t n_attempts;     /* completed attempts that were requeued with increment (contracts B4) */
 	bool is_force_synced;    /* what is written of it waits for stable storage, whatever the spool's `flush` says */
-	bool is_draft;           /* kumo.make_message has made it, and nobody has injected it yet */
+	bool is_draft;           /* a policy has had it made, and has not injected it yet */
 	struct meta meta;
 	char *prefix;            /* header lines of this recipient that come before the body, CRLF each; NULL: none */
 	struct body *body;       /* NULL: in the spool only; see spool_load_body */

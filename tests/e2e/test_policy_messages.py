@@ -140,6 +140,23 @@ def test_inject_message(where):
         wait_for("the ends", lambda: len(d.records("Delivery")) == 2 * n)
 
 
+def test_built_messages_are_injected(where):
+    build = GENERATED.format("""
+      local built = kumo.api.inject.build_v1 { envelope_sender = 'b@example.org', content = 'Subject: for {{ name }}\\n\\nbuilt\\n',
+        recipients = { { email = 'x@example.org', name = 'X' }, { email = 'y@example.org', name = 'Y' } } }
+      for _, m in ipairs(built) do
+        m:append_header('X-Built', 'yes')
+        kumo.inject_message(m)
+      end
+    """)
+    with Sink() as sink, Daemon(where, policy(where, smtp_queue(sink.port), extra=build)) as d:
+        d.accept(to=["r@example.org"])
+        wait_for("all messages", lambda: len(sink.messages) == 3)
+        assert {(m.sender, m.data) for m in sink.messages if m.recipients != ["r@example.org"]} == {
+            ("b@example.org", f"Subject: for {name}\r\nX-Built: yes\r\n\r\nbuilt\r\n".encode()) for name in "XY"}
+        assert len(d.wait_record("Reception", 3, reception_protocol="HTTP")) == 3
+
+
 def test_injected_messages_survive_a_kill(where):
     with Sink() as sink:
         port = sink.port

@@ -409,7 +409,7 @@ static const struct refusal {
 	{"msg.id()", "Message expected, got no value"},
 	{"msg.save(msg:sender())", "Message expected, got EnvelopeAddress"},
 	{"kumo.inject_message('x')", "Message expected, got string"},
-	{"kumo.inject_message(msg)", "only a message that kumo.make_message has made can be injected"},
+	{"kumo.inject_message(msg)", "only a message that kumo.make_message or build_v1 has made can be injected"},
 	{"kumo.inject_message(kumo.make_message('x@y', 'Postmaster', 'data'))", "kumo.inject_message: no queue for the message"},
 	{"kumo.inject_message(kumo.make_message('x@y', 'a@b', ''))", "a message without any data cannot be injected"},
 	{"kumo.make_message('x@y', 'a@b', ''):save()", "has no data and cannot be stored"},
