@@ -110,11 +110,10 @@ static bool header_write_structured(struct header_writer *w, enum header_kind ki
 	case HEADER_MIME_PARAMS:
 		if (mime_params_parse(raw, &params) != 0)
 			return false;
-		is_ok = mime_params_check(&params) == 0;
-		if (is_ok)
-			mime_params_write(&params, w);
+		mime_params_clean(&params);
+		mime_params_write(&params, w);
 		mime_params_fini(&params);
-		return is_ok;
+		return true;
 	case HEADER_AUTH_RESULTS:
 		if (auth_results_parse(raw, &results) != 0)
 			return false;
@@ -129,16 +128,13 @@ static bool header_write_structured(struct header_writer *w, enum header_kind ki
 	return false;
 }
 
-/* ASCII text is only unfolded and folded again: its encoded words stay as they are. */
+/* Encoded words stay as they are, blanks too. */
 static void header_write_raw_text(struct header_writer *w, str_t raw)
 {
 	struct buf line = BUF_INIT, text = BUF_INIT;
 	header_unfold(raw, &line);
-	if (bytes_are_ascii(buf_str(&line)))
-		buf_add_str(&text, buf_str(&line));
-	else
-		header_decode_lenient(raw, &text);
-	header_write_text(w, buf_str(&text));
+	charset_to_utf8_lenient(STR(""), buf_str(&line), &text);
+	header_write_raw(w, buf_str(&text));
 	buf_fini(&line);
 	buf_fini(&text);
 }

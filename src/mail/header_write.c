@@ -179,20 +179,24 @@ static bool token_is_word(str_t s)
 	return s.n > 0 && word_length(s) == s.n;
 }
 
-/* Other text than ASCII, what no line can hold, and what readers would take for an encoded word although it only has one in it. */
-static bool token_needs_words(str_t s)
+static bool text_has_word(str_t s)
 {
-	if (s.n > TOKEN_MAX)
-		return true;
-	for (size_t i = 0; i < s.n; i++)
-		if ((unsigned char)s.p[i] < 0x20 || (unsigned char)s.p[i] >= 0x7f)
-			return true;
-	if (token_is_word(s))
-		return false;
 	for (ptrdiff_t i = 0; (i = str_chr(s, '=', (size_t)i)) >= 0; i++)
 		if (word_length(str_skip(s, (size_t)i)) > 0)
 			return true;
 	return false;
+}
+
+/* Other text than ASCII, and what no line can hold. */
+static bool token_needs_words(str_t s)
+{
+	return s.n > TOKEN_MAX || !text_is_printable(s);
+}
+
+/* Also what readers would take for an encoded word although it only has one in it. */
+static bool token_needs_words_exactly(str_t s)
+{
+	return token_needs_words(s) || (!token_is_word(s) && text_has_word(s));
 }
 
 struct text_token {
@@ -211,7 +215,7 @@ static struct text_token token_next(str_t *rest)
 	return t;
 }
 
-void header_write_text(struct header_writer *w, str_t text)
+static void header_put_text(struct header_writer *w, str_t text, bool (*needs_words)(str_t token))
 {
 	str_t rest = str_trim(text);
 	bool is_short = rest.n > 0 && rest.n + header_column(w) < FOLD_COLUMNS;
@@ -223,14 +227,14 @@ void header_write_text(struct header_writer *w, str_t text)
 	for (struct text_token t = token_next(&rest); t.word.n > 0; t = token_next(&rest)) {
 		str_t blanks = is_first ? STR(" ") : t.blanks;
 		is_first = false;
-		if (!token_needs_words(t.word)) {
+		if (!needs_words(t.word)) {
 			header_put(w, blanks.n < FOLD_COLUMNS ? blanks : STR(" "), t.word);
 			was_word = token_is_word(t.word);
 			continue;
 		}
 		str_t run = was_word ? str_mk(t.blanks.p, t.blanks.n + t.word.n) : t.word, ahead = rest;
 		struct text_token next = token_next(&ahead);
-		while (next.word.n > 0 && token_needs_words(next.word)) {
+		while (next.word.n > 0 && needs_words(next.word)) {
 			run.n += next.blanks.n + next.word.n;
 			rest = ahead;
 			next = token_next(&ahead);
@@ -240,6 +244,16 @@ void header_write_text(struct header_writer *w, str_t text)
 		header_put_words(w, was_word || blanks.n >= FOLD_COLUMNS ? STR(" ") : blanks, run, 0);
 		was_word = true;
 	}
+}
+
+void header_write_text(struct header_writer *w, str_t text)
+{
+	header_put_text(w, text, token_needs_words_exactly);
+}
+
+void header_write_raw(struct header_writer *w, str_t text)
+{
+	header_put_text(w, text, token_needs_words);
 }
 
 void header_write_field(struct buf *out, str_t name, str_t text)
@@ -282,29 +296,13 @@ void header_write_quoted(struct header_writer *w, str_t prefix, str_t text)
 	buf_fini(&quoted);
 }
 
-/* Words that the caller encoded: "=?UTF-8?q?...?= =?UTF-8?q?...?=". */
-static bool phrase_is_words(str_t s)
-{
-	bool is_word = false;
-	for (struct text_token t = token_next(&s); t.word.n > 0; t = token_next(&s)) {
-		is_word = token_is_word(t.word);
-		if (!is_word)
-			return false;
-	}
-	return is_word;
-}
-
 void header_write_phrase(struct header_writer *w, str_t name)
 {
 	bool is_long = false;
 	str_t rest = name;
 	for (struct text_token t = token_next(&rest); t.blanks.n + t.word.n > 0; t = token_next(&rest))
 		is_long = is_long || t.blanks.n + t.word.n > TOKEN_MAX / 2;
-	if (phrase_is_words(name)) {
-		header_write_text(w, name);
-		return;
-	}
-	if (is_long || !text_is_printable(name)) {
+	if (is_long || !text_is_printable(name) || text_has_word(name)) {
 		header_put_words(w, STR(" "), name, 0);
 		return;
 	}
@@ -356,7 +354,7 @@ static void param_encode(struct buf *out, str_t part, bool is_extended)
 
 void header_write_param(struct header_writer *w, str_t name, str_t value)
 {
-	bool is_extended = !text_is_printable(value);
+	bool is_extended = !text_is_printable(value) || text_has_word(value);
 	struct buf piece = BUF_INIT;
 	buf_add_c(w->out, ';');
 	buf_add_str(&piece, name);
@@ -395,7 +393,7 @@ void header_write_param(struct header_writer *w, str_t name, str_t value)
 void header_write_param_words(struct header_writer *w, str_t name, str_t value)
 {
 	buf_add_c(w->out, ';');
-	if (value.n < FOLD_COLUMNS / 2 && text_is_printable(value)) {
+	if (value.n < FOLD_COLUMNS / 2 && text_is_printable(value) && !text_has_word(value)) {
 		struct buf piece = BUF_INIT;
 		buf_add_str(&piece, name);
 		buf_add_c(&piece, '=');

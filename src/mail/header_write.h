@@ -21,7 +21,9 @@ void header_write_fold(struct header_writer *w);
 void header_write_quoted(struct header_writer *w, str_t prefix, str_t text);
 /** Unstructured text (RFC 5322 section 3.2.5), blanks kept as they are but at the ends. What looks like an encoded word stays one. */
 void header_write_text(struct header_writer *w, str_t text);
-/** A display name: quoted when ASCII, else encoded words. */
+/** The same for text that was a header before: also encoded words in the midst of other text stay. */
+void header_write_raw(struct header_writer *w, str_t text);
+/** A display name: quoted when ASCII, else encoded words. It is text: what looks like an encoded word is encoded. */
 void header_write_phrase(struct header_writer *w, str_t name);
 /** `"name" <email>`; name may be empty. email as mailbox_ascii made it. */
 void header_write_mailbox(struct header_writer *w, str_t name, str_t email);

@@ -485,14 +485,20 @@ static void build_entity(struct mime_builder *b)
 static void address_write(struct buf *out, str_t name, const struct mime_address *a)
 {
 	struct mailbox mb;
-	struct buf email = BUF_INIT;
+	struct buf email = BUF_INIT, decoded = BUF_INIT;
 	struct header_writer w;
+	str_t display = a->name;
+	if (str_find(a->name, STR("=?")) >= 0) { /* some callers encode names themselves */
+		header_decode(a->name, &decoded);
+		display = buf_str(&decoded);
+	}
 	if (mailbox_parse(a->email, &mb) != 0 || mailbox_ascii(&mb, &email) != 0)
 		panic("an address that was not checked: %s", err_text());
 	header_write_begin(&w, out, name);
-	header_write_mailbox(&w, a->name, buf_str(&email));
+	header_write_mailbox(&w, display, buf_str(&email));
 	header_write_end(&w);
 	buf_fini(&email);
+	buf_fini(&decoded);
 }
 
 static bool content_has_header(const struct mime_content *c, str_t name)

@@ -243,8 +243,7 @@ static void rebuild_leaf(const struct rebuild *r, const struct mime_part *p, str
 {
 	bool is_plain = mime_part_encoding(p) < TRANSFER_QP;
 	bool is_message = mime_part_is_type(p, STR("message/rfc822"));
-	bool is_fixed = mime_part_is_type(p, STR("message/partial")) || mime_part_is_type(p, STR("message/external-body")) ||
-			mime_part_is_type(p, STR("multipart/"));
+	bool is_fixed = mime_part_is_type(p, STR("message/partial")) || mime_part_is_type(p, STR("message/external-body"));
 	struct buf bytes = BUF_INIT, encoded = BUF_INIT;
 	if (bytes_are_clean(p->content, LINE_COLUMNS)) {
 		mime_part_own_content(out, p->content);
@@ -253,6 +252,9 @@ static void rebuild_leaf(const struct rebuild *r, const struct mime_part *p, str
 	} else if (is_fixed || (is_message && is_plain)) {
 		transfer_encode_text(TRANSFER_8BIT, p->content, &bytes);
 		mime_part_own_content(out, buf_str(&bytes));
+	} else if (mime_part_is_type(p, STR("multipart/"))) { /* without parts: with line ends set right it might have some */
+		mime_field_set(out, STR("Content-Type: text/plain\r\n"));
+		rebuild_text(r, p, p->content, out);
 	} else if (!is_message && (mime_part_is_type(p, STR("text/")) || mime_part_is_type(p, STR("message/")))) {
 		mime_part_decode(p, &bytes);
 		rebuild_text(r, p, buf_str(&bytes), out);

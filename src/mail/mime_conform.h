@@ -28,9 +28,9 @@ struct mime_charsets {
 };
 /** A new part with the same meaning and none of the issues of lines, names and encodings: fields are decoded and written anew, bodies that
  * are not 7-bit text of short lines get another transfer encoding; others, and signed parts that SMTP can carry, stay as they are.
- * Preambles that are clean are kept, what follows the last boundary is not, nor lines of a header section that are no fields. What cannot be
- * set right: addresses that are not ASCII, and types that may have no encoding (message/partial, message/external-body, a multipart without
- * parts). */
+ * Preambles that are clean are kept, what follows the last boundary is not, nor lines of a header section that are no fields. A
+ * multipart without parts becomes plain text when it has to be encoded. What cannot be set right: addresses that are not ASCII, and types
+ * that may have no encoding (message/partial, message/external-body). */
 struct mime_part *mime_part_rebuild(const struct mime_part *p, const struct mime_charsets *charsets);
 
 struct mime_fix {

@@ -28,7 +28,8 @@ void mime_part_type(const struct mime_part *p, struct buf *out)
 	struct mime_params params;
 	size_t before = out->n;
 	if (f != NULL && mime_params_parse(f->raw_value, &params) == 0) {
-		if (str_chr(params.value, '/', 0) > 0)
+		ptrdiff_t slash = str_chr(params.value, '/', 0);
+		if (slash > 0 && (size_t)slash + 1 < params.value.n)
 			buf_add_lower(out, params.value);
 		mime_params_fini(&params);
 	}
@@ -150,6 +151,19 @@ static enum transfer_encoding encoding_for(str_t content, const struct transfer_
 	return e == TRANSFER_7BIT && scan->has_dash_line ? TRANSFER_QP : e; /* what could be a boundary is encoded */
 }
 
+/* A message that stays as it is may have the boundary of a multipart around it. */
+static void mime_part_protect_boundaries(struct mime_part *p)
+{
+	for (struct mime_part *a = p->parent; a != NULL; a = a->parent) {
+		struct buf all = BUF_INIT;
+		if (mime_boundary_is_in(str_of(a->boundary), p->content)) {
+			mime_part_write(a, &all);
+			mime_part_set_boundary(a, mime_boundary_new(buf_str(&all)));
+		}
+		buf_fini(&all);
+	}
+}
+
 int mime_part_set_body(struct mime_part *p, str_t content, str_t type)
 {
 	const struct mime_field *f = mime_field_first(p, STR("Content-Type"));
@@ -192,6 +206,8 @@ int mime_part_set_body(struct mime_part *p, str_t content, str_t type)
 	mime_part_set_encoding(p, e);
 	mime_field_remove(p, STR("Content-MD5"));
 	p->is_touched = true;
+	if (scan.has_dash_line)
+		mime_part_protect_boundaries(p);
 	mime_params_fini(&params);
 	buf_fini(&encoded);
 	return 0;

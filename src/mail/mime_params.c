@@ -278,6 +278,11 @@ static bool token_is_whole(str_t s)
 	return s.n > 0 && s.n <= 200;
 }
 
+static bool param_name_is_valid(str_t s)
+{
+	return token_is_whole(s) && str_chr(s, '*', 0) < 0 && str_chr(s, '\'', 0) < 0 && str_chr(s, '%', 0) < 0;
+}
+
 int mime_params_check(const struct mime_params *p)
 {
 	ptrdiff_t slash = str_chr(p->value, '/', 0);
@@ -289,7 +294,7 @@ int mime_params_check(const struct mime_params *p)
 	}
 	for (size_t i = 0; i < p->n; i++) {
 		const struct mime_param *m = &p->param[i];
-		bool is_name = token_is_whole(m->name) && str_find(m->name, STR("*")) < 0 && str_find(m->name, STR("'")) < 0;
+		bool is_name = param_name_is_valid(m->name);
 		if (!is_name || header_has_controls(m->value) || !str_is_utf8(m->value)) {
 			err_set(ERR_INVALID, "invalid header: parameter `" STR_FMT "` has a %s that it cannot have",
 				STR_ARG(str_head(m->name, 80)), is_name ? "value" : "name");
@@ -297,6 +302,30 @@ int mime_params_check(const struct mime_params *p)
 		}
 	}
 	return 0;
+}
+
+void mime_params_clean(struct mime_params *p)
+{
+	struct buf b = BUF_INIT;
+	ptrdiff_t slash = str_chr(p->value, '/', 0);
+	for (size_t i = 0; i < p->value.n && i < 200; i++)
+		buf_add_c(&b, header_is_token((unsigned char)p->value.p[i]) || (ptrdiff_t)i == slash ? p->value.p[i] : '_');
+	if (slash == 0 || b.p[b.n - 1] == '/')
+		b.p[slash < 200 ? slash : 199] = '_';
+	p->value = params_keep(p, buf_str(&b));
+	size_t n = 0;
+	for (size_t i = 0; i < p->n; i++) {
+		if (!param_name_is_valid(p->param[i].name))
+			continue;
+		buf_clear(&b);
+		for (size_t k = 0; k < p->param[i].value.n; k++) {
+			unsigned char c = (unsigned char)p->param[i].value.p[k];
+			buf_add_c(&b, (c < 0x20 && c != '\t') || c == 0x7f ? '_' : (char)c);
+		}
+		p->param[n++] = (struct mime_param){p->param[i].name, params_keep(p, buf_str(&b))};
+	}
+	p->n = n;
+	buf_fini(&b);
 }
 
 void mime_params_write(const struct mime_params *p, struct header_writer *w)

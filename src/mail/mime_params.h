@@ -26,5 +26,7 @@ str_t mime_params_get(const struct mime_params *p, str_t name);
 void mime_params_set(struct mime_params *p, str_t name, str_t value);
 /** -1 ERR_INVALID: cannot be written: value is not of the form token[/token], a name is no token, controls, not UTF-8. */
 MUST_CHECK int mime_params_check(const struct mime_params *p);
+/** Makes it one that the check takes: parameters whose names cannot be written go, other bytes that cannot stand become `_`. */
+void mime_params_clean(struct mime_params *p);
 /** After header_write_begin. */
 void mime_params_write(const struct mime_params *p, struct header_writer *w);

@@ -89,11 +89,18 @@ static ptrdiff_t delimiter_find(const struct mime_parser *m, str_t text, bool *i
 	return *is_last || m->n_parts < MIME_PARTS_MAX ? found : -1;
 }
 
+static void part_make_leaf(struct mime_part *p)
+{
+	free(p->boundary);
+	p->boundary = NULL;
+	p->preamble = p->closing = STR_NULL;
+}
+
 /* A name and nothing else. */
 static bool line_is_bare_name(str_t s)
 {
 	for (size_t i = 0; i < s.n; i++)
-		if (s.p[i] <= ' ' || s.p[i] >= 0x7f)
+		if (s.p[i] <= ' ' || s.p[i] >= 0x7f || s.p[i] == ':')
 			return false;
 	return s.n > 0 && s.n <= 76 && s.p[0] != '-';
 }
@@ -125,6 +132,10 @@ static void region_end(struct mime_parser *m, size_t end)
 		break;
 	case PARSE_EPILOGUE:
 		p->closing = slice(m, m->closing, end);
+		if (p->n_children == 0) { /* an end without a beginning */
+			p->content = slice(m, (size_t)(p->preamble.p - m->all.p), end);
+			part_make_leaf(p);
+		}
 		break;
 	}
 }
@@ -135,11 +146,8 @@ static void levels_pop(struct mime_parser *m, size_t n, size_t end)
 	for (; m->n_levels > n; m->n_levels--) {
 		struct mime_part *p = m->level[m->n_levels - 1].part;
 		p->closing = slice(m, end, end);
-		if (p->n_children == 0) {
-			free(p->boundary);
-			p->boundary = NULL;
-			p->preamble = STR_NULL;
-		}
+		if (p->n_children == 0)
+			part_make_leaf(p);
 	}
 }
 
@@ -195,7 +203,8 @@ static void fields_end(struct mime_parser *m, size_t content)
 	m->state = PARSE_CONTENT;
 	m->region = content;
 	const struct mime_field *f = mime_field_first(p, STR("Content-Type"));
-	if (f == NULL || m->n_levels == MIME_DEPTH_MAX || !str_istarts(str_trim(f->raw_value), STR("multipart/")))
+	if (f == NULL || m->n_levels == MIME_DEPTH_MAX || !str_istarts(str_trim(f->raw_value), STR("multipart/")) ||
+	    !mime_part_is_type(p, STR("multipart/")))
 		return;
 	struct buf scratch = BUF_INIT;
 	str_t boundary = str_trim(mime_part_param(p, STR("Content-Type"), STR("boundary"), &scratch));

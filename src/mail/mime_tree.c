@@ -188,6 +188,8 @@ static void mime_write_children(const struct mime_part *p, struct buf *out)
 			mime_write_delimiter(p->child[i].delimiter, since, out);
 		else
 			buf_printf(out, "%s--%s\r\n", out->n == since ? "" : "\r\n", p->boundary);
+		if (!buf_ends_line(out, since) && p->child[i].part->is_touched) /* the message ended with the delimiter */
+			buf_add_z(out, "\r\n");
 		since = out->n;
 		mime_part_write(p->child[i].part, out);
 	}

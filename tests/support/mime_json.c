@@ -1,8 +1,10 @@
-/* mime_json.c - builds messages for mime_diff.py: one JSON object a line on stdin, the message on stdout, after its length in bytes. */
+/* mime_json.c - builds messages for mime_diff.py: one JSON object a line on stdin, the message on stdout, after its length in bytes. With
+ * "rebuild": true the message goes through our parser and comes out as it is rebuilt. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/text.h"
 #include "mail/mime_build.h"
+#include "mail/mime_conform.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -62,6 +64,20 @@ static int build(const json_t *root, struct buf *out)
 	return rc;
 }
 
+static void rebuild(struct buf *message)
+{
+	struct mime_part *p = mime_part_parse(buf_str(message)), *rebuilt = mime_part_rebuild(p, NULL);
+	struct buf same = BUF_INIT;
+	mime_part_write(p, &same);
+	if (!str_eq(buf_str(&same), buf_str(message)))
+		exit(3);
+	buf_clear(message);
+	mime_part_write(rebuilt, message);
+	mime_part_unref(p);
+	mime_part_unref(rebuilt);
+	buf_fini(&same);
+}
+
 int main(void)
 {
 	char *line = NULL;
@@ -76,6 +92,8 @@ int main(void)
 			printf("error %s\n", err_text());
 			err_clear();
 		} else {
+			if (json_is_true(json_object_get(root, "rebuild")))
+				rebuild(&out);
 			printf("%zu\n", out.n);
 			fwrite(out.p, 1, out.n, stdout);
 		}

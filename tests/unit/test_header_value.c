@@ -207,7 +207,7 @@ static void test_header_write_again(void **state)
 	} cases[] = {
 		{"Subject", " =?utf-8?q?=C3=BC?= x", "Subject: =?utf-8?q?=C3=BC?= x\r\n"},
 		{"Subject", " \xc3\xbc x", "Subject: =?UTF-8?q?=C3=BC?= x\r\n"},
-		{"Subject", " \xfc =?utf-8?q?=C3=BC?=", "Subject: =?UTF-8?q?=C3=BC_=C3=BC?=\r\n"},
+		{"Subject", " \xfc =?utf-8?q?=C3=BC?=", "Subject: =?UTF-8?q?=C3=BC_?= =?utf-8?q?=C3=BC?=\r\n"},
 		{"Subject", " a\r\n\tb", "Subject: a\tb\r\n"},
 		{"From", " \"\xd7\x94\xd7\xaa \xd7\x94\xd7\xaa\" <t@x.example>", "From: =?UTF-8?q?=D7=94=D7=AA_=D7=94=D7=AA?= <t@x.example>\r\n"},
 		{"From", " broken <", "From: broken <\r\n"},
@@ -217,6 +217,12 @@ static void test_header_write_again(void **state)
 		{"Content-Type", " TEXT/Plain;charset=utf-8", "Content-Type: TEXT/Plain; charset=\"utf-8\"\r\n"},
 		{"Content-Disposition", " attachment; filename=\"gr\xfc.txt\"", "Content-Disposition: attachment; filename*=UTF-8''gr%C3%BC.txt\r\n"},
 		{"Authentication-Results", " x; dkim=pass header.d=y", "Authentication-Results: x;\r\n dkim=pass header.d=y\r\n"},
+		{"Subject", " (=?utf-8?q?=C3=BC?=)", "Subject: (=?utf-8?q?=C3=BC?=)\r\n"},
+		{"From", "=?utf-8?q?=3D=3Futf-8=3Fq=3Fx=3F=3D?= <a@b>", "From: =?UTF-8?q?=3D=3Futf-8=3Fq=3Fx=3F=3D?= <a@b>\r\n"},
+		{"Content-Type", " te\x01xt/pla/in; a b=c; d=\"e\x01\"; n*=utf-8''=%3Futf-8%3Fq%3Fx%3F=",
+		 "Content-Type: te_xt/pla_in; d=\"e_\"; n*=UTF-8''%3D%3Futf-8%3Fq%3Fx%3F%3D\r\n"},
+		{"Content-Type", " /", "Content-Type: _\r\n"},
+		{"Content-Disposition", " attachment; ;filename", "Content-Disposition: attachment\r\n"},
 		{"Empty", "", "Empty:\r\n"},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {

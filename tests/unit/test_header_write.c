@@ -43,7 +43,7 @@ static void test_header_write_mailbox(void **state)
 		{"Ann Lee", "a@b", "To: \"Ann Lee\" <a@b>\r\n"},
 		{"a\"b\\c", "a@b", "To: \"a\\\"b\\\\c\" <a@b>\r\n"},
 		{"Zo\xc3\xab", "a@b", "To: =?UTF-8?q?Zo=C3=AB?= <a@b>\r\n"},
-		{"=?utf-8?q?x?=", "a@b", "To: =?utf-8?q?x?= <a@b>\r\n"},
+		{"=?utf-8?q?x?=", "a@b", "To: =?UTF-8?q?=3D=3Futf-8=3Fq=3Fx=3F=3D?= <a@b>\r\n"},
 		{"A", A60 "@" A10 ".example", "To: \"A\"\r\n <" A60 "@" A10 ".example>\r\n"},
 		{"a\r\nb", "a@b", "To: =?UTF-8?q?a=0D=0Ab?= <a@b>\r\n"},
 	};
@@ -69,6 +69,7 @@ static void test_header_write_param(void **state)
 		{false, "gr\xc3\xb6\xc3\x9f" "e.txt", "D: x; n*=UTF-8''gr%C3%B6%C3%9Fe.txt\r\n"},
 		{false, A60 A60 "\"", "D: x; n*0=\"" A10 A10 A10 A10 A10 "aaaaaaa\";\r\n n*1=\"" A10 A10 A10 A10 A10
 				      "aaaaaaa\";\r\n n*2=\"aaaaaa\\\"\"\r\n"},
+		{false, "=?utf-8?q?x?=", "D: x; n*=UTF-8''%3D%3Futf-8%3Fq%3Fx%3F%3D\r\n"},
 		{false, "a\r\nb", "D: x; n*=UTF-8''a%0D%0Ab\r\n"},
 		{true, "a b", "D: x; n=\"a b\"\r\n"},
 		{true, "Gr\xc3\xbcn", "D: x;\r\n n=\"=?UTF-8?q?Gr=C3=BCn?=\"\r\n"},

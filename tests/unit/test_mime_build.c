@@ -180,6 +180,7 @@ static void test_mime_build_recipient(void **state)
 		const char *recipient, *rest;
 	} cases[] = {
 		{{.n_parts = 0}, {STR("a@b.example"), STR("Ann")}, "To: \"Ann\" <a@b.example>\r\nMessage-ID: <id@d.example>\r\n", TAIL PLAIN},
+		{{.n_parts = 0}, {STR("a@b"), STR("=?utf-8?q?Zo=C3=AB?=")}, "To: =?UTF-8?q?Zo=C3=AB?= <a@b>\r\nMessage-ID: <id@d.example>\r\n", TAIL PLAIN},
 		{{.header = own, .n_headers = 1}, {STR("a@b"), STR_NULL}, "Message-ID: <id@d.example>\r\n", "to: list@x\r\n" TAIL PLAIN},
 		{{.header = own, .n_headers = 3}, {STR("a@b"), STR_NULL}, "",
 		 "to: list@x\r\nMessage-id: <a@b>\r\nDATE: now\r\nMIME-Version: 1.0\r\n" PLAIN},

@@ -54,7 +54,7 @@ static const struct {
 	{MP "--b\r\n\r\nx\r\n--bx\r\n--b--x\r\n -- b\r\n", "multipart/mixed[text/plain{24}]", 1},
 	{MP "--b\r\n\r\nno end\r\n", "multipart/mixed[text/plain{8}]", 1},
 	{MP "no part at all\r\n", "multipart/mixed{16}", 1},
-	{MP "--b--\r\nonly the end\r\n", "multipart/mixed[]", 1},
+	{MP "--b--\r\nonly the end\r\n", "multipart/mixed{21}", 1},
 	{"Content-Type: multipart/mixed\r\n\r\n--b\r\n", "multipart/mixed{5}", 1},
 	{"Content-Type: multipart/mixed; boundary=b\r\n--b\r\n\r\nx\r\n--b--", "multipart/mixed[text/plain{1}]", 1},
 	{MP "--b\r\n" ALT "--c d\r\n\r\n1\r\n--c d\r\n\r\n2\r\n--c d--\r\n--b\r\n\r\n3\r\n--b--\r\n",
@@ -276,6 +276,19 @@ static void test_mime_edit_in_tree(void **state)
 	assert_int_equal(mime_part_set_body(p->child[0].part, STR("t"), STR_NULL), 0);
 	assert_written(p, "X: y\r\n" MP "pre\n--b\nContent-Type: text/plain\r\n\nt\r\n--b \r\nContent-Type: text/html\r\n\r\n<b>\r\n--b--\r\nepi");
 	mime_part_unref(p);
+	/* A message that contains the delimiter, and a part that the end of the input has cut off. */
+	p = mime_part_parse(STR(MP "--b\r\nContent-Type: message/rfc822\r\n\r\n1\r\n--b"));
+	assert_int_equal(mime_part_set_body(p->child[0].part, STR("S: x\n\n--b\n"), STR_NULL), 0);
+	assert_int_equal(mime_part_set_body(p->child[1].part, STR("end"), STR_NULL), 0);
+	struct buf out = BUF_INIT;
+	mime_part_write(p, &out);
+	struct mime_part *back = mime_part_parse(buf_str(&out));
+	assert_int_equal(back->n_children, 2);
+	assert_str_is(back->child[0].part->content, "S: x\r\n\r\n--b\r\n");
+	assert_str_is(back->child[1].part->content, "end");
+	mime_part_unref(back);
+	mime_part_unref(p);
+	buf_fini(&out);
 }
 
 static void test_mime_append(void **state)
