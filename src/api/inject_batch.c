@@ -170,7 +170,7 @@ static int batch_add(struct inject_batch *b, size_t i, mono_t deadline)
 	if (rc == 0)
 		rc = reception_add(&b->reception, m, deadline);
 	if (rc != 0) {
-		if (!err_is(ERR_REJECT))
+		if (!err_is(ERR_REJECT) && !err_is(ERR_CANCELLED))
 			batch_complain();
 		reception_refuse(m);
 		return -1;
@@ -211,17 +211,31 @@ static void batch_breathe(struct inject_batch *b)
 	b->slice_ends = mono_after(SLICE);
 }
 
+/** 1: another one; 0: the chunk is to end before i. */
+static int batch_step(struct inject_batch *b, size_t i, size_t *n_bytes, mono_t deadline)
+{
+	const struct inject_origin *o = &b->origin;
+	if (o->should_stop != NULL && o->should_stop(o->stop_arg))
+		return 0;
+	if (o->recipient_time.ns > 0)
+		deadline = mono_min(deadline, mono_after(o->recipient_time));
+	if (batch_add(b, i, deadline) == 0) {
+		*n_bytes += batch_last_bytes(b);
+	} else if (err_is(ERR_CANCELLED)) { /* not the recipient's fault */
+		err_clear();
+		return 0;
+	} else {
+		batch_fail(b, i);
+	}
+	batch_breathe(b);
+	return 1;
+}
+
 size_t inject_batch_prepare(struct inject_batch *b, size_t from, mono_t deadline)
 {
 	size_t n_bytes = 0, max = batch_chunk_bytes(b), i = from;
-	while (i < b->req->n_recipients && n_bytes < max && b->reception.n < CHUNK_MESSAGES) {
-		if (batch_add(b, i, deadline) == 0)
-			n_bytes += batch_last_bytes(b);
-		else
-			batch_fail(b, i);
+	while (i < b->req->n_recipients && n_bytes < max && b->reception.n < CHUNK_MESSAGES && batch_step(b, i, &n_bytes, deadline))
 		i++;
-		batch_breathe(b);
-	}
 	return i;
 }
 
@@ -287,6 +301,10 @@ int inject_batch_run(struct inject_batch *b, struct idempotency *key, struct buf
 	do {
 		i = inject_batch_prepare(b, i, deadline);
 		bool is_last = i == b->req->n_recipients;
+		if (!is_last && fiber_is_cancelled()) {
+			err_set(ERR_CANCELLED, "the service stops");
+			goto fail;
+		}
 		if (is_last) /* complete before the last commit, so that it can be stored with it */
 			inject_batch_answer(b, answer);
 		if (batch_set_key(b, key, is_last, answer) != 0)

@@ -19,6 +19,9 @@ struct inject_origin {
 	const struct auth_info *who; /* for the policy; or who_json: NULL until it is asked for */
 	json_t *who_json;            /* a reference, released with the batch */
 	size_t chunk_bytes;          /* of bodies; 0: 64 MiB */
+	dur_t recipient_time;        /* that each recipient may take; 0: all of them together have until the deadline */
+	bool (*should_stop)(void *arg); /* asked after each recipient; NULL: never */
+	void *stop_arg;
 };
 
 /** What became of a recipient. */
@@ -43,8 +46,8 @@ struct inject_batch {
  * released in every case, before req. */
 MUST_CHECK int inject_batch_init(struct inject_batch *b, const struct inject_request *req, const struct inject_origin *origin, mono_t deadline);
 void inject_batch_fini(struct inject_batch *b);
-/** Makes the messages of the recipients from `from` on, until the chunk is full or there are no more. Returns the next recipient. What is
- * wrong with one fails that one alone. Yields. */
+/** Makes the messages of the recipients from `from` on, until the chunk is full, or the fiber is cancelled or should stop, or there are no
+ * more. Returns the next recipient. What is wrong with one fails that one alone. Yields. */
 size_t inject_batch_prepare(struct inject_batch *b, size_t from, mono_t deadline);
 /** Makes the chunk durable; or holds it in memory, if that is what the request says. Yields. -1 with the error: nothing of it is stored, and
  * inject_batch_drop or another try must follow. */

@@ -22,7 +22,8 @@
 #define GENERATED_KEY STR("generated")
 #define CHUNK_BYTES ((size_t)8 << 20) /* many requests are at work at once */
 #define RETRY_INTERVAL dur_s(10)      /* contracts B3 */
-#define REQUEST_TIME dur_s(600)       /* for what may wait: the policy, mostly */
+#define REQUEST_TIME dur_s(600)       /* to read a request, which other threads may do */
+#define RECIPIENT_TIME dur_s(60)      /* for the policy, mostly */
 #define DEFAULT_LIMIT 100000
 
 static _Atomic uint64_t generate_limit = DEFAULT_LIMIT;
@@ -120,13 +121,18 @@ static void generate_set_progress(struct message *m, size_t n)
 	meta_set_json(&m->meta, GENERATED_KEY, str_of(text));
 }
 
+static bool generate_should_stop(void *session) { return session_is_stopping(session); }
+
 /** -1: it cannot be read, or its content is wrong. */
 static int generate_begin(struct generation *g, mono_t deadline)
 {
 	str_t json;
 	g->origin = (struct inject_origin){.received_from = generate_meta(g->m, STR("received_from"), &g->scratch[0]),
 	                                   .who_name = generate_meta(g->m, STR("http_auth"), &g->scratch[1]),
-	                                   .chunk_bytes = CHUNK_BYTES};
+	                                   .chunk_bytes = CHUNK_BYTES,
+	                                   .recipient_time = RECIPIENT_TIME,
+	                                   .should_stop = generate_should_stop,
+	                                   .stop_arg = g->session};
 	if (meta_get_json(&g->m->meta, STR("auth_info"), &json))
 		g->origin.who_json = value_parse_json(json);
 	if (g->origin.who_json == NULL) {
@@ -169,7 +175,7 @@ static void generate_log_failed(const struct generation *g, size_t from, size_t 
 static int generate_chunk(struct generation *g, size_t *at)
 {
 	struct inject_batch *b = &g->batch;
-	size_t before = *at, next = inject_batch_prepare(b, before, mono_after(REQUEST_TIME));
+	size_t before = *at, next = inject_batch_prepare(b, before, MONO_NEVER);
 	generate_set_progress(g->m, next);
 	if (g->m->is_spooled)
 		message_set_body(g->m, NULL); /* or the commit would store it again */

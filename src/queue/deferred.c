@@ -68,7 +68,6 @@ int deferred_add(struct message *const *m, size_t n)
 	}
 	for (size_t i = 0; i < n; i++)
 		m[i]->n_deferred_bytes = deferred_bytes_of(m[i], i > 0 ? m[i - 1] : NULL);
-	deferred_start();
 	return 0;
 }
 

@@ -172,4 +172,5 @@ void reception_enqueue(struct reception *r, const struct record *how)
 		}
 		r->msg[i] = NULL;
 	}
+	deferred_start(); /* if they were deferred, there may be too many now */
 }
