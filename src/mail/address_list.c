@@ -203,11 +203,10 @@ static int address_read_bare(struct address_parser *p, struct address_mailbox *o
 	struct buf name = BUF_INIT;
 	buf_add_str(&name, buf_str(&p->phrase));
 	buf_clear(&p->comment);
-	size_t start = p->lex.at - 1;
 	int rc = address_read_mailbox(p, out);
 	if (rc == 0 && header_lex_eat(&p->lex, '<')) {
-		str_t rest = str_trim(str_mk(p->lex.s.p + start, p->lex.at - 1 - start));
-		buf_add_str(&name, rest);
+		buf_add_c(&name, '@');
+		buf_add_str(&name, out->domain);
 		rc = address_read_angle(p, out);
 		out->name = rc == 0 ? address_keep_name(p, buf_str(&name)) : STR_NULL;
 	} else if (rc == 0) {

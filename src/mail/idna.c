@@ -1,4 +1,5 @@
-/* idna.c - libidn2 with the non-transitional rules of UTS 46, as browsers have them. */
+/* idna.c - libidn2 with the non-transitional rules of UTS 46, as browsers have them. Addresses that are ASCII already are not looked at:
+ * their parsers have done that. */
 #include "mail/idna.h"
 
 #include "base/err.h"
@@ -13,6 +14,19 @@ static bool bytes_are_ascii(str_t s)
 	return true;
 }
 
+/* The mapping of UTS 46 makes ASCII of look-alikes: a blank, `@` or `>` that way must not get into a header. */
+static bool name_is_valid(const char *z)
+{
+	size_t n_label = 0;
+	for (; *z != 0; z++) {
+		bool is_letter = (*z >= '0' && *z <= '9') || ((*z | 32) >= 'a' && (*z | 32) <= 'z') || *z == '-' || *z == '_';
+		if (!is_letter && (*z != '.' || n_label == 0))
+			return false;
+		n_label = *z == '.' ? 0 : n_label + 1;
+	}
+	return n_label > 0;
+}
+
 int idna_to_ascii(str_t domain, struct buf *out)
 {
 	if (bytes_are_ascii(domain)) {
@@ -24,6 +38,8 @@ int idna_to_ascii(str_t domain, struct buf *out)
 	buf_add_str(&z, domain);
 	int rc = memchr(domain.p, 0, domain.n) != NULL ? IDN2_DISALLOWED
 						       : idn2_to_ascii_8z(z.p, &ascii, IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL);
+	if (rc == IDN2_OK && !name_is_valid(ascii))
+		rc = IDN2_DISALLOWED;
 	if (rc == IDN2_OK)
 		buf_add_z(out, ascii);
 	else
