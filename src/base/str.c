@@ -195,13 +195,17 @@ bool str_is_utf8(str_t s)
 {
 	size_t i = 0, n_bad;
 	while (i < s.n) {
-		uint64_t word;
+		uint64_t word[4];
 		if (s.n - i >= sizeof(word)) {
-			memcpy(&word, s.p + i, sizeof(word));
-			if ((word & UINT64_C(0x8080808080808080)) == 0) {
+			memcpy(word, s.p + i, sizeof(word));
+			if (((word[0] | word[1] | word[2] | word[3]) & UINT64_C(0x8080808080808080)) == 0) {
 				i += sizeof(word);
 				continue;
 			}
+		}
+		if ((unsigned char)s.p[i] < 0x80) {
+			i++;
+			continue;
 		}
 		size_t n = str_utf8_step(str_mk(s.p + i, s.n - i), &n_bad);
 		if (n == 0)

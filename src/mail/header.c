@@ -242,9 +242,9 @@ void header_decode_lenient(str_t raw_value, struct buf *out)
 
 static bool text_is_crlf(str_t in)
 {
-	const char *p = in.p, *end = in.p + in.n;
 	if (in.n == 0)
 		return true;
+	const char *p = in.p, *end = in.p + in.n;
 	for (const char *at = p; (at = memchr(at, '\n', (size_t)(end - at))) != NULL; at++) {
 		if (at == p || at[-1] != '\r')
 			return false;
@@ -256,22 +256,31 @@ static bool text_is_crlf(str_t in)
 	return true;
 }
 
+/** What is before the line end, and CRLF. */
+static void text_add_line(const char *start, const char *end, struct buf *out)
+{
+	buf_add(out, start, (size_t)(end - start));
+	buf_add(out, "\r\n", 2);
+}
+
 bool text_normalise_crlf(str_t in, struct buf *out)
 {
 	if (text_is_crlf(in))
 		return false;
 	buf_reserve(out, in.n + in.n / 32 + 2);
-	size_t start = 0;
-	for (size_t i = 0; i < in.n; i++) {
-		char c = in.p[i];
-		if (c != '\r' && c != '\n')
-			continue;
-		buf_add(out, in.p + start, i - start);
-		buf_add(out, "\r\n", 2);
-		if (c == '\r' && i + 1 < in.n && in.p[i + 1] == '\n')
-			i++;
-		start = i + 1;
+	const char *p = in.p, *end = in.p + in.n;
+	while (p < end) {
+		const char *lf = memchr(p, '\n', (size_t)(end - p)), *cr;
+		const char *stop = lf != NULL ? lf : end;
+		while ((cr = memchr(p, '\r', (size_t)(stop - p))) != NULL && cr + 1 != lf) {
+			text_add_line(p, cr, out);
+			p = cr + 1;
+		}
+		if (lf == NULL)
+			break;
+		text_add_line(p, cr != NULL ? cr : lf, out);
+		p = lf + 1;
 	}
-	buf_add(out, in.p + start, in.n - start);
+	buf_add(out, p, (size_t)(end - p));
 	return true;
 }

@@ -159,6 +159,15 @@ static void str_utf8(void **state)
 	}
 	assert_true(str_is_utf8(STR_NULL));
 	assert_false(str_is_utf8(STR("12345678\xff")));
+	char long_text[100]; /* longer than what is looked at in one go: anything may be anywhere in it */
+	for (size_t at = 0; at + 2 <= sizeof(long_text); at++) {
+		memset(long_text, 'a', sizeof(long_text));
+		long_text[at] = '\xc3', long_text[at + 1] = '\xa4';
+		assert_true(str_is_utf8(str_mk(long_text, sizeof(long_text))));
+		assert_false(str_is_utf8(str_mk(long_text, at + 1)));
+		long_text[at] = 'a';
+		assert_false(str_is_utf8(str_mk(long_text, sizeof(long_text))));
+	}
 }
 
 static void str_hashes(void **state)
