@@ -12,6 +12,7 @@ struct body *body_alloc(size_t n_bytes)
 {
 	struct body *b = xmalloc(sizeof *b + n_bytes + 1);
 	atomic_init(&b->refs, 1);
+	atomic_init(&b->eight_bit, 0);
 	b->n_bytes = n_bytes;
 	b->p[n_bytes] = 0;
 	atomic_fetch_add_explicit(&body_bytes_held, n_bytes, memory_order_relaxed);
@@ -46,4 +47,17 @@ void body_unref(struct body *b)
 size_t body_total_bytes(void)
 {
 	return atomic_load_explicit(&body_bytes_held, memory_order_relaxed);
+}
+
+bool body_is_8bit(struct body *b)
+{
+	uint8_t known = atomic_load_explicit(&b->eight_bit, memory_order_relaxed);
+	if (known == 0) {
+		unsigned char any = 0;
+		for (size_t i = 0; i < b->n_bytes; i++) /* no early exit: this way it is vectorised */
+			any |= (unsigned char)b->p[i];
+		known = any >= 0x80 ? 2 : 1;
+		atomic_store_explicit(&b->eight_bit, known, memory_order_relaxed);
+	}
+	return known == 2;
 }

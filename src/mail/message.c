@@ -71,7 +71,7 @@ void message_set_body(struct message *m, struct body *body)
 		return;
 	if (body != NULL) {
 		body_ref(body);
-		m->is_8bit_body = bytes_are_8bit(body->p, body->n_bytes) || bytes_are_8bit(m->prefix, m->n_prefix_bytes);
+		m->is_8bit_body = body_is_8bit(body) || bytes_are_8bit(m->prefix, m->n_prefix_bytes);
 		m->size_bytes = (uint32_t)(m->n_prefix_bytes + body->n_bytes);
 	}
 	body_unref(m->body);

@@ -107,13 +107,16 @@ static size_t stream_make_room(struct stream *st, size_t max_bytes)
 		st->in_off = 0;
 		st->in_n = n_held;
 	}
-	if (st->in_cap == 0 || st->in_cap - st->in_n < n_least) {
-		st->in_cap = st->in_cap == 0 ? STREAM_IN_FIRST : st->in_cap * 2;
+	if (st->in_cap == 0 || st->in_cap < st->in_first || st->in_cap - st->in_n < n_least) {
+		size_t n_first = st->in_first > STREAM_IN_FIRST ? st->in_first : STREAM_IN_FIRST;
+		st->in_cap = st->in_cap < n_first ? n_first : st->in_cap * 2;
 		st->in = xrealloc(st->in, st->in_cap);
 	}
 	size_t n_room = st->in_cap - st->in_n, n_allowed = max_bytes - n_held;
 	return n_room < n_allowed ? n_room : n_allowed;
 }
+
+void stream_set_read_bytes(struct stream *st, size_t n_bytes) { st->in_first = n_bytes; }
 
 static void stream_drop_empty_buffer(struct stream *st)
 {

@@ -23,6 +23,8 @@ void stream_consume(struct stream *st, size_t n_bytes);
 /** Waits for more input: 1 when the buffer grew, 0 at end of input (buffer unchanged), -1. A buffer that already holds
  * `max_bytes` is -1 ERR_LIMIT. An idle stream holds no buffer memory while it waits. */
 MUST_CHECK int stream_fill(struct stream *st, size_t max_bytes, mono_t deadline);
+/** From now on a buffer has room for that many bytes to begin with, for who expects much; 0: as at first, 4 KB. */
+void stream_set_read_bytes(struct stream *st, size_t n_bytes);
 /** Ends the present stream_fill with ERR_TIMEOUT, or else the next one: for a reader that also waits for something else. From the same
  * worker, does not yield. */
 void stream_wake_reader(struct stream *st);

@@ -48,6 +48,7 @@ struct stream {
 	struct sock_poll *poll;	     /* NULL until something had to wait */
 	char *in;		     /* NULL when nothing is buffered */
 	size_t in_off, in_n, in_cap; /* in[in_off .. in_n) is buffered */
+	size_t in_first;	     /* stream_set_read_bytes */
 	struct net_addr local, peer;
 };
 

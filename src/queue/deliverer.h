@@ -53,6 +53,9 @@ void session_done_all(struct session *s, struct message *m, const struct smtp_re
 void session_note_failure(struct session *s, struct message *m, const struct smtp_response *r, const struct session_peer *peer);
 /** A Bounce record of one recipient, which need not be one of m's; m stays with the session. May yield. */
 void session_note_bounce(struct session *s, struct message *m, const struct smtp_response *r, const char *rcpt);
+/** For messages that were processed: m goes on to the queue that its metadata name now, which the spool learns first, and a
+ * DeferredInjectionRebind record says so. Consumes the reference. -1 with the error: m is still the session's. Yields. */
+MUST_CHECK int session_rebind(struct session *s, struct message *m, mono_t deadline);
 /** Puts m back at the head of the ready queue, not charged an attempt (the connection was gone before it was used, cancel). */
 void session_return(struct session *s, struct message *m);
 /** Ends all messages of the ready queue, and m (may be NULL), with this answer: null MX, prohibited hosts, nothing to

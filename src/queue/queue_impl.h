@@ -162,6 +162,8 @@ void sched_queue_set_routes(struct sched_queue *q, struct route *route, size_t n
 wall_t sched_queue_due_of(const struct message *m, wall_t now);
 /** m has come to its end: forgets it and drops the queue's reference to it. */
 void sched_queue_finish(struct sched_queue *q, struct message *m);
+/** m leaves for another queue: q forgets it. */
+void sched_queue_leave(struct sched_queue *q, struct message *m);
 struct param_object *sched_queue_config(struct sched_queue *q); /* a new reference */
 void sched_queues_maintain(void);
 void sched_queues_take_deferred(struct deferred_take *t);

@@ -164,6 +164,8 @@ void reception_enqueue(struct reception *r, const struct record *how)
 {
 	for (size_t i = 0; i < r->n; i++) {
 		if (sched_queue_is_null(r->queue[i])) {
+			if (r->logs_null)
+				reception_log(how, r->msg[i], r->queue[i]);
 			reception_refuse(r->msg[i]);
 		} else {
 			reception_log(how, r->msg[i], r->queue[i]);

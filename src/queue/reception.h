@@ -11,6 +11,7 @@ struct reception {
 	struct message **msg;
 	struct sched_queue **queue;     /* of each */
 	size_t n, cap;
+	bool logs_null;                 /* those of the null queue have a Reception record, too (contracts B3: SMTP) */
 	struct message *also;           /* stored already, with changes that the same commit is to store; NULL: none */
 };
 void reception_init(struct reception *r, size_t n_expected);
@@ -35,7 +36,7 @@ bool reception_is_durable(void);
 /** Logs a Reception record of each, and hands them to their queues with the references. how: what the records say of the peer and the
  * protocol; its msg, queue, site and response are filled in here; p NULL for the protocol: what the message's metadata say. One that is
  * not due yet has a Delayed record as well, one whose schedule says that it is too late ends with an Expiration record. Those of the null
- * queue end here, without a record. May yield (a logger's back-pressure). */
+ * queue end here, as a rule without a record. May yield (a logger's back-pressure). */
 void reception_enqueue(struct reception *r, const struct record *how);
 /** Empty again, as reception_fini and reception_init would make it. */
 void reception_reset(struct reception *r);

@@ -258,13 +258,18 @@ void sched_queue_insert(struct sched_queue *q, struct message *m)
 	}
 }
 
-void sched_queue_finish(struct sched_queue *q, struct message *m)
+void sched_queue_leave(struct sched_queue *q, struct message *m)
 {
 	pthread_mutex_lock(&q->lock);
 	if (--q->n_messages == 0)
 		q->empty_since = mono_now();
 	pthread_mutex_unlock(&q->lock);
 	m->queue = NULL;
+}
+
+void sched_queue_finish(struct sched_queue *q, struct message *m)
+{
+	sched_queue_leave(q, m);
 	deferred_forget(m);
 	message_unref(m);
 }

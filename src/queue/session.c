@@ -234,6 +234,33 @@ void session_note_bounce(struct session *s, struct message *m, const struct smtp
 	param_object_unref(config);
 }
 
+int session_rebind(struct session *s, struct message *m, mono_t deadline)
+{
+	struct buf name = BUF_INIT;
+	struct sched_queue *from = m->queue, *to = NULL;
+	int rc = -1;
+	if (message_queue_name(m, &name) == 0)
+		to = sched_queue_get(buf_str(&name), deadline);
+	if (to == from)
+		err_set(ERR_INVALID, "the message is in the queue %s again", sched_queue_name(from));
+	if (to == NULL || to == from)
+		goto out;
+	m->n_attempts = 0;
+	m->due = (wall_t){0};
+	message_touch(m);
+	if (m->is_spooled && spool_save(queue_g.spool, m, deadline) != 0)
+		goto out;
+	struct outcome o = {.q = to, .protocol_name = s->rq->deliverer->record_name, .session_id = &s->id};
+	outcome_record(&o, m, RECORD_DEFERRED_INJECTION_REBIND, &(struct smtp_response){.code = 250, .content = STR("ok")}, NULL, 0);
+	sched_queue_leave(from, m);
+	outcome_admit(to, m);
+	rc = 0;
+out:
+	sched_queue_unref(to);
+	buf_fini(&name);
+	return rc;
+}
+
 void session_return(struct session *s, struct message *m)
 {
 	if (!m->is_spooled && session_is_stopping(s))

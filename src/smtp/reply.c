@@ -83,9 +83,14 @@ static void response_split_enhanced(struct smtp_response *r)
 	r->content = str_skip(rest, 1);
 }
 
-struct smtp_response smtp_reply_response(const struct smtp_reply *r, str_t command)
+struct smtp_response smtp_response_split(int code, str_t text, str_t command)
 {
-	struct smtp_response out = {.code = r->code, .content = buf_str(&r->text), .command = command};
+	struct smtp_response out = {.code = code, .content = text, .command = command};
 	response_split_enhanced(&out);
 	return out;
+}
+
+struct smtp_response smtp_reply_response(const struct smtp_reply *r, str_t command)
+{
+	return smtp_response_split(r->code, buf_str(&r->text), command);
 }
