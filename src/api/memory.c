@@ -5,6 +5,7 @@
 #include "fiber/memory.h"
 #include "mail/body.h"
 #include "queue/queue.h"
+#include "smtp/in.h"
 
 #include <malloc.h>
 #include <stdio.h>
@@ -65,7 +66,9 @@ static void memory_of_process(struct buf *out)
 void api_limit_bodies(void)
 {
 	uint64_t share = memory_soft_limit() / 6;
-	http_set_body_memory(share < API_MAX_BODIES ? share : API_MAX_BODIES);
+	share = share < API_MAX_BODIES ? share : API_MAX_BODIES;
+	http_set_body_memory(share);
+	in_set_body_memory(share);
 }
 
 static void memory_of_group(struct buf *out)
@@ -132,6 +135,7 @@ static void memory_of_mail(struct buf *out)
 	buf_add_z(out, "mail\n");
 	memory_line(out, "message bodies", body_total_bytes());
 	memory_line(out, "bodies of HTTP requests", http_body_memory());
+	memory_line(out, "messages being received", in_body_memory());
 	memory_count(out, "messages scheduled", t.n_scheduled);
 	memory_count(out, "messages ready", t.n_ready);
 	memory_count(out, "delivery sessions", t.n_sessions);

@@ -24,6 +24,7 @@
 #include "bind/bind_inject_message.h"
 #include "bind/bind_logs.h"
 #include "bind/bind_queue.h"
+#include "bind/bind_smtp.h"
 #include "bind/bind_spool.h"
 #include "fiber/memory.h"
 #include "fiber/worker.h"
@@ -33,6 +34,7 @@
 #include "policy/policy.h"
 #include "queue/queue.h"
 #include "record/record.h"
+#include "smtp/in.h"
 #include "smtp/out.h"
 
 #include <errno.h>
@@ -43,7 +45,7 @@
 #include <unistd.h>
 
 #define SHUTDOWN_TIME dur_s(30)
-#define HTTP_STOP_TIME dur_s(10) /* of it: a client that stalls leaves deliveries theirs, and they begin no new ones */
+#define LISTENERS_STOP_TIME dur_s(10) /* of it: a client that stalls leaves deliveries theirs, and they begin no new ones */
 
 static struct {
 	struct spool *spool;
@@ -77,6 +79,7 @@ static void service_register(void)
 	bind_register_inject_message();
 	bind_register_logs();
 	bind_register_queue();
+	bind_register_smtp();
 	bind_register_spool();
 	api_set_info(CIRRUS_VERSION, bind_available_parallelism());
 	api_register_routes();
@@ -169,10 +172,12 @@ int service_start(const struct options *o)
 	bind_message_set_loader(service_load_body);
 	bind_message_set_saver(service_save);
 	api_inject_init(&(struct api_inject_params){.why_not = service_why_not, .hostname = service.hostname});
+	in_set_gate(service_why_not);
 	api_set_spool(service.spool);
 	idempotency_init(service.spool);
 	api_limit_bodies();
 	queue_set_smtp_deliverer(&smtp_deliverer);
+	in_add_queues();
 	queue_start(&(struct queue_params){.spool = service.spool, .hostname = service.hostname});
 	service.is_queue_started = true;
 	bind_inject_message_set_gate(service_why_not);
@@ -181,6 +186,7 @@ int service_start(const struct options *o)
 	policy_on_epoch(service_on_epoch, NULL);
 	atomic_store(&service.is_ready, true);
 	http_listeners_start_all();
+	smtp_listeners_start_all();
 	log_info("kumod", "initialization complete");
 	return 0;
 }
@@ -213,7 +219,10 @@ void service_stop(void)
 	mono_t deadline = mono_after(SHUTDOWN_TIME);
 	atomic_store(&service.is_stopping, true);
 	monitor_stop(deadline);
-	http_listeners_close_all(mono_after(HTTP_STOP_TIME));
+	mono_t listeners_deadline = mono_after(LISTENERS_STOP_TIME);
+	smtp_listeners_stop_all();
+	http_listeners_close_all(listeners_deadline);
+	smtp_listeners_close_all(listeners_deadline);
 	if (service.is_queue_started)
 		queue_stop(deadline);
 	dns_stop();

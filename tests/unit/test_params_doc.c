@@ -8,6 +8,7 @@
 #include "bind/bind_http.h"
 #include "bind/bind_logs.h"
 #include "bind/bind_queue.h"
+#include "bind/bind_smtp.h"
 #include "bind/bind_spool.h"
 #include "policy/param.h"
 
@@ -19,6 +20,7 @@ static void test_schemas(void **state)
 	bind_register_http();
 	bind_register_logs();
 	bind_register_queue();
+	bind_register_smtp();
 	bind_register_spool();
 	size_t n = 0;
 	for (; (s = param_schema_at(n)) != NULL; n++) {
