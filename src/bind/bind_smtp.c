@@ -140,6 +140,7 @@ void smtp_listeners_close_all(mono_t deadline)
 	free(smtp_listeners.v);
 	smtp_listeners.v = NULL;
 	smtp_listeners.n = 0;
+	in_stop();
 }
 
 static void open_smtp(lua_State *L)

@@ -19,6 +19,8 @@ void in_listener_stop(struct in_listener *l);
  * worker. Yields. */
 void in_listener_close(struct in_listener *l, mono_t deadline);
 const char *in_listener_name(const struct in_listener *l); /* "127.0.0.1:25" */
+/** Forgets the certificates, when there is no listener any more. */
+void in_stop(void);
 
 /* --- what the application says, before the first listener starts --- */
 

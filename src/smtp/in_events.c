@@ -16,6 +16,7 @@ struct in_event {
 	struct policy_call c;
 	struct in_session *s;
 	const char *name;
+	str_t about; /* what it is called for, where its name does not say it to who watches */
 	mono_t deadline;
 };
 
@@ -72,7 +73,8 @@ static void in_event_see(struct in_event *e, int rc)
 	struct buf result = BUF_INIT;
 	if (!in_is_seen())
 		return;
-	struct in_seen seen = {.kind = IN_SIGHT_CALLBACK, .name = e->name};
+	char *name = e->about.p != NULL ? xasprintf("%s " STR_FMT, e->name, STR_ARG(e->about)) : NULL;
+	struct in_seen seen = {.kind = IN_SIGHT_CALLBACK, .name = name != NULL ? name : e->name};
 	if (rc < 0) {
 		seen.error = str_of(err_text());
 	} else if (rc == 1 && lua_gettop(e->c.L) >= e->c.result_idx) {
@@ -87,6 +89,7 @@ static void in_event_see(struct in_event *e, int rc)
 		seen.text = result.n > 0 ? buf_str(&result) : STR("");
 	in_see(e->s, &seen);
 	buf_fini(&result);
+	free(name);
 }
 
 /* 1: results are on the stack; 0: none; -1 with the error in the slot. In all cases in_event_end is due. */
@@ -379,7 +382,10 @@ enum in_verdict in_event_listener_domain(struct in_session *s, str_t domain, str
 	lua_pushlstring(e.c.L, domain.n > 0 ? domain.p : "", domain.n);
 	lua_pushstring(e.c.L, in_listener_name(s->l));
 	in_conn_push(e.c.L, &s->conn);
+	char *about = xasprintf("domain=" STR_FMT, STR_ARG(domain));
+	e.about = str_of(about);
 	rc = in_event_run(&e, 3, 1);
+	free(about);
 	if (rc == 1 && !lua_isnil(e.c.L, e.c.result_idx)) {
 		*object = param_object_at(e.c.L, e.c.result_idx, &in_domain_schema);
 		rc = *object != NULL ? 1 : -1;

@@ -24,7 +24,7 @@
 
 enum {
 	IN_COMMAND_BYTES = 2000,   /* of a line, without its end: the parameters of DSN need 1,012 more than RFC 5321's 512 */
-	IN_SASL_BYTES = 12288,     /* RFC 4954 section 4 */
+	IN_SASL_BYTES = 12288,     /* of AUTH, and of what follows it: RFC 4954 section 4 */
 	IN_OUT_BYTES = 16384,      /* of replies held back */
 	IN_MAX_ERRORS = 20,        /* commands that were none, or out of order */
 	IN_MAX_REFUSALS = 1000,    /* of any kind, since the last message was taken */
@@ -119,12 +119,12 @@ MUST_CHECK struct tls_source *in_tls_get(const struct in_listener *l, const stru
 /** The handshake, and what it tells about the peer. Yields. IN_AGAIN: it has failed in such a way that the client may go on in the
  * clear. */
 enum in_go in_tls_start(struct in_session *s, struct tls_source *source, enum tls_buffered buffered);
-void in_tls_stop(void);
 
 /* --- in_session.c --- */
 listener_fn in_session_main;
+enum in_line { IN_LINE_COMMAND, IN_LINE_SASL };
 /** Waits for one line within the time-out of the client, without its end, into s->line. Yields. */
-enum in_go in_read_line(struct in_session *s, size_t max_bytes);
+enum in_go in_read_line(struct in_session *s, enum in_line kind);
 /** Reads more into the stream's buffer; IN_END: there will be none, and the client was told why. Yields. */
 enum in_go in_fill(struct in_session *s, size_t max_bytes, mono_t deadline);
 /** Evaluates the parameters for the addresses of the session, and asks the policy for more. Yields. */

@@ -70,26 +70,21 @@ static enum in_go in_skip(struct in_session *s, size_t *n_skipped)
 	return IN_END;
 }
 
-static void in_see_line(struct in_session *s, str_t line, size_t max_bytes)
-{
-	bool is_secret = max_bytes == IN_SASL_BYTES || str_istarts(line, STR("AUTH "));
-	if (in_is_seen())
-		in_see(s, &(struct in_seen){.kind = IN_SIGHT_READ, .text = is_secret ? STR("AUTH ***\r\n") : line});
-}
-
 /* The line whose LF is at lf, which is consumed. */
-static enum in_go in_take_line(struct in_session *s, size_t lf, size_t max_bytes, bool is_skipping)
+static enum in_go in_take_line(struct in_session *s, size_t lf, enum in_line kind, bool is_skipping)
 {
 	str_t line = str_head(stream_buffered(s->st), lf);
 	bool is_whole = line.n > 0 && line.p[line.n - 1] == '\r';
 	if (is_whole)
 		line.n--;
 	buf_clear(&s->line);
-	bool is_too_long = is_skipping || line.n > max_bytes;
-	if (!is_too_long) {
-		in_see_line(s, str_head(stream_buffered(s->st), lf + 1), max_bytes);
+	bool is_secret = kind == IN_LINE_SASL || str_istarts(line, STR("AUTH "));
+	bool is_too_long = is_skipping || line.n > (is_secret ? IN_SASL_BYTES : IN_COMMAND_BYTES);
+	if (!is_too_long && in_is_seen())
+		in_see(s, &(struct in_seen){.kind = IN_SIGHT_READ,
+					    .text = is_secret ? STR("AUTH ***\r\n") : str_head(stream_buffered(s->st), lf + 1)});
+	if (!is_too_long)
 		buf_add_str(&s->line, line);
-	}
 	stream_consume(s->st, lf + 1);
 	if (!is_too_long && (is_whole || s->set.invalid_line_endings != IN_ENDINGS_DENY))
 		return IN_GO;
@@ -102,7 +97,7 @@ static enum in_go in_take_line(struct in_session *s, size_t lf, size_t max_bytes
 	return IN_AGAIN;
 }
 
-enum in_go in_read_line(struct in_session *s, size_t max_bytes)
+enum in_go in_read_line(struct in_session *s, enum in_line kind)
 {
 	size_t n_scanned = 0, n_skipped = 0;
 	mono_t deadline = MONO_NEVER;
@@ -110,9 +105,9 @@ enum in_go in_read_line(struct in_session *s, size_t max_bytes)
 		str_t in = stream_buffered(s->st);
 		ptrdiff_t lf = str_chr(in, '\n', n_scanned);
 		if (lf >= 0)
-			return in_take_line(s, (size_t)lf, max_bytes, n_skipped > 0);
+			return in_take_line(s, (size_t)lf, kind, n_skipped > 0);
 		n_scanned = in.n;
-		if (in.n > max_bytes + 1) {
+		if (in.n > IN_SASL_BYTES + 1) {
 			if (in_skip(s, &n_skipped) != IN_GO)
 				return IN_END;
 			n_scanned = 0;
@@ -550,7 +545,7 @@ static enum in_go in_session_step(struct in_session *s)
 		s->n_turn = 0;
 		fiber_yield();
 	}
-	enum in_go go = in_read_line(s, IN_COMMAND_BYTES);
+	enum in_go go = in_read_line(s, IN_LINE_COMMAND);
 	if (go != IN_GO)
 		return go == IN_AGAIN ? IN_GO : IN_END;
 	if (in_command_parse(buf_str(&s->line), &c, &why) == 0) {

@@ -106,7 +106,7 @@ struct tls_source *in_tls_get(const struct in_listener *l, const struct in_setti
 	return source;
 }
 
-void in_tls_stop(void)
+void in_stop(void)
 {
 	size_t pos = 0;
 	void *value;

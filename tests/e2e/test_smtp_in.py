@@ -403,6 +403,18 @@ def test_too_many_errors(d):
         assert c.reply().lines[0].startswith("421 4.7.0") and c.ended()
 
 
+def test_too_many_refusals(where):
+    """Somebody who tries one address after the other."""
+    with Smtp(where, "relay_hosts = {}") as d:
+        with d.client() as c:
+            c.must("MAIL FROM:<a@example.com>")
+            for _ in range(10):
+                c.send(b"RCPT TO:<x@other.example>\r\n" * 100)
+                assert {c.reply().code for _ in range(100)} == {550}
+            assert c.cmd("RCPT TO:<x@other.example>").code == 550
+            assert c.reply().lines[0].startswith("421 4.7.0") and c.ended()
+
+
 def test_errors_are_forgiven_with_a_message(d):
     with d.client() as c:
         c.hello()

@@ -398,9 +398,22 @@ def test_a_long_sasl_response(d):
         c.starttls()
         assert c.cmd("AUTH PLAIN").code == 334
         assert c.cmd(plain("daniel", "x" * 9000)).code == 535
+        assert c.cmd(f"AUTH PLAIN {plain('daniel', 'y' * 9000)}").code == 535
         assert c.cmd("AUTH PLAIN").code == 334
         assert c.cmd("A" * 20000).lines[0].startswith("500 5.2.3")
         c.must("NOOP")
+
+
+def test_proxy_in_front_of_tls(where):
+    with Smtp(where, "require_proxy_protocol = true, implicit_tls = true, relay_hosts = { '192.0.2.1' }") as d:
+        with Client(d.smtp_port, banner=False) as c:
+            c.send(b"PROXY TCP4 192.0.2.1 198.51.100.1 1 465\r\n")
+            c.tls()
+            assert c.reply().code == 220
+            c.hello()
+            i = c.deliver().ids[0]
+        record = d.wait_record("Reception", id=i)[0]
+        assert record["peer_address"]["addr"] == "192.0.2.1" and record["tls_protocol_version"] == "TLSv1_3"
 
 
 # --- smtp-source ---

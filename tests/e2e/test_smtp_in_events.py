@@ -535,3 +535,30 @@ def test_handlers_that_wait_hold_up_nobody(where):
                 with d.client() as c:
                     c.deliver()
     # and the daemon stops in good order all the same
+
+
+# --- watching ---
+
+def test_trace_of_a_session(where):
+    """What is read, written and asked passes one place, which the diagnostic log shows at level trace, without credentials."""
+    extra = """kumo.on('smtp_server_auth_plain', function(authz, authc, password) return password == 'tiger' end)
+kumo.on('get_listener_domain', function(domain) return kumo.make_listener_domain { relay_to = true } end)
+kumo.on('smtp_server_rcpt_to', function(rcpt) if rcpt.user == 'no' then kumo.reject(550, 'no') end end)"""
+    with Smtp(where, "relay_hosts = {}", extra=extra, env={"CIRRUS_LOG": "kumod=info,kumod::smtp_server=trace,lua=info"}) as d:
+        with d.client() as c:
+            c.starttls()
+            c.hello()
+            c.must("AUTH PLAIN AGRhbmllbAB0aWdlcg==", 235)
+            c.must("MAIL FROM:<a@example.com>")
+            c.must("RCPT TO:<b@maildir.example>")
+            assert c.cmd("RCPT TO:<no@maildir.example>").code == 550
+            assert c.data(b"Subject: seen\r\n\r\nx\r\n").code == 250
+            c.must("QUIT", 221)
+        lines = [re.sub(r".* kumod::smtp_server: 127\.0\.0\.1:\d+ ", "", line) for line in
+                 wait_for("the end", lambda: "closed: " in d.stderr() and d.stderr()).splitlines() if " TRACE " in line]
+        for expected in ("connected: ", "S: 220 mx.example KumoMTA", "C: STARTTLS", "C: EHLO client.example", "S: 250-PIPELINING", "C: AUTH ***",
+                         "callback: smtp_server_auth_plain true", "S: 235 2.7.0 AUTH OK!", "C: MAIL FROM:<a@example.com>",
+                         "callback: get_listener_domain domain=example.com ", "S: 250 OK <b@maildir.example>", "S: 550 no", "C: DATA",
+                         "callback: smtp_server_rcpt_to  raised no", "C: Subject: seen", "S: 221 2.0.0 mx.example closing connection", "closed: "):
+            assert [line for line in lines if line.startswith(expected)], (expected, lines)
+        assert "AGRhbm" not in d.stderr() and "tiger" not in d.stderr()

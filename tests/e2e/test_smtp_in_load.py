@@ -1,5 +1,6 @@
 """The SMTP service under stress: crowds, slow clients, endless envelopes, a spool that fails, and stopping in the middle of everything."""
 import re
+import resource
 import signal
 import socket
 import threading
@@ -23,6 +24,9 @@ def resident(d):
 def test_thousands_of_connections(where):
     """Idle connections cost little, and nobody waits for them."""
     n = 3000
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < n + 500:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(n + 500, hard), hard))
     with Smtp(where, "", env=LEAN) as d:
         before = resident(d)
         clients = []

@@ -87,6 +87,16 @@ def test_domain_mistake(where, fields, words):
     assert status == 1 and words in err, err
 
 
+def test_only_in_init(where):
+    extra = "kumo.on('smtp_server_mail_from', function() kumo.start_esmtp_listener { listen = '127.0.0.1:0' } end)"
+    with Smtp(where / "a", "", extra=extra) as d:
+        with d.client() as c:
+            assert c.cmd("MAIL FROM:<a@example.com>").code == 421
+        assert "kumo.start_esmtp_listener must be called from the `init` event (called from `smtp_server_mail_from`)" in d.stderr()
+    status, err = Smtp(where / "b", "", extra="kumo.start_esmtp_listener {}").run_to_end()
+    assert status == 1 and "kumo.start_esmtp_listener must be called from the `init` event" in err
+
+
 def test_validate_opens_no_port(where):
     status, err = Smtp(where, "").run_to_end("--validate")
     assert status == 0 and "smtp listener" not in err, err
