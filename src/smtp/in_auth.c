@@ -25,9 +25,11 @@ static enum in_verdict in_decode(struct in_session *s, str_t text, bool is_initi
 /* Asks with a challenge in base64, and decodes the answer. */
 static enum in_go in_challenge(struct in_session *s, const char *challenge, struct buf *out, enum in_verdict *verdict)
 {
-	in_reply(s, 334, "%s", challenge);
-	enum in_go go = in_read_line(s, IN_LINE_SASL);
 	*verdict = IN_REFUSED;
+	in_reply(s, 334, "%s", challenge);
+	if (s->is_ending)
+		return IN_END;
+	enum in_go go = in_read_line(s, IN_LINE_SASL);
 	if (go == IN_GO)
 		*verdict = in_decode(s, buf_str(&s->line), false, out);
 	secret_wipe(s->line.p, s->line.n);

@@ -8,6 +8,8 @@
 #include "aaa/acct.h"
 #include "policy/value.h"
 
+#include <pthread.h>
+
 static void (*in_push_address)(lua_State *L, str_t text);
 
 void in_set_address_pusher(void (*push)(lua_State *L, str_t text)) { in_push_address = push; }
@@ -31,6 +33,23 @@ static void in_refuse_rejected(struct in_session *s, const struct err *e, enum p
 		s->is_ending = true;
 }
 
+/* A mistake of the policy, which the client cannot mend: for the operator, at most once a second. */
+static void in_complain(const char *text)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	static mono_t next;
+	static uint64_t n_silent;
+	pthread_mutex_lock(&lock);
+	if (mono_is_past(next)) {
+		log_error(IN_LOG, "a session is ended: %s (%llu more since the last such line)", text, (unsigned long long)n_silent);
+		next = mono_after(dur_s(1));
+		n_silent = 0;
+	} else {
+		n_silent++;
+	}
+	pthread_mutex_unlock(&lock);
+}
+
 void in_refuse_error(struct in_session *s, enum policy_reject_mode mode, const char *during)
 {
 	struct err e = err_take();
@@ -49,7 +68,7 @@ void in_refuse_error(struct in_session *s, enum policy_reject_mode mode, const c
 		}
 		/* fall through */
 	default:
-		log_error(IN_LOG, "a session is ended: %s", e.text);
+		in_complain(e.text);
 		in_reply(s, 421, "4.3.0 %s technical difficulties", s->set.hostname);
 		s->is_ending = true;
 	}

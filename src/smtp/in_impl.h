@@ -86,6 +86,7 @@ struct in_session {
 	struct in_settings set;
 	struct param_object *dynamic; /* what set points into, besides the listener's params; NULL: none */
 	struct in_conn conn;
+	struct meta param_meta;       /* of conn.meta, what set says */
 
 	struct buf line;             /* the command in hand */
 	struct buf shown;            /* as records and the policy see it; empty: none */

@@ -145,12 +145,23 @@ static void in_set_addresses(struct in_session *s)
 	s->conn.who.peer = s->peer;
 }
 
+/* What the parameters have set for other addresses does not hold for these. */
+static void in_drop_parameter_meta(struct in_session *s)
+{
+	str_t key, value;
+	for (uint32_t i = 0; meta_at(&s->param_meta, i, &key, &value); i++)
+		meta_remove(&s->conn.meta, key);
+	meta_fini(&s->param_meta);
+}
+
 static void in_session_set_base(struct in_session *s)
 {
 	param_object_unref(s->dynamic);
 	s->dynamic = NULL;
+	in_drop_parameter_meta(s);
+	in_settings_init(&s->set, s->l->params, s->l->machine_hostname, &s->peer, &s->local, &s->param_meta);
+	meta_copy(&s->conn.meta, &s->param_meta);
 	in_set_addresses(s);
-	in_settings_init(&s->set, s->l->params, s->l->machine_hostname, &s->peer, &s->local, &s->conn.meta);
 	meta_set_str(&s->conn.meta, STR("hostname"), str_of(s->set.hostname));
 	in_relay_forget(s);
 }
@@ -160,8 +171,10 @@ enum in_go in_session_configure(struct in_session *s)
 	in_session_set_base(s);
 	if (in_event_dynamic_parameters(s, &s->dynamic) != IN_ACCEPTED)
 		return IN_END;
-	if (s->dynamic != NULL)
-		in_settings_apply(&s->set, (const void *)s->dynamic->data, &s->peer, &s->local, &s->conn.meta);
+	if (s->dynamic != NULL) {
+		in_settings_apply(&s->set, (const void *)s->dynamic->data, &s->peer, &s->local, &s->param_meta);
+		meta_copy(&s->conn.meta, &s->param_meta);
+	}
 	meta_set_str(&s->conn.meta, STR("hostname"), str_of(s->set.hostname));
 	return IN_GO;
 }
@@ -237,6 +250,8 @@ static enum in_go in_read_proxy(struct in_session *s)
 		err_clear();
 		return IN_END;
 	}
+	if (net_addr_eq_ip(&s->peer, stream_peer(s->st)) && net_addr_port(&s->peer) == net_addr_port(stream_peer(s->st)))
+		return IN_GO; /* the proxy comes for itself */
 	in_keep_original_addresses(s);
 	s->peer = *stream_peer(s->st);
 	s->local = *stream_local(s->st);
@@ -424,7 +439,7 @@ static enum in_go in_on_starttls(struct in_session *s)
 		return IN_GO;
 	}
 	in_reply(s, 220, "2.0.0 Ready to start TLS");
-	enum in_go go = in_flush(s);
+	enum in_go go = s->is_ending ? IN_END : in_flush(s);
 	if (go == IN_GO) {
 		s->is_waiting = true;
 		go = in_tls_start(s, source, TLS_BUFFERED_DROP);
@@ -595,6 +610,7 @@ static void in_session_free(struct in_session *s)
 	in_transaction_reset(s);
 	in_relay_forget(s);
 	in_conn_fini(&s->conn);
+	meta_fini(&s->param_meta);
 	param_object_unref(s->dynamic);
 	free(s->ehlo);
 	secret_wipe(s->line.p, s->line.n);

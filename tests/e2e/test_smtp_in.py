@@ -138,6 +138,15 @@ def test_address(d, written, address):
     assert f"for <{address}>;".encode() in delivered[0]
 
 
+def test_postmaster(d):
+    with d.client() as c:
+        c.must("MAIL FROM:<>")
+        assert c.must("RCPT TO:<Postmaster>").text == "OK <Postmaster>"
+        i = c.data().ids[0]
+    record = d.wait_record("Reception", id=i)[0]
+    assert record["recipient"] == "Postmaster@mx.example" and record["queue"] == "mx.example"
+
+
 def test_null_sender(d):
     with d.client() as c:
         c.hello()

@@ -330,6 +330,21 @@ end)"""
             'META\tthere\t[1,"two",{"three":3}]\tfalse\tnil', 'META\tthere\t[1,"two",{"three":3}]\ttrue\tnil']
 
 
+def test_meta_of_the_proxy_is_not_its_client_s(where):
+    extra = "kumo.on('smtp_server_mail_from', function(s, conn) print('META', conn:get_meta('role'), conn:get_meta('base'), conn:get_meta('orig_received_from')) end)"
+    listener = """meta = { base = 'b' }, peer = { ['127.0.0.2'] = { require_proxy_protocol = true, meta = { role = 'proxy' } },
+      ['192.0.2.1'] = { meta = { base = 'c' } } }"""
+    with Smtp(where, listener, extra=extra) as d:
+        for sent in (b"PROXY TCP4 192.0.2.1 198.51.100.1 1 25\r\n", b"PROXY UNKNOWN\r\n"):
+            with Client(d.smtp_port, banner=False, source=("127.0.0.2", 0)) as c:
+                c.send(sent)
+                assert c.reply().code == 220
+                c.must("MAIL FROM:<a@example.com>")
+        lines = [line.split("\t") for line in d.stderr().splitlines() if line.startswith("META")]
+        assert lines[0][:3] == ["META", "nil", "c"] and lines[0][3].startswith("127.0.0.2:")
+        assert lines[1] == ["META", "proxy", "b", "nil"]
+
+
 def test_peer_and_via(where):
     listener = """listen = '0.0.0.0:0', hostname = 'base.example', banner = 'base', peer = {
       ['127.0.0.0/8'] = { banner = 'loopback' },
