@@ -19,7 +19,7 @@
 #define CHUNK_BYTES ((size_t)64 << 20)
 #define CHUNK_BYTES_LEAST ((size_t)4 << 20) /* while all bodies in memory are more than CROWD_BYTES */
 #define CROWD_BYTES ((size_t)512 << 20)
-#define CHUNK_MESSAGES 50000
+#define CHUNK_MESSAGES 20000 /* for the spool to take at once without holding up the worker */
 #define SLICE dur_ms(5)
 
 static struct {

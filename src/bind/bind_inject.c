@@ -1,14 +1,12 @@
 /* bind_inject.c - kumo.api.inject.inject_v1 and build_v1, kumo.set_httpinject_recipient_rate_limit and kumo.set_httpinject_limits.
  *
  * A request is the same table that HTTP takes as JSON, except that `content` may be any bytes, as msg:get_data() returns them, and that an
- * empty table is an empty list where a list belongs. inject_v1 runs http_message_generated for each message, which may call inject_v1 again: a
- * policy that does so for each message would never come to an end, so how deep it may go is limited. */
+ * empty table is an empty list where a list belongs. */
 #include "bind/bind_inject.h"
 
 #include "api/inject.h"
 #include "base/alloc.h"
 #include "base/err.h"
-#include "fiber/fiber.h"
 #include "policy/param.h"
 #include "policy/policy.h"
 #include "policy/value.h"
@@ -16,8 +14,6 @@
 
 #include <lauxlib.h>
 #include <stdlib.h>
-
-#define MAX_NESTED 4
 
 /* --- requests --- */
 
@@ -72,45 +68,13 @@ static json_t *request_check(lua_State *L)
 	return request;
 }
 
-/** A call of inject_v1 that is under way in this worker. */
-struct inject_call {
-	struct inject_call *outer;
-	uint64_t fiber;
-};
-static _Thread_local struct inject_call *inject_calls;
-
-static unsigned inject_depth(uint64_t fiber)
-{
-	unsigned n = 0;
-	for (const struct inject_call *c = inject_calls; c != NULL; c = c->outer)
-		n += c->fiber == fiber;
-	return n;
-}
-
-static int inject_run(json_t *request, struct buf *answer, mono_t deadline)
-{
-	struct inject_call here = {.outer = inject_calls, .fiber = fiber_id(fiber_self())};
-	if (inject_depth(here.fiber) >= MAX_NESTED) {
-		json_decref(request);
-		err_set(ERR_LIMIT, "called from http_message_generated for a message of a call from there, and so on: %d deep", MAX_NESTED);
-		return -1;
-	}
-	inject_calls = &here;
-	int rc = api_inject_local(request, answer, deadline);
-	struct inject_call **at = &inject_calls; /* other fibers' calls may have come and gone */
-	while (*at != &here)
-		at = &(*at)->outer;
-	*at = here.outer;
-	return rc;
-}
-
 static void free_json(void *p) { json_decref(p); }
 
 static int inject_v1(lua_State *L)
 {
 	struct buf *answer = policy_box_buf(L);
 	void **box = policy_box(L, free_json);
-	if (inject_run(request_check(L), answer, policy_deadline(L)) != 0) {
+	if (api_inject_local(request_check(L), answer, policy_deadline(L)) != 0) {
 		err_wrap("kumo.api.inject.inject_v1");
 		return policy_raise(L);
 	}

@@ -1,12 +1,13 @@
 /* deferred.c - messages that were taken without being stored (deferred_spool). They are in memory alone until they are delivered, or
  * until they must wait: with its first transient failure a message is stored, and so is all that waits in the queues when
- * there is much of it, when the bodies in memory are over their budget, and at the end of the process.
+ * there is much of it, when memory is short or the bodies in it are over their budget, and at the end of the process.
  *
  * To store what waits, a fiber takes it out of its queue, which makes it the fiber's own, stores as much as makes one commit, and gives
  * it back to its scheduled queue. What a session has in hand is stored by that session when it gives it back. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "fiber/memory.h"
 #include "queue/queue_impl.h"
 
 #define DEFERRED_MAX_MESSAGES 100000
@@ -34,12 +35,12 @@ void deferred_get_totals(struct queue_totals *out)
 	out->n_deferred_bytes = atomic_load(&deferred.n_bytes);
 }
 
-/** More than half of what may be, or too many bodies of whatever kind. */
+/** More than half of what may be, too many bodies of whatever kind, or little memory. */
 static bool deferred_is_pressing(void)
 {
 	uint64_t n = atomic_load(&deferred.n);
 	return n > 0 && (n > atomic_load(&deferred.max_n) / 2 || atomic_load(&deferred.n_bytes) > atomic_load(&deferred.max_bytes) / 2 ||
-	                 body_total_bytes() > queue_g.body_budget_bytes);
+	                 body_total_bytes() > queue_g.body_budget_bytes || memory_level() != MEMORY_PLENTY);
 }
 
 /** What m is counted as; a body that the one before it holds as well is counted once. */

@@ -7,6 +7,8 @@
 #include "mail/schedule.h"
 #include "queue/queue_impl.h"
 
+#define ENQUEUE_AT_ONCE 500
+
 void reception_init(struct reception *r, size_t n_expected)
 {
 	*r = (struct reception){.cap = n_expected};
@@ -160,9 +162,18 @@ void reception_refuse(struct message *m)
 	message_unref(m);
 }
 
+/** Lets the loop turn: records are rendered here. */
+static void reception_breathe(void)
+{
+	if (fiber_self() != NULL && fiber_sleep(dur_ns(1), MONO_NEVER) != 0)
+		err_clear(); /* cancelled: they are handed over all the same */
+}
+
 void reception_enqueue(struct reception *r, const struct record *how)
 {
 	for (size_t i = 0; i < r->n; i++) {
+		if (i % ENQUEUE_AT_ONCE == ENQUEUE_AT_ONCE - 1)
+			reception_breathe();
 		if (sched_queue_is_null(r->queue[i])) {
 			if (r->logs_null)
 				reception_log(how, r->msg[i], r->queue[i]);

@@ -442,6 +442,23 @@ def test_static_is_no_template(daemon):
     assert send(daemon, "Subject: {{\r\n\r\n{% x %}\r\n", template_dialect="Static").endswith(b"Subject: {{\r\n\r\n{% x %}\r\n")
 
 
+def test_handlebars(daemon):
+    r = {"name": "Ann", "substitutions": {"items": [{"t": "<1>"}, {"t": "2"}], "yes": True}}
+    text = "{{#if yes}}Hi {{name}}: {{#each items}}{{@index}}={{t}};{{/each}}{{/if}}"
+    data = send(daemon, {"text_body": text, "html_body": text, "subject": "{{#with name}}to {{this}}{{/with}}", "headers": {"X-A": "{{{name}}}"}}, r,
+                template_dialect="Handlebars")
+    m = parse(data)
+    assert texts_of(m) == ["Hi Ann: 0=<1>;1=2;", "Hi Ann: 0=&lt;1&gt;;1=2;"] and m["Subject"] == "to Ann" and m["X-A"] == "Ann"
+    assert send(daemon, "Subject: {{name}}\r\n\r\n{% raw %}\r\n", r, template_dialect="Handlebars").endswith(b"Subject: Ann\r\n\r\n{% raw %}\r\n")
+    text = refused(daemon, template_dialect="Handlebars", **content(text_body="one\n{{#if x}}"))
+    assert text.startswith("Error: failed parsing field 'content.text_body' as template: ") and "line 2" in text, text
+    for value in BREAKS.values():
+        text = failed(daemon, {"substitutions": {"v": f"a{value}b"}}, template_dialect="Handlebars", **content(subject="{{v}}"))
+        assert text.startswith("content.subject: the "), text
+        text = failed(daemon, {"substitutions": {"v": f"a{value}b"}}, template_dialect="Handlebars", content="Subject: {{v}}\r\n\r\n")
+        assert text.startswith("content: a substitution would put CR, LF or NUL into the header"), text
+
+
 def test_which_values_come_first(daemon):
     text = "{{ a }},{{ b }},{{ name }},{{ email }}"
     common = {"a": "common", "b": "common", "name": "common", "email": "common"}

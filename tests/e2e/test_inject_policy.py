@@ -105,7 +105,7 @@ kumo.on('http_message_generated', function(msg)
 end)"""
     with Daemon(where, policy(where, f"protocol = {{ maildir_path = '{where}/mail' }}", extra=extra)) as d:
         status, answer = d.inject()
-        assert status == 200 and answer["fail_count"] == 1 and "4 deep" in answer["errors"][0]
+        assert status == 200 and answer["fail_count"] == 1 and "nested 16 deep" in answer["errors"][0]
         assert d.inject(to=[])[0] == 200
 
 
