@@ -184,18 +184,6 @@ static bool refuse_wait(struct http_request *r, struct http_response *a)
 	return false;
 }
 
-static int idempotency_pack(struct buf *out, const char *content_type, str_t body)
-{
-	if (body.n + strlen(content_type) + 1 > SPOOL_ANSWER_MAX) {
-		err_set(ERR_INVALID, HEADER ": the answer has %zu bytes, too many to be kept: post fewer recipients at a time", body.n);
-		return -1;
-	}
-	buf_clear(out);
-	buf_add(out, content_type, strlen(content_type) + 1);
-	buf_add_str(out, body);
-	return 0;
-}
-
 static void idempotency_unpack(struct http_request *r, str_t packed, struct http_response *a)
 {
 	ptrdiff_t end = str_chr(packed, 0, 0);
@@ -314,8 +302,13 @@ int idempotency_set_answer(struct idempotency *k, const char *content_type, str_
 {
 	if (!k->is_keyed)
 		return 0;
-	if (idempotency_pack(&k->answer, content_type, body) != 0)
+	if (body.n + strlen(content_type) + 1 > SPOOL_ANSWER_MAX) {
+		err_set(ERR_INVALID, HEADER ": the answer has %zu bytes, too many to be kept: post fewer recipients at a time", body.n);
 		return -1;
+	}
+	buf_clear(&k->answer);
+	buf_add(&k->answer, content_type, strlen(content_type) + 1); /* see idempotency_unpack */
+	buf_add_str(&k->answer, body);
 	k->key.answer = buf_str(&k->answer);
 	return 0;
 }

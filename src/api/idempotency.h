@@ -5,12 +5,12 @@
  *	if (!idempotency_begin(&k, r, a, deadline))
  *		return;                                 // answered: with the stored answer, or why not
  *	... the work, and the whole answer ...
- *	if (idempotency_set_answer(&k, type, answer) == 0)
+ *	if (idempotency_set_answer(&k, content type, body) == 0)
  *		... spool_put_with_key(..., idempotency_key(&k), deadline) ...
  *	idempotency_end(&k);
  *
- * Only an answer of 200 may be stored, and only with what it promises: what is not stored with the key (a deferred spool) has no place
- * under it, and is to be refused. */
+ * Only an answer of 200 may be stored, and only with what it promises: what is not made durable (a deferred spool) has no place
+ * under a key, and is to be refused. */
 #pragma once
 
 #include "base/list.h"
@@ -36,7 +36,7 @@ void idempotency_init(struct spool *sp);
  * that its repetition was stored with, or with 400 (the key), 409 (the key is another request's, or the first one with it still
  * runs at the deadline), 500, 503. Yields; waits for another request with the same key, which may be on another worker. */
 MUST_CHECK bool idempotency_begin(struct idempotency *k, struct http_request *r, struct http_response *a, mono_t deadline);
-/** The whole answer, of 200, to store; copied. -1 ERR_INVALID when it is too long for that. */
+/** The answer to store, complete, of status 200. -1 ERR_INVALID when it is too long for that. */
 MUST_CHECK int idempotency_set_answer(struct idempotency *k, const char *content_type, str_t body);
 /** To be stored with the work; NULL without a key. Valid until idempotency_end. */
 const struct spool_key *idempotency_key(const struct idempotency *k);

@@ -97,18 +97,6 @@ refused:
 	return -1;
 }
 
-/** Nothing is taken: because of the request (422), or for a while (503). */
-static void inject_not_stored(struct http_request *r, struct http_response *a)
-{
-	if (err_is(ERR_INVALID)) {
-		inject_err(r, a);
-		return;
-	}
-	if (!err_is(ERR_LIMIT))
-		log_error("kumod", "an injection could not be stored: %s", err_text());
-	inject_refuse(r, a, 503, err_is(ERR_LIMIT) ? 5 : 1);
-}
-
 static struct inject_origin inject_origin_of(struct http_request *r)
 {
 	char *peer = arena_alloc(r->arena, NET_ADDR_STRLEN), *local = arena_alloc(r->arena, NET_ADDR_STRLEN);
@@ -120,29 +108,40 @@ static struct inject_origin inject_origin_of(struct http_request *r)
 	                              .who = who};
 }
 
+/** A key promises that a crash changes nothing. */
+static int inject_check_key(const struct idempotency *key, const struct inject_request *req)
+{
+	if (idempotency_key(key) == NULL || !req->is_spool_deferred)
+		return 0;
+	err_set(ERR_INVALID, "deferred_spool: what is kept in memory only cannot come under an Idempotency-Key");
+	return -1;
+}
+
 static void inject(struct http_request *r, struct http_response *a, struct idempotency *key, mono_t deadline)
 {
 	struct inject_request req;
 	struct inject_batch batch;
 	struct inject_origin origin = inject_origin_of(r);
+	origin.key = key;
 	if (inject_read(r, a, &req, deadline) != 0)
 		return;
-	if (inject_batch_init(&batch, &req, &origin, deadline) != 0) {
+	if (inject_batch_init(&batch, &req, &origin, deadline) != 0 || inject_check_key(key, &req) != 0) {
 		inject_err(r, a);
 		goto out;
 	}
-	if (key->is_keyed && req.is_spool_deferred) {
-		err_set(ERR_INVALID, "deferred_spool: under an Idempotency-Key the messages are stored with the key");
-		inject_err(r, a);
+	int rc = req.is_generation_deferred ? inject_generate_defer(&req, r->body, &origin, &a->body, deadline)
+	                                    : inject_batch_run(&batch, &a->body, deadline);
+	if (rc != 0 && err_is(ERR_INVALID)) {
+		http_response_err(a, 422);
 		goto out;
 	}
-	int rc = req.is_generation_deferred ? inject_generate_defer(&req, r->body, &origin, key, &a->body, deadline)
-	                                    : inject_batch_run(&batch, key, &a->body, deadline);
 	if (rc != 0) {
-		inject_not_stored(r, a);
+		if (!err_is(ERR_LIMIT))
+			log_error("kumod", "an injection could not be stored: %s", err_text());
+		inject_refuse(r, a, 503, err_is(ERR_LIMIT) ? 5 : 1);
 		goto out;
 	}
-	a->content_type = INJECT_ANSWER_TYPE;
+	a->content_type = "application/json";
 out:
 	inject_batch_fini(&batch);
 	inject_request_fini(&req);
@@ -204,10 +203,10 @@ int api_inject_local(json_t *request, struct buf *answer, mono_t deadline)
 		char *body = json_dumps(req.root, JSON_COMPACT);
 		if (body == NULL)
 			err_set(ERR_INVALID, "content: not UTF-8, which deferred_generation needs");
-		rc = body != NULL ? inject_generate_defer(&req, str_of(body), &origin, NULL, answer, deadline) : -1;
+		rc = body != NULL ? inject_generate_defer(&req, str_of(body), &origin, answer, deadline) : -1;
 		free(body);
 	} else if (rc == 0) {
-		rc = inject_batch_run(&batch, NULL, answer, deadline);
+		rc = inject_batch_run(&batch, answer, deadline);
 	}
 	inject_batch_fini(&batch);
 	inject_request_fini(&req);
@@ -295,7 +294,7 @@ static const struct http_route inject_routes[] = {
 	 .summary = "Inject a message for one or many recipients.",
 	 .text = "Each recipient is a message of its own. The answer comes when all of them are on stable storage, unless the request "
 		 "says otherwise. What is wrong with one recipient fails that one alone; after a 503, or an answer that never came, "
-		 "post the request again. With an Idempotency-Key that brings no second mail."},
+		 "post the request again: with an Idempotency-Key that brings no second mail."},
 };
 
 void api_inject_init(const struct api_inject_params *p)

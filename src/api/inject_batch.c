@@ -234,6 +234,7 @@ static int batch_step(struct inject_batch *b, size_t i, size_t *n_bytes, mono_t 
 size_t inject_batch_prepare(struct inject_batch *b, size_t from, mono_t deadline)
 {
 	size_t n_bytes = 0, max = batch_chunk_bytes(b), i = from;
+	b->is_crowded = max == CHUNK_BYTES_LEAST;
 	while (i < b->req->n_recipients && n_bytes < max && b->reception.n < CHUNK_MESSAGES && batch_step(b, i, &n_bytes, deadline))
 		i++;
 	return i;
@@ -279,37 +280,48 @@ static void batch_drop_rest(struct inject_batch *b, size_t from)
 	inject_batch_drop(b);
 }
 
-/** Has the key stored with the chunk in hand, which is the whole request. */
-static int batch_set_key(struct inject_batch *b, struct idempotency *key, bool is_whole, const struct buf *answer)
+/** Takes the chunk's messages out of the spool, where the policy may have saved them. */
+static void batch_refuse_all(struct inject_batch *b)
 {
-	if (key == NULL || !key->is_keyed)
+	for (size_t k = 0; k < b->reception.n; k++) {
+		reception_refuse(b->reception.msg[k]);
+		b->reception.msg[k] = NULL;
+	}
+}
+
+/** The answer is complete before the last commit; the key is stored with that, which then has to be the only one. */
+static int batch_finish(struct inject_batch *b, size_t next, struct buf *answer)
+{
+	struct idempotency *k = b->origin.key;
+	bool is_keyed = k != NULL && idempotency_key(k) != NULL, is_complete = next == b->req->n_recipients;
+	if (is_complete)
+		inject_batch_answer(b, answer);
+	if (!is_keyed)
 		return 0;
-	if (!is_whole) {
-		err_set(ERR_INVALID, "under an Idempotency-Key the messages of a request must fit into one commit of %zu MB: post fewer recipients "
-		                     "at a time, or with deferred_generation", batch_chunk_bytes(b) >> 20);
+	if (!is_complete) {
+		batch_refuse_all(b);
+		err_set(b->is_crowded ? ERR_LIMIT : ERR_INVALID,
+		        "the messages are too many or too large to be stored together, as they must be under an Idempotency-Key");
 		return -1;
 	}
-	if (idempotency_set_answer(key, INJECT_ANSWER_TYPE, buf_str(answer)) != 0)
+	if (idempotency_set_answer(k, "application/json", buf_str(answer)) != 0) {
+		batch_refuse_all(b);
 		return -1;
-	b->reception.key = idempotency_key(key);
+	}
+	b->reception.key = idempotency_key(k);
 	return 0;
 }
 
-int inject_batch_run(struct inject_batch *b, struct idempotency *key, struct buf *answer, mono_t deadline)
+int inject_batch_run(struct inject_batch *b, struct buf *answer, mono_t deadline)
 {
 	size_t i = 0, n_stored = 0;
 	do {
 		i = inject_batch_prepare(b, i, deadline);
-		bool is_last = i == b->req->n_recipients;
-		if (!is_last && fiber_is_cancelled()) {
+		if (i < b->req->n_recipients && fiber_is_cancelled()) {
 			err_set(ERR_CANCELLED, "the service stops");
 			goto fail;
 		}
-		if (is_last) /* complete before the last commit, so that it can be stored with it */
-			inject_batch_answer(b, answer);
-		if (batch_set_key(b, key, is_last, answer) != 0)
-			goto fail;
-		if (inject_batch_store(b, deadline) != 0)
+		if (batch_finish(b, i, answer) != 0 || inject_batch_store(b, deadline) != 0)
 			goto fail;
 		n_stored += b->reception.n;
 		inject_batch_enqueue(b);

@@ -9,8 +9,6 @@
 struct auth_info;
 struct idempotency;
 
-#define INJECT_ANSWER_TYPE "application/json"
-
 /** Who brings the request, and from where. Slices are borrowed. */
 struct inject_origin {
 	str_t received_from;         /* the peer's address, without port */
@@ -22,6 +20,7 @@ struct inject_origin {
 	dur_t recipient_time;        /* that each recipient may take; 0: all of them together have until the deadline */
 	bool (*should_stop)(void *arg); /* asked after each recipient; NULL: never */
 	void *stop_arg;
+	struct idempotency *key;     /* that the request came under; NULL: none, as when it is without one */
 };
 
 /** What became of a recipient. */
@@ -41,6 +40,7 @@ struct inject_batch {
 	size_t *recipient_of;         /* its messages' recipients */
 	size_t n_taken, n_failed;     /* of those that were gone through */
 	mono_t slice_ends;            /* when others are to have their turn */
+	bool is_crowded;              /* the chunk is small because much is in memory */
 };
 /** Takes over origin->who_json. -1: what is wrong with the request as a whole (422), or ERR_TIMEOUT, ERR_CANCELLED. The batch is to be
  * released in every case, before req. */
@@ -56,10 +56,10 @@ MUST_CHECK int inject_batch_store(struct inject_batch *b, mono_t deadline);
 void inject_batch_drop(struct inject_batch *b);
 /** Logs the chunk's messages and hands them to their queues. May yield. */
 void inject_batch_enqueue(struct inject_batch *b);
-/** All of it; answer gets what became of each recipient, and is stored under key, if there is one (NULL: none), with the messages: then all of them
- * are one commit, and ERR_INVALID says that they are too large for it. -1 with the error when nothing could be stored, and nothing is taken. When it is a
- * later chunk that cannot be, its recipients and those after it have failed. Yields. */
-MUST_CHECK int inject_batch_run(struct inject_batch *b, struct idempotency *key, struct buf *answer, mono_t deadline);
+/** All of it; answer gets what became of each recipient. -1 with the error when nothing could be stored, and nothing is taken. When it is a
+ * later chunk that cannot be, its recipients and those after it have failed. Under a key there is one chunk, stored with the key and the
+ * answer: -1 ERR_INVALID when it does not fit. Yields. */
+MUST_CHECK int inject_batch_run(struct inject_batch *b, struct buf *answer, mono_t deadline);
 /** The answer as JSON, once all recipients are gone through. */
 void inject_batch_answer(const struct inject_batch *b, struct buf *out);
 /** The message of recipient i, before the policy sees it, a new reference; NULL with the error of what is wrong with it. */

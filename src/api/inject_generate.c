@@ -59,8 +59,8 @@ static void generate_write_answer(const struct inject_request *req, const struct
 	           !req->is_spool_deferred && reception_is_durable() ? "fsync" : "memory", id);
 }
 
-int inject_generate_defer(const struct inject_request *req, str_t body, const struct inject_origin *origin, struct idempotency *key,
-                          struct buf *answer, mono_t deadline)
+int inject_generate_defer(const struct inject_request *req, str_t body, const struct inject_origin *origin, struct buf *answer,
+                          mono_t deadline)
 {
 	struct reception r;
 	struct record how = {.peer_name = STR(""), .peer_addr = origin->received_from, .reception_protocol = STR("HTTP")};
@@ -76,10 +76,10 @@ int inject_generate_defer(const struct inject_request *req, str_t body, const st
 		goto out;
 	}
 	generate_write_answer(req, m, answer); /* complete before the commit, so that it can be stored with it */
-	if (key != NULL) {
-		if (idempotency_set_answer(key, INJECT_ANSWER_TYPE, buf_str(answer)) != 0)
+	if (origin->key != NULL) {
+		if (idempotency_set_answer(origin->key, "application/json", buf_str(answer)) != 0)
 			goto out;
-		r.key = idempotency_key(key);
+		r.key = idempotency_key(origin->key);
 	}
 	rc = req->is_spool_deferred ? reception_defer(&r, deadline) : reception_store(&r, deadline);
 	if (rc == 0)

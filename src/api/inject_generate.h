@@ -7,6 +7,6 @@
 /** Before the first message of the spool is read. */
 void inject_generate_setup(void);
 void inject_generate_set_limit(uint64_t n_requests);
-/** body: the request, as JSON. Appends the answer, which is stored under key, if there is one (NULL: none), with the request. Yields. -1 with the error: it is not taken (ERR_LIMIT: too many wait already). */
+/** body: the request, as JSON. Appends the answer. Yields. -1 with the error: it is not taken (ERR_LIMIT: too many wait already). */
 MUST_CHECK int inject_generate_defer(const struct inject_request *req, str_t body, const struct inject_origin *origin,
-                                     struct idempotency *key, struct buf *answer, mono_t deadline);
+                                     struct buf *answer, mono_t deadline);

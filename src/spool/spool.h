@@ -48,8 +48,10 @@ struct spool_key {
  * once.
  *
  * @deadline  bounds the beginning only: once handed over it is waited for, also when the fiber is cancelled, because
- *            a key of which nobody knows whether it is stored could not be answered for. After an error nothing
- *            counts; should it survive a crash all the same, then as a whole: the messages must not be removed.
+ *            a key of which nobody knows whether it is stored could not be answered for.
+ *
+ * After an error none of the messages is stored, also those that were stored before. Should the put survive a crash all
+ * the same, then as a whole: they must not be removed once more.
  *
  * -1 also ERR_EXISTS: there is such a key; ERR_LIMIT: there are max_keys already, or the answer is longer than
  * SPOOL_ANSWER_MAX. */

@@ -383,16 +383,36 @@ static int put_check_key(struct spool *sp, const struct spool_key *key)
 	return is_full ? -1 : 0;
 }
 
+static int put_check_time(struct spool *sp, mono_t deadline)
+{
+	if (!fiber_is_cancelled() && !mono_is_past(deadline))
+		return 0;
+	err_set(fiber_is_cancelled() ? ERR_CANCELLED : ERR_TIMEOUT, "spool %s: too late to begin with a put", sp->name);
+	return -1;
+}
+
+/* Those that were stored before a put with a key that has failed. Their removal is noted in the journal only, and there
+ * behind what makes the failed put not count: a crash before that may find the put complete, and must find it whole. */
+static void put_take_back(struct spool *sp, struct message *const *m, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (!m[i]->is_spooled)
+			continue;
+		struct op *op = op_new(OP_REMOVE, 1);
+		op->item[0].id = m[i]->id;
+		op->n_bytes = frame_bytes(0);
+		op->is_not_noted = true;
+		journal_submit(sp, op);
+		m[i]->is_spooled = false;
+	}
+}
+
 int spool_put_with_key(struct spool *sp, struct message *const *m, size_t n, const struct spool_key *key, mono_t deadline)
 {
-	if (put_check_key(sp, key) != 0)
-		return -1;
-	if (fiber_is_cancelled() || mono_is_past(deadline)) {
-		err_set(fiber_is_cancelled() ? ERR_CANCELLED : ERR_TIMEOUT, "spool %s: too late to begin with a put",
-			sp->name);
-		return -1;
-	}
-	return put(sp, m, n, key, deadline);
+	if (put_check_key(sp, key) == 0 && put_check_time(sp, deadline) == 0 && put(sp, m, n, key, deadline) == 0)
+		return 0;
+	put_take_back(sp, m, n);
+	return -1;
 }
 
 int spool_put_record(struct spool *sp, struct message *m, mono_t deadline)

@@ -89,6 +89,10 @@ void *table_find(const struct table *t, const void *key);
 /* The row of the key, zeroed but for the key when it is new. Valid until the next add or remove. */
 void *table_add(struct table *t, const void *key);
 bool table_remove(struct table *t, const void *key);
+/* Takes out the rows of a shard that fn says no to; it is asked once for each, and must not touch the table. To take out many
+ * rows in the order of the table by table_remove would take quadratic time. */
+typedef bool table_keep_fn(void *row, void *arg);
+void table_filter_shard(struct table *t, uint32_t shard, table_keep_fn *fn, void *arg);
 /* Iteration: *pos = 0 to begin; NULL at the end. No changes meanwhile. */
 void *table_next(const struct table *t, uint64_t *pos);
 
@@ -198,6 +202,7 @@ struct op_item {
 struct op {
 	struct op *next;
 	uint32_t note;            /* its slot in the removals noted, plus 1; 0: none */
+	bool is_not_noted;        /* REMOVE: what is to be noted is another's to say */
 	enum op_kind kind;
 	uint32_t n;
 	struct op_item *item;	/* in the same block; n of them */
@@ -368,7 +373,8 @@ bool index_needs_tomb(const struct spool *sp, const struct tomb *tomb, uint64_t 
 void index_set_key(struct spool *sp, const struct uuid *id, int64_t expires_ns, const struct segment *seg, uint32_t off8,
 		   uint32_t n_payload);
 struct index_key *index_find_key(struct spool *sp, const struct uuid *id);
-void index_remove_key(struct spool *sp, const struct uuid *id);
+/* Its row is about to go. */
+void index_release_key(struct spool *sp, const struct index_key *k);
 void index_add_segment(struct spool *sp, struct segment *seg);
 void index_drop_segment(struct spool *sp, struct segment *seg);
 

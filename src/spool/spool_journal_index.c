@@ -128,12 +128,17 @@ struct index_key *index_find_key(struct spool *sp, const struct uuid *id)
 	return table_find(&sp->keys, id);
 }
 
-void index_remove_key(struct spool *sp, const struct uuid *id)
+void index_release_key(struct spool *sp, const struct index_key *k)
+{
+	index_live_sub(sp, k->slot, k->n_payload);
+}
+
+static void index_remove_key(struct spool *sp, const struct uuid *id)
 {
 	const struct index_key *k = index_find_key(sp, id);
 	if (k == NULL)
 		return;
-	index_live_sub(sp, k->slot, k->n_payload);
+	index_release_key(sp, k);
 	table_remove(&sp->keys, id);
 }
 

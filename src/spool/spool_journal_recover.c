@@ -404,26 +404,20 @@ static int recover_replay(struct spool *sp, const struct segment_head *head)
 	return 0;
 }
 
+static bool sweep_keeps(void *row, void *arg)
+{
+	const struct index_body *b = row;
+	return b->n_refs > 0;
+}
+
 /* After the last frame: bodies that nobody refers to go, messages whose body is nowhere are reported. */
 static void recover_sweep(struct spool *sp)
 {
-	size_t n_dead = 0, cap = 0;
-	uint64_t *dead = NULL, pos = 0;
-	for (struct index_body *b; (b = table_next(&sp->bodies, &pos)) != NULL;) {
-		if (b->n_refs > 0)
-			continue;
-		if (n_dead == cap) {
-			cap = cap == 0 ? 1024 : cap * 2;
-			dead = xreallocarray(dead, cap, sizeof *dead);
-		}
-		dead[n_dead++] = b->key;
-	}
-	for (size_t i = 0; i < n_dead; i++)
-		table_remove(&sp->bodies, &dead[i]);
-	free(dead);
+	uint64_t pos = 0;
+	for (uint32_t shard = 0; shard < TABLE_SHARDS; shard++)
+		table_filter_shard(&sp->bodies, shard, sweep_keeps, NULL);
 	sp->is_replaying = false;
 
-	pos = 0;
 	for (struct index_entry *e; (e = table_next(&sp->messages, &pos)) != NULL;) {
 		const struct index_body *b = index_find_body(sp, e->body_key);
 		if (b->slot == 0) {

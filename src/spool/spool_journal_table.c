@@ -2,7 +2,10 @@
  * message. Open addressing with linear probing; the home of a key is hash * cap >> 64, so capacities need not
  * be powers of two and grow by half, between 57 and 85 percent full. A removal shifts the rows after it back
  * instead of leaving a grave. A table is 64 shards, each resized for itself: no resize of a table of millions
- * stops the writer for long. Shards shrink, so a backlog that was delivered gives its memory back. */
+ * stops the writer for long. Shards shrink, so a backlog that was delivered gives its memory back.
+ *
+ * Rows lie in the order of their hashes. Removing them one by one in that order leaves the rest at one end, where a
+ * shrunken shard has no room for them: hence table_filter_shard. */
 #include "spool/spool_journal_impl.h"
 
 #include "base/alloc.h"
@@ -143,6 +146,22 @@ bool table_remove(struct table *t, const void *key)
 	if (s->cap > 64 && s->n < s->cap / 4)
 		shard_resize(t, s, s->cap / 2);
 	return true;
+}
+
+void table_filter_shard(struct table *t, uint32_t shard, table_keep_fn *fn, void *arg)
+{
+	struct table_shard *s = &t->shard[shard];
+	uint32_t n = s->n;
+	for (size_t i = 0; i < s->cap; i++) {
+		char *row = shard_row(t, s, i);
+		if (row_is_free(t, row) || fn(row, arg))
+			continue;
+		memset(row, 0, t->row_bytes);
+		s->n--;
+		t->n--;
+	}
+	if (s->n < n) /* the rest may not be found behind the gaps: all are placed anew */
+		shard_resize(t, s, s->n < SHARD_MIN_CAP / 2 ? SHARD_MIN_CAP : s->n + s->n / 2);
 }
 
 void *table_next(const struct table *t, uint64_t *pos)

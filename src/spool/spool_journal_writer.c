@@ -77,7 +77,7 @@ void journal_submit(struct spool *sp, struct op *op)
 	bool is_urgent = op_has_waiter(op);
 	op->next = NULL;
 	pthread_mutex_lock(&sp->queue_lock);
-	if (op->kind == OP_REMOVE)
+	if (op->kind == OP_REMOVE && !op->is_not_noted)
 		notes_add(sp, op);
 	*sp->queue_tail = op;
 	sp->queue_tail = &op->next;

@@ -1130,6 +1130,26 @@ static void key_fault_main(void *arg)
 	arm(sp, "");
 	while (spool_health(sp) != NULL)
 		CHECK(fiber_sleep(dur_ms(20), MONO_NEVER) == 0);
+	/* Of a put that fails nothing is left, not even what was stored before. */
+	static const char *const fails[] = {"spool_sync=1", "spool_write=1", ""};
+	for (uint32_t i = 0; i < ARRAY_SIZE(fails); i++) {
+		struct buf answer = BUF_INIT;
+		struct spool_key k = model_key(2000 + i, 0, A_DAY, &answer);
+		struct message *m[2] = {model_message(6000 + i, 0, NULL), model_message(6100 + i, 0, NULL)};
+		CHECK(spool_put(sp, &m[1], 1, SOON) == 0);
+		arm(sp, fails[i]);
+		CHECK(spool_put_with_key(sp, m, 2, &k, i < 2 ? SOON : (mono_t){1}) == -1); /* the last one comes too late */
+		err_clear();
+		CHECK(!m[0]->is_spooled && !m[1]->is_spooled);
+		arm(sp, "");
+		while (spool_health(sp) != NULL)
+			CHECK(fiber_sleep(dur_ms(20), MONO_NEVER) == 0);
+		message_unref(m[0]);
+		message_unref(m[1]);
+		buf_fini(&answer);
+	}
+	while (stats_of(sp).n_messages > 5)
+		CHECK(fiber_sleep(dur_ms(5), MONO_NEVER) == 0);
 }
 
 static void key_fault_check(void *arg)
