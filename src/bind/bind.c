@@ -11,5 +11,6 @@ void bind_register_core(void)
 	bind_register_dns();
 	bind_register_time();
 	bind_register_message();
+	bind_register_mime();
 	policy_serve_keysources();
 }

@@ -5,7 +5,7 @@
 #include "mail/message.h"
 #include "policy/policy.h"
 
-/** The language itself: kumo.on, log_*, reject, serde, dns, time, the message object and pool settings. */
+/** The language itself: kumo.on, log_*, reject, serde, dns, time, the message object, its parts and pool settings. */
 void bind_register_core(void);
 
 /* What bind_register_core consists of. */
@@ -15,6 +15,7 @@ void bind_register_serde(void);
 void bind_register_dns(void);
 void bind_register_time(void);
 void bind_register_message(void);
+void bind_register_mime(void);
 
 /** kumo.validation_failed() was called: --validate must fail. */
 static inline bool bind_validation_has_failed(void)

@@ -17,8 +17,6 @@ void mime_source_unref(struct mime_source *s);
 struct mime_field *mime_field_grow(struct mime_part *p);
 /** A new child at the end, of the same source. */
 struct mime_part *mime_part_add_child(struct mime_part *p, str_t delimiter);
-/** Takes name, value and flags from whole. False: no field; name and value are empty. */
-bool mime_field_split(struct mime_field *f);
 /** Takes the caller's reference. */
 void mime_child_append(struct mime_part *p, struct mime_part *child);
 /** A new boundary (heap, taken over) for all children and the Content-Type. */

@@ -61,6 +61,8 @@ void mime_part_write_fields(const struct mime_part *p, struct buf *out); /* with
 void mime_part_id(const struct mime_part *p, struct buf *out);
 
 /* --- fields --- */
+/** Takes name, value and flags from f->whole. False: no field; name and value are empty. */
+bool mime_field_split(struct mime_field *f);
 /** The first of that name (any case) at or after *at, which is moved behind it; NULL: none. */
 const struct mime_field *mime_field_find(const struct mime_part *p, str_t name, size_t *at);
 static inline const struct mime_field *mime_field_first(const struct mime_part *p, str_t name)

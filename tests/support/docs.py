@@ -42,8 +42,8 @@ for path, text in sources.items():
             expect(f"{where}: that `{name}` is refused is not in docs/", f"`{name}`" in all_docs)
     if "/bind/" in str(path):
         for name in re.findall(r'\{"([a-z]\w*)", \w+\}', text):
-            expect(f"{where}: the function `{name}` is neither in docs/policy.md nor in docs/message.md",
-                   re.search(rf"\b{name}\b", docs["policy.md"] + docs["message.md"]))
+            expect(f"{where}: the function `{name}` is neither in docs/policy.md nor in docs/message.md or docs/mime.md",
+                   re.search(rf"\b{name}\b", docs["policy.md"] + docs["message.md"] + docs["mime.md"]))
     if path.name.startswith("template_"):
         names = re.findall(r'\{"([a-z_]+)", \w+, \w+(?:, \w+, \w+)?\}', text)
         for name in names:
