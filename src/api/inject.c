@@ -1,5 +1,5 @@
-/* inject.c - who brings requests: POST /api/inject/v1, and policies. What is wrong with one recipient is reported for it alone; when nothing
- * can be stored, the whole request is 503 and nothing is kept. */
+/* inject.c - who brings requests: POST /api/inject/v1, and policies. What is wrong with one recipient is reported for it alone;
+ * when nothing can be stored, the whole request is 503 and nothing is kept. */
 #include "api/inject.h"
 
 #include "api/authorize.h"
@@ -262,12 +262,14 @@ static const struct http_field response_fields[] = {
 	{.name = "fail_count", .type = HTTP_INTEGER, .is_required = true, .doc = "How many recipients were refused."},
 	{.name = "failed_recipients", .type = HTTP_STRING, .format = "email", .is_list = true, .is_required = true,
 	 .doc = "The addresses that were refused, as they were sent."},
-	{.name = "errors", .type = HTTP_STRING, .is_list = true, .is_required = true, .doc = "Why: a text for each of them, in the same order."},
+	{.name = "errors", .type = HTTP_STRING, .is_list = true, .is_required = true,
+	 .doc = "Why: a text for each of them, in the same order."},
 	{.name = "messages", .type = HTTP_OBJECT, .schema = &message_schema, .is_list = true, .is_required = true,
 	 .doc = "The messages that are taken, in the order of the recipients."},
 	{.name = "durability", .type = HTTP_STRING, .words = durability_words, .is_required = true,
 	 .doc = "What a crash of the machine after this answer does to them: nothing (fsync), or they may be lost (memory)."},
-	{.name = "request_id", .type = HTTP_STRING, .doc = "With deferred_generation: the id under which the logs have the request."},
+	{.name = "request_id", .type = HTTP_STRING,
+	 .doc = "With deferred_generation: the id under which the logs have the request."},
 	{0},
 };
 static const struct http_schema response_schema = {

@@ -1,5 +1,6 @@
-/* inject_batch.c - the way of a recipient: its message from the content, Received, the policy's http_message_generated, the supplemental
- * trace field, its scheduled queue; then all of the chunk to the spool with one commit, and only when that is durable to the queues. */
+/* inject_batch.c - the way of a recipient: its message from the content, Received, the policy's http_message_generated, the
+ * supplemental trace field, its scheduled queue; then all of the chunk to the spool with one commit, and only when that is durable
+ * to the queues. */
 #include "api/inject_batch.h"
 
 #include "aaa/auth_info.h"
@@ -215,7 +216,7 @@ static void batch_breathe(struct inject_batch *b)
 static int batch_step(struct inject_batch *b, size_t i, size_t *n_bytes, mono_t deadline)
 {
 	const struct inject_origin *o = &b->origin;
-	if (o->should_stop != NULL && o->should_stop(o->stop_arg))
+	if ((o->should_stop != NULL && o->should_stop(o->stop_arg)) || mono_is_past(deadline))
 		return 0;
 	if (o->recipient_time.ns > 0)
 		deadline = mono_min(deadline, mono_after(o->recipient_time));
@@ -312,15 +313,25 @@ static int batch_finish(struct inject_batch *b, size_t next, struct buf *answer)
 	return 0;
 }
 
+/** Whether there may be another chunk. */
+static int batch_check_time(const struct inject_batch *b, size_t n_done, mono_t deadline)
+{
+	if (fiber_is_cancelled())
+		err_set(ERR_CANCELLED, "the service stops");
+	else if (mono_is_past(deadline))
+		err_set(ERR_TIMEOUT, "the request takes too long: the time was over after %zu of %zu recipients", n_done, b->req->n_recipients);
+	else
+		return 0;
+	return -1;
+}
+
 int inject_batch_run(struct inject_batch *b, struct buf *answer, mono_t deadline)
 {
 	size_t i = 0, n_stored = 0;
 	do {
 		i = inject_batch_prepare(b, i, deadline);
-		if (i < b->req->n_recipients && fiber_is_cancelled()) {
-			err_set(ERR_CANCELLED, "the service stops");
+		if (i < b->req->n_recipients && batch_check_time(b, i, deadline) != 0)
 			goto fail;
-		}
 		if (batch_finish(b, i, answer) != 0 || inject_batch_store(b, deadline) != 0)
 			goto fail;
 		n_stored += b->reception.n;

@@ -1,6 +1,6 @@
-/* inject_batch.h - from a checked request to messages in their queues, for whoever brings the request: HTTP, a policy, the generator of
- * deferred requests. A batch goes through it in chunks, each made durable by one commit; a request is one chunk unless its
- * messages are too large to be held in memory together. */
+/* inject_batch.h - from a checked request to messages in their queues, for whoever brings the request: HTTP, a policy, the
+ * generator of deferred requests. A batch goes through it in chunks, each made durable by one commit; a request is one chunk
+ * unless its messages are too large to be held in memory together. */
 #pragma once
 
 #include "api/inject_content.h"
@@ -42,15 +42,15 @@ struct inject_batch {
 	mono_t slice_ends;            /* when others are to have their turn */
 	bool is_crowded;              /* the chunk is small because much is in memory */
 };
-/** Takes over origin->who_json. -1: what is wrong with the request as a whole (422), or ERR_TIMEOUT, ERR_CANCELLED. The batch is to be
- * released in every case, before req. */
+/** Takes over origin->who_json. -1: what is wrong with the request as a whole (422), or ERR_TIMEOUT, ERR_CANCELLED. The batch is to
+ * be released in every case, before req. */
 MUST_CHECK int inject_batch_init(struct inject_batch *b, const struct inject_request *req, const struct inject_origin *origin, mono_t deadline);
 void inject_batch_fini(struct inject_batch *b);
-/** Makes the messages of the recipients from `from` on, until the chunk is full, or the fiber is cancelled or should stop, or there are no
- * more. Returns the next recipient. What is wrong with one fails that one alone. Yields. */
+/** Makes the messages of the recipients from `from` on, until the chunk is full, or the fiber is cancelled or should stop, or there
+ * are no more. Returns the next recipient. What is wrong with one fails that one alone. Yields. */
 size_t inject_batch_prepare(struct inject_batch *b, size_t from, mono_t deadline);
-/** Makes the chunk durable; or holds it in memory, if that is what the request says. Yields. -1 with the error: nothing of it is stored, and
- * inject_batch_drop or another try must follow. */
+/** Makes the chunk durable; or holds it in memory, if that is what the request says. Yields. -1 with the error: nothing of it is
+ * stored, and inject_batch_drop or another try must follow. */
 MUST_CHECK int inject_batch_store(struct inject_batch *b, mono_t deadline);
 /** All recipients of the chunk have failed, with the error in the slot, which it takes. */
 void inject_batch_drop(struct inject_batch *b);

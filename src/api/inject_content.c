@@ -1,12 +1,12 @@
-/* inject_content.c - bodies from content, which is a whole message as text, or an object that one is made of (mail/mime_build.h). Templates
- * are compiled once and expanded for each recipient into buffers that are used again; what has none is made once, and all recipients
- * share it. A template sees the recipient's substitutions, then `name`, `email` and `to_header`, then the substitutions of the
- * request.
+/* inject_content.c - bodies from content, which is a whole message as text, or an object that one is made of (mail/mime_build.h).
+ * Templates are compiled once and expanded for each recipient into buffers that are used again; what has none is made once, and
+ * all recipients share it. A template sees the recipient's substitutions, then `name`, `email` and `to_header`, then the
+ * substitutions of the request.
  *
  * No value may end the header that it stands in: CR, LF and NUL are refused in any header, also after expansion. Of an object the
- * expanded fields are checked one by one. In a text, values with such bytes are rare, and most belong to the body, so only a recipient that
- * has one is looked at twice: the template is rendered again with blanks in place of these bytes, and where the two header sections differ,
- * a value has reached into one. */
+ * expanded fields are checked one by one. In a text, values with such bytes are rare, and most belong to the body, so only a
+ * recipient that has one is looked at twice: the template is rendered again with blanks in place of these bytes, and where the two
+ * header sections differ, a value has reached into one. */
 #include "api/inject_content.h"
 
 #include "base/alloc.h"

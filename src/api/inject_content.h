@@ -23,8 +23,8 @@ struct inject_content {
 	struct template_run *run;
 	struct buf text, out;
 };
-/** Compiles the templates, checks and encodes what is the same for all. Much of it is done on another thread: may yield. req must live as
- * long as c. -1 ERR_INVALID, ERR_LIMIT naming the field; ERR_TIMEOUT, ERR_CANCELLED. c is to be released in every case. */
+/** Compiles the templates, checks and encodes what is the same for all. Much of it is done on another thread: may yield. req must
+ * live as long as c. -1 ERR_INVALID, ERR_LIMIT naming the field; ERR_TIMEOUT, ERR_CANCELLED. c is to be released in every case. */
 MUST_CHECK int inject_content_init(struct inject_content *c, const struct inject_request *req, mono_t deadline);
 void inject_content_fini(struct inject_content *c);
 /** The body for recipient i, a new reference; to: its address. NULL with the error set: the template, or what it made, is wrong. */

@@ -1,12 +1,12 @@
-/* inject_generate.c - requests that are made into messages after their answer. A request is a message: its body is the JSON, its metadata say
- * who brought it, and it waits in a queue of its own, whose sessions (as many as the policy gives its egress path connections) make
- * messages of it.
+/* inject_generate.c - requests that are made into messages after their answer. A request is a message: its body is the JSON, its
+ * metadata say who brought it, and it waits in a queue of its own, whose sessions (as many as the policy gives its egress path
+ * connections) make messages of it.
  *
- * Each chunk of messages is stored by one commit, which also stores in the request's metadata (`generated`) how far it has come. So whatever
- * stops it in between, each recipient's message is made once: a crash before the commit leaves neither, one after it both, and the
- * request goes on behind that. When all are stored, the request ends with a Delivery record. What fails a recipient is in a Bounce record of
- * its own, for nobody waits for an answer; a request that can no longer be read, or whose content is wrong, is one Bounce. A
- * spool that takes nothing now is a TransientFailure: the queue tries again. */
+ * Each chunk of messages is stored by one commit, which also stores in the request's metadata (`generated`) how far it has come.
+ * So whatever stops it in between, each recipient's message is made once: a crash before the commit leaves neither, one after it
+ * both, and the request goes on behind that. When all are stored, the request ends with a Delivery record. What fails a recipient
+ * is in a Bounce record of its own, for nobody waits for an answer; a request that can no longer be read, or whose content is
+ * wrong, is one Bounce. A spool that takes nothing now is a TransientFailure: the queue tries again. */
 #include "api/inject_generate.h"
 
 #include "aaa/auth_info.h"

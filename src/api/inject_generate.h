@@ -1,5 +1,5 @@
-/* inject_generate.h - deferred_generation: the request is stored as one message of the queue generator.kumomta.internal, answered, and made
- * into messages afterwards. */
+/* inject_generate.h - deferred_generation: the request is stored as one message of the queue generator.kumomta.internal, answered,
+ * and made into messages afterwards. */
 #pragma once
 
 #include "api/inject_batch.h"

@@ -34,21 +34,26 @@ static const struct http_schema recipient_schema = {
 	.name = "Recipient", .doc = "One recipient: a message of its own.", .fields = recipient_fields, .is_strict = true};
 
 static const struct http_field from_fields[] = {
-	{.name = "email", .type = HTTP_STRING, .is_required = true, .format = "email", .example = "\"sales@example.com\"", .doc = "The address."},
-	{.name = "name", .type = HTTP_STRING, .is_nullable = true, .example = "\"Sales\"", .doc = "The name that is shown with it."},
+	{.name = "email", .type = HTTP_STRING, .is_required = true, .format = "email", .example = "\"sales@example.com\"",
+	 .doc = "The address."},
+	{.name = "name", .type = HTTP_STRING, .is_nullable = true, .example = "\"Sales\"",
+	 .doc = "The name that is shown with it."},
 	{0},
 };
 static const struct http_schema from_schema = {
 	.name = "FromHeader", .doc = "An address with a name. Both may be templates.", .fields = from_fields, .is_strict = true};
 
 static const struct http_field attachment_fields[] = {
-	{.name = "data", .type = HTTP_STRING, .is_required = true, .doc = "What is attached: text, or base64 if `base64` says so. Not a template."},
+	{.name = "data", .type = HTTP_STRING, .is_required = true,
+	 .doc = "What is attached: text, or base64 if `base64` says so. Not a template."},
 	{.name = "content_type", .type = HTTP_STRING, .is_required = true, .example = "\"image/gif\"",
 	 .doc = "Its media type, parameters included. Text that is given as text is sent as UTF-8."},
 	{.name = "content_id", .type = HTTP_STRING, .is_nullable = true, .example = "\"logo\"",
 	 .doc = "Makes it a part of the HTML, which refers to it as cid:logo."},
-	{.name = "file_name", .type = HTTP_STRING, .is_nullable = true, .example = "\"logo.gif\"", .doc = "The name to save it under."},
-	{.name = "base64", .type = HTTP_BOOLEAN, .is_nullable = true, .def = "false", .doc = "`data` is in base64; line breaks in it are read over."},
+	{.name = "file_name", .type = HTTP_STRING, .is_nullable = true, .example = "\"logo.gif\"",
+	 .doc = "The name to save it under."},
+	{.name = "base64", .type = HTTP_BOOLEAN, .is_nullable = true, .def = "false",
+	 .doc = "`data` is in base64; line breaks in it are read over."},
 	{0},
 };
 static const struct http_schema attachment_schema = {
@@ -65,7 +70,8 @@ static const struct http_field content_fields[] = {
 	{.name = "reply_to", .type = HTTP_OBJECT, .is_nullable = true, .schema = &from_schema, .doc = "The Reply-To header."},
 	{.name = "headers", .type = HTTP_STRING, .is_nullable = true, .is_map = true, .example = "{\"X-Tenant\":\"MyTenant\"}",
 	 .doc = "Further headers, whose values may be templates. With a To among them none is made for the recipient."},
-	{.name = "attachments", .type = HTTP_OBJECT, .is_nullable = true, .is_list = true, .schema = &attachment_schema, .doc = "What comes with the text."},
+	{.name = "attachments", .type = HTTP_OBJECT, .is_nullable = true, .is_list = true, .schema = &attachment_schema,
+	 .doc = "What comes with the text."},
 	{0},
 };
 static const struct http_schema content_schema = {
@@ -74,7 +80,8 @@ static const struct http_schema content_schema = {
 	.text_example = "\"Subject: hello\\r\\n\\r\\nHello {{ name }}\\r\\n\""};
 
 static const struct http_field trace_fields[] = {
-	{.name = "received_header", .type = HTTP_BOOLEAN, .is_nullable = true, .def = "false", .doc = "A Received header is added, before the policy sees the message."},
+	{.name = "received_header", .type = HTTP_BOOLEAN, .is_nullable = true, .def = "false",
+	 .doc = "A Received header is added, before the policy sees the message."},
 	{.name = "supplemental_header", .type = HTTP_BOOLEAN, .is_nullable = true, .def = "true",
 	 .doc = "A header is added by which a feedback report is matched to its message, after the policy has seen the message."},
 	{.name = "header_name", .type = HTTP_STRING, .is_nullable = true, .def = "\"X-KumoRef\"", .doc = "Its name."},
@@ -92,12 +99,14 @@ static const struct http_field request_fields[] = {
 	{.name = "recipients", .type = HTTP_OBJECT, .is_list = true, .is_required = true, .schema = &recipient_schema,
 	 .doc = "Who gets it: a message for each."},
 	{.name = "content", .type = HTTP_OBJECT, .is_required = true, .schema = &content_schema, .doc = "What they get."},
-	{.name = "substitutions", .type = HTTP_OBJECT, .is_nullable = true, .example = "{\"campaign_title\":\"Fall\"}", .doc = "Values for the template, for all recipients."},
+	{.name = "substitutions", .type = HTTP_OBJECT, .is_nullable = true, .example = "{\"campaign_title\":\"Fall\"}",
+	 .doc = "Values for the template, for all recipients."},
 	{.name = "deferred_spool", .type = HTTP_BOOLEAN, .is_nullable = true, .def = "false",
 	 .doc = "The messages are kept in memory until they must wait, and only then stored: faster, but a crash loses them."},
 	{.name = "deferred_generation", .type = HTTP_BOOLEAN, .is_nullable = true, .def = "false",
 	 .doc = "The request itself is stored and answered, and the messages are made afterwards. Nothing is counted in the answer then."},
-	{.name = "trace_headers", .type = HTTP_OBJECT, .is_nullable = true, .schema = &trace_schema, .doc = "Headers to trace the messages by."},
+	{.name = "trace_headers", .type = HTTP_OBJECT, .is_nullable = true, .schema = &trace_schema,
+	 .doc = "Headers to trace the messages by."},
 	{.name = "template_dialect", .type = HTTP_STRING, .is_nullable = true, .def = "\"Jinja\"", .words = dialect_words,
 	 .doc = "How the texts are expanded; Static: they are no templates."},
 	{0},

@@ -39,8 +39,8 @@ struct inject_request {
 };
 /** Its shape, as the API reference shows it. */
 extern const struct http_schema inject_request_schema;
-/** Parses and checks body. 0; or the HTTP status (400 syntax, 422 shape) with the error set to the whole text of the answer; or -1 with an
- * error that names the field, or ERR_TIMEOUT, ERR_CANCELLED. A large body is parsed on another thread: may yield. */
+/** Parses and checks body. 0; or the HTTP status (400 syntax, 422 shape) with the error set to the whole text of the answer; or -1
+ * with an error that names the field, or ERR_TIMEOUT, ERR_CANCELLED. A large body is parsed on another thread: may yield. */
 MUST_CHECK int inject_request_read(str_t body, struct inject_request *out, mono_t deadline);
 /** The same of a body that is parsed already, in place. Takes the reference. */
 MUST_CHECK int inject_request_of_json(json_t *root, struct inject_request *out);

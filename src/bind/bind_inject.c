@@ -1,7 +1,7 @@
 /* bind_inject.c - kumo.api.inject.inject_v1 and build_v1, kumo.set_httpinject_recipient_rate_limit and kumo.set_httpinject_limits.
  *
- * A request is the same table that HTTP takes as JSON, except that `content` may be any bytes, as msg:get_data() returns them, and that an
- * empty table is an empty list where a list belongs. */
+ * A request is the same table that HTTP takes as JSON, except that `content` may be any bytes, as msg:get_data() returns them, and
+ * that an empty table is an empty list where a list belongs. */
 #include "bind/bind_inject.h"
 
 #include "api/inject.h"

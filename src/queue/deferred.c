@@ -1,9 +1,9 @@
-/* deferred.c - messages that were taken without being stored (deferred_spool). They are in memory alone until they are delivered, or
- * until they must wait: with its first transient failure a message is stored, and so is all that waits in the queues when
- * there is much of it, when memory is short or the bodies in it are over their budget, and at the end of the process.
+/* deferred.c - messages that were taken without being stored (deferred_spool). They are in memory alone until they are delivered,
+ * or until they must wait: with its first transient failure a message is stored, and so is all that waits in the queues when there
+ * is much of it, when memory is short or the bodies in it are over their budget, and at the end of the process.
  *
- * To store what waits, a fiber takes it out of its queue, which makes it the fiber's own, stores as much as makes one commit, and gives
- * it back to its scheduled queue. What a session has in hand is stored by that session when it gives it back. */
+ * To store what waits, a fiber takes it out of its queue, which makes it the fiber's own, stores as much as makes one commit, and
+ * gives it back to its scheduled queue. What a session has in hand is stored by that session when it gives it back. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"
@@ -184,6 +184,7 @@ void deferred_reset(void)
 {
 	atomic_store(&deferred.n, 0);
 	atomic_store(&deferred.n_bytes, 0);
+	atomic_store(&deferred.is_saving, false);
 }
 
 void deferred_start(void)

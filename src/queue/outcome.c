@@ -102,8 +102,8 @@ void outcome_admit(struct sched_queue *q, struct message *m)
 	buf_fini(&why);
 }
 
-/** Tells the spool what has changed of m; one that was never stored is, and waits; with another body, or where the message asks for it, waits until that is stored. A write that
- * fails is logged: m lives on in memory, and will be stored with its next change. */
+/** Tells the spool what has changed of m; one that was never stored is, and waits; with another body, or where the message asks for
+ * it, waits until that is stored. A write that fails is logged: m lives on in memory, and will be stored with its next change. */
 static void outcome_store(struct message *m)
 {
 	if (!m->is_spooled) {

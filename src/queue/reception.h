@@ -1,6 +1,6 @@
 /* reception.h - taking messages in, whatever they came by: the queue of each is found, all are stored together, and only then are
- * they logged and handed to their queues. A caller that answers its client between store and enqueue, or after, keeps the promise of
- * the durable answer. */
+ * they logged and handed to their queues. A caller that answers its client between store and enqueue, or after, keeps the promise
+ * of the durable answer. */
 #pragma once
 
 #include "queue/queue.h"
@@ -21,22 +21,22 @@ void reception_fini(struct reception *r);
  * reference stays with the caller. */
 MUST_CHECK int reception_add(struct reception *r, struct message *m, mono_t deadline);
 /** Makes all of them durable with one commit, and the key, if there is one; those of the null queue are not stored (contracts B3).
- * Yields. -1 with spool_put's error (spool_put_with_key's): then none counts as stored, and what may still become durable is removed
- * again, unless there is a key, which tells whoever repeats the request what became of it. */
+ * Yields. -1 with spool_put's error (spool_put_with_key's): then none counts as stored, and what may still become durable is
+ * removed again, unless there is a key, which tells whoever repeats the request what became of it. */
 MUST_CHECK int reception_store(struct reception *r, mono_t deadline);
-/** A message that will not be received after all: takes it out of the spool, where a policy may have saved it, and drops the caller's
- * reference. NULL is fine. */
+/** A message that will not be received after all: takes it out of the spool, where a policy may have saved it, and drops the
+ * caller's reference. NULL is fine. */
 void reception_refuse(struct message *m);
-/** Instead of reception_store: takes them without storing them (deferred_spool). They are stored when they must wait; a crash loses them.
- * What has to wait from the start, and what is too much to be held in memory at all, is stored as by reception_store, so it may yield. -1 with its errors, or ERR_LIMIT: too
- * many are in memory already. */
+/** Instead of reception_store: takes them without storing them (deferred_spool). They are stored when they must wait; a crash loses
+ * them. What has to wait from the start, and what is too much to be held in memory at all, is stored as by reception_store, so it
+ * may yield. -1 with its errors, or ERR_LIMIT: too many are in memory already. */
 MUST_CHECK int reception_defer(struct reception *r, mono_t deadline);
 /** Whether a crash of the machine leaves alone what reception_store stores. */
 bool reception_is_durable(void);
-/** Logs a Reception record of each, and hands them to their queues with the references. how: what the records say of the peer and the
- * protocol; its msg, queue, site and response are filled in here; p NULL for the protocol: what the message's metadata say. One that is
- * not due yet has a Delayed record as well, one whose schedule says that it is too late ends with an Expiration record. Those of the null
- * queue end here, as a rule without a record. May yield (a logger's back-pressure). */
+/** Logs a Reception record of each, and hands them to their queues with the references. how: what the records say of the peer and
+ * the protocol; its msg, queue, site and response are filled in here; p NULL for the protocol: what the message's metadata say.
+ * One that is not due yet has a Delayed record as well, one whose schedule says that it is too late ends with an Expiration
+ * record. Those of the null queue end here, as a rule without a record. May yield (a logger's back-pressure). */
 void reception_enqueue(struct reception *r, const struct record *how);
 /** Empty again, as reception_fini and reception_init would make it. */
 void reception_reset(struct reception *r);

@@ -1,5 +1,5 @@
-/* The JSON of an injection: it is refused with an error, or each of its recipients is refused with one, or gets a message whose header
- * has no line end, NUL or control character in a field of somebody else's making, and whose lines all end with CRLF. */
+/* The JSON of an injection: it is refused with an error, or each of its recipients is refused with one, or gets a message whose
+ * header has no line end, NUL or control character in a field of somebody else's making, and whose lines all end with CRLF. */
 #include "api/inject_batch.h"
 #include "base/alloc.h"
 #include "base/err.h"
