@@ -1,5 +1,6 @@
 /* mime_conform.c - issues are found in the tree as it was parsed. Headers that are missing are added, and nothing else is touched; for any other
- * issue the whole message is rebuilt from the tree, part by part. Messages in messages are rebuilt in turn, RECURSION_MAX deep.
+ * issue the whole message is rebuilt from the tree, part by part. Messages in messages are rebuilt in turn, while all
+ * levels together are no more than LEVELS_MAX: fibers have small stacks.
  *
  * A signature is over the exact bytes of a part (RFC 1847), so what is below a multipart/signed stays as it is while SMTP can carry it, even
  * with lines of more than 78 bytes. */
@@ -16,7 +17,7 @@
 #include <stdlib.h>
 
 #define LINE_COLUMNS 78
-#define RECURSION_MAX 8
+#define LEVELS_MAX 80
 #define NAME_MAX_BYTES 900
 
 /* --- names --- */
@@ -120,10 +121,11 @@ unsigned mime_part_issues(const struct mime_part *root)
 
 struct rebuild {
 	const struct mime_charsets *charsets;
-	int n_nested; /* messages in messages */
+	size_t n_levels; /* above the part at hand, messages around this one counted */
 };
 
-static struct mime_part *rebuild_part(const struct rebuild *r, const struct mime_part *p, bool is_signed);
+static struct mime_part *rebuild_part(const struct rebuild *r, const struct mime_part *p, bool is_signed, bool may_keep);
+static void rebuild_check_boundaries(struct mime_part *p);
 
 static bool bytes_are_clean(str_t bytes, size_t longest)
 {
@@ -226,17 +228,24 @@ static void rebuild_text(const struct rebuild *r, const struct mime_part *p, str
 	buf_fini(&encoded);
 }
 
-static void rebuild_message(const struct rebuild *r, const struct mime_part *p, struct mime_part *out)
+/* False: it is nested too deeply. */
+static bool rebuild_message(const struct rebuild *r, const struct mime_part *p, struct mime_part *out)
 {
-	struct rebuild inner = {r->charsets, r->n_nested + 1};
-	struct buf bytes = BUF_INIT;
-	struct mime_part *was = mime_part_parse(p->content), *now = rebuild_part(&inner, was, false);
-	mime_part_write(now, &bytes);
-	mime_part_own_content(out, buf_str(&bytes));
-	rebuild_set_encoding(out, TRANSFER_7BIT);
+	size_t n_parts = 0;
+	struct mime_part *was = mime_part_parse(p->content);
+	bool has_room = r->n_levels + mime_part_measure(was, &n_parts) <= LEVELS_MAX;
+	if (has_room) {
+		struct buf bytes = BUF_INIT;
+		struct mime_part *now = rebuild_part(r, was, false, true);
+		rebuild_check_boundaries(now);
+		mime_part_write(now, &bytes);
+		mime_part_own_content(out, buf_str(&bytes));
+		rebuild_set_encoding(out, TRANSFER_7BIT);
+		mime_part_unref(now);
+		buf_fini(&bytes);
+	}
 	mime_part_unref(was);
-	mime_part_unref(now);
-	buf_fini(&bytes);
+	return has_room;
 }
 
 static void rebuild_leaf(const struct rebuild *r, const struct mime_part *p, struct mime_part *out)
@@ -247,8 +256,8 @@ static void rebuild_leaf(const struct rebuild *r, const struct mime_part *p, str
 	struct buf bytes = BUF_INIT, encoded = BUF_INIT;
 	if (bytes_are_clean(p->content, LINE_COLUMNS)) {
 		mime_part_own_content(out, p->content);
-	} else if (is_message && is_plain && r->n_nested < RECURSION_MAX) {
-		rebuild_message(r, p, out);
+	} else if (is_message && is_plain && rebuild_message(r, p, out)) {
+		/* done */
 	} else if (is_fixed || (is_message && is_plain)) {
 		transfer_encode_text(TRANSFER_8BIT, p->content, &bytes);
 		mime_part_own_content(out, buf_str(&bytes));
@@ -268,33 +277,31 @@ static void rebuild_leaf(const struct rebuild *r, const struct mime_part *p, str
 	buf_fini(&encoded);
 }
 
-static void rebuild_children(const struct rebuild *r, const struct mime_part *p, struct mime_part *out)
+static void rebuild_children(const struct rebuild *r, const struct mime_part *p, bool may_keep, struct mime_part *out)
 {
-	struct buf all = BUF_INIT;
+	struct rebuild inner = {r->charsets, r->n_levels + 1};
 	bool is_signed = mime_part_is_type(p, STR("multipart/signed")) || mime_part_is_type(p, STR("multipart/encrypted"));
 	for (size_t i = 0; i < p->n_children; i++) {
-		struct mime_part *c = rebuild_part(r, p->child[i].part, is_signed);
+		struct mime_part *c = rebuild_part(&inner, p->child[i].part, is_signed, may_keep);
 		c->parent = out;
 		c->index = (uint32_t)i + 1;
 		mime_child_append(out, c);
-		mime_part_write(c, &all);
 	}
 	if (bytes_are_clean(p->preamble, LINE_COLUMNS) && !transfer_scan(p->preamble).has_dash_line)
 		mime_part_own_content(out, p->preamble), out->preamble = out->content;
-	str_t boundary = str_of(p->boundary);
-	bool is_taken = !mime_boundary_is_valid(boundary) || mime_boundary_is_in(boundary, buf_str(&all));
-	mime_part_set_boundary(out, is_taken ? mime_boundary_new(buf_str(&all)) : xstrdup(p->boundary));
-	buf_fini(&all);
+	bool is_valid = mime_boundary_is_valid(str_of(p->boundary));
+	mime_part_set_boundary(out, is_valid ? xstrdup(p->boundary) : mime_boundary_new(STR("")));
 }
 
-static struct mime_part *rebuild_part(const struct rebuild *r, const struct mime_part *p, bool is_signed)
+/* Below a signed part that cannot be kept nothing is looked at in this way again: each look is at all that is below. */
+static struct mime_part *rebuild_part(const struct rebuild *r, const struct mime_part *p, bool is_signed, bool may_keep)
 {
-	if (is_signed) {
+	if (is_signed && may_keep) {
 		struct buf bytes = BUF_INIT;
 		mime_part_write(p, &bytes);
-		bool is_clean = bytes_are_clean(buf_str(&bytes), TRANSFER_LINE_MAX);
+		may_keep = bytes_are_clean(buf_str(&bytes), TRANSFER_LINE_MAX);
 		buf_fini(&bytes);
-		if (is_clean)
+		if (may_keep)
 			return mime_part_copy(p);
 	}
 	struct mime_part *out = mime_part_new();
@@ -303,19 +310,53 @@ static struct mime_part *rebuild_part(const struct rebuild *r, const struct mime
 	for (size_t i = 0; i < p->n_fields; i++)
 		rebuild_field(r, &p->field[i], out);
 	if (p->boundary != NULL)
-		rebuild_children(r, p, out);
+		rebuild_children(r, p, may_keep, out);
 	else
 		rebuild_leaf(r, p, out);
 	return out;
 }
 
+static bool parts_are_alike(const struct mime_part *a, const struct mime_part *b)
+{
+	if (a->n_children != b->n_children)
+		return false;
+	for (size_t i = 0; i < a->n_children; i++)
+		if (!parts_are_alike(a->child[i].part, b->child[i].part))
+			return false;
+	return true;
+}
+
+static void parts_draw_boundaries(struct mime_part *p, str_t bytes)
+{
+	if (p->boundary != NULL)
+		mime_part_set_boundary(p, mime_boundary_new(bytes));
+	for (size_t i = 0; i < p->n_children; i++)
+		parts_draw_boundaries(p->child[i].part, bytes);
+}
+
+/* Bodies that are encoded anew have no line that could be a delimiter, and those that stay had none. What is left are messages at the limits
+ * of the parser, and fields that begin with "--". */
+static void rebuild_check_boundaries(struct mime_part *p)
+{
+	struct buf bytes = BUF_INIT;
+	if (p->boundary == NULL)
+		return;
+	mime_part_write(p, &bytes);
+	struct mime_part *back = mime_part_parse(buf_str(&bytes));
+	if (!parts_are_alike(p, back))
+		parts_draw_boundaries(p, buf_str(&bytes));
+	mime_part_unref(back);
+	buf_fini(&bytes);
+}
+
 struct mime_part *mime_part_rebuild(const struct mime_part *p, const struct mime_charsets *charsets)
 {
 	struct rebuild r = {.charsets = charsets};
-	struct mime_part *out = rebuild_part(&r, p, false);
+	struct mime_part *out = rebuild_part(&r, p, false, true);
 	bool has_mime = mime_field_first(out, STR("Content-Type")) != NULL || mime_field_first(out, STR("Content-Transfer-Encoding")) != NULL;
 	if (has_mime && p->parent == NULL && mime_field_first(out, STR("MIME-Version")) == NULL)
 		mime_field_append(out, STR("MIME-Version: 1.0\r\n"));
+	rebuild_check_boundaries(out);
 	return out;
 }
 

@@ -30,7 +30,7 @@ struct mime_charsets {
  * are not 7-bit text of short lines get another transfer encoding; others, and signed parts that SMTP can carry, stay as they are.
  * Preambles that are clean are kept, what follows the last boundary is not, nor lines of a header section that are no fields. A
  * multipart without parts becomes plain text when it has to be encoded. What cannot be set right: addresses that are not ASCII, and types
- * that may have no encoding (message/partial, message/external-body). */
+ * that may have no encoding (message/partial, message/external-body, messages in messages deeper than 80 levels in all). */
 struct mime_part *mime_part_rebuild(const struct mime_part *p, const struct mime_charsets *charsets);
 
 struct mime_fix {

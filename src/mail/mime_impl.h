@@ -24,6 +24,8 @@ void mime_part_set_boundary(struct mime_part *p, char *boundary);
 void mime_part_drop_children(struct mime_part *p);
 /** Sets content to a source of its own. */
 void mime_part_own_content(struct mime_part *p, str_t content);
+/** Levels of p and below; *n_parts grows by its parts. */
+size_t mime_part_measure(const struct mime_part *p, size_t *n_parts);
 /** A boundary that others read back: RFC 2046 section 5.1.1. */
 bool mime_boundary_is_valid(str_t boundary);
 /** Whether a delimiter of that boundary could be in bytes. */

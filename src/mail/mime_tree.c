@@ -396,8 +396,7 @@ char *mime_boundary_new(str_t bytes)
 	return xstrdup(text);
 }
 
-/* Levels of p and below, and parts in *n. */
-static size_t mime_part_measure(const struct mime_part *p, size_t *n)
+size_t mime_part_measure(const struct mime_part *p, size_t *n)
 {
 	size_t depth = 0;
 	(*n)++;

@@ -442,6 +442,22 @@ static const struct script garbage_scripts[] = {
 };
 RUN(garbage)
 
+/* As deep as it gets, on a fiber's stack: multiparts in messages in multiparts. */
+static const struct script deep_scripts[] = {
+	{"local text = 'Subject: \\xfc\\r\\n\\r\\n\\xfc\\r\\n'\n"
+	 "for message = 1, 12 do\n"
+	 "  text = 'Content-Type: message/rfc822\\r\\n\\r\\n' .. text\n"
+	 "  for level = 1, 63 do\n"
+	 "    local b = message .. '.' .. level\n"
+	 "    text = 'Content-Type: multipart/mixed; boundary=\"' .. b .. '\"\\r\\n\\r\\n--' .. b .. '\\r\\n' .. text .. '\\r\\n--' .. b .. '--\\r\\n'\n"
+	 "  end\n"
+	 "end\n"
+	 "local p = kumo.mimepart.parse(text) eq(tostring(p), text)\n"
+	 "local r = p:rebuild() assert(#tostring(r) > #text / 2) eq(#r:get_simple_structure().attachments, 1)\n"
+	 "local copy = kumo.mimepart.parse(tostring(r)):rebuild() eq(tostring(copy), tostring(r))", NULL, NULL},
+};
+RUN(deep)
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -449,6 +465,7 @@ int main(void)
 		cmocka_unit_test(test_part),
 		cmocka_unit_test(test_message),
 		cmocka_unit_test(test_garbage),
+		cmocka_unit_test(test_deep),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
