@@ -123,10 +123,21 @@ static void generate_set_progress(struct message *m, size_t n)
 
 static bool generate_should_stop(void *session) { return session_is_stopping(session); }
 
+/** Anybody can send to an address of this domain; only requests have no recipient, which no protocol brings in. */
+static bool generate_is_request(const struct message *m)
+{
+	str_t json;
+	return m->n_rcpt == 1 && m->rcpt[0][0] == 0 && meta_get_json(&m->meta, STR("auth_info"), &json);
+}
+
 /** -1: it cannot be read, or its content is wrong. */
 static int generate_begin(struct generation *g, mono_t deadline)
 {
 	str_t json;
+	if (!generate_is_request(g->m)) {
+		err_set(ERR_INVALID, "the domain %s is reserved: no mail can be sent there", GENERATOR_QUEUE);
+		return -1;
+	}
 	g->origin = (struct inject_origin){.received_from = generate_meta(g->m, STR("received_from"), &g->scratch[0]),
 	                                   .who_name = generate_meta(g->m, STR("http_auth"), &g->scratch[1]),
 	                                   .chunk_bytes = CHUNK_BYTES,

@@ -626,6 +626,20 @@ def test_large_messages_are_several_commits(where):
         assert len({re.search(rb"Subject: (\S+)", m).group(1) for m in messages}) == 100 and all(len(m) > 1000000 for m in messages)
 
 
+def test_a_later_commit_that_fails(where):
+    """What was stored before is taken and delivered; the others are named, and nothing of them is."""
+    with Daemon(where, policy(where, "protocol = { maildir_path = '%s/mail' }" % where), env={"CIRRUS_FAULTS": "spool_commit=2"}) as d:
+        to = [f"r{i}@example.org" for i in range(100)]
+        status, answer = post(d, request("Subject: {{ email }}\r\n\r\n" + ("x" * 98 + "\r\n") * 10000, [{"email": t} for t in to]))
+        n = answer["success_count"]
+        assert status == 200 and 1 <= n < 100 and answer["fail_count"] == 100 - n
+        assert [m["recipient"] for m in answer["messages"]] == to[:n] and answer["failed_recipients"] == to[n:]
+        assert all(e.startswith(f"{t}: spool data: ") for e, t in zip(answer["errors"], to[n:], strict=True)), answer["errors"][0]
+        wait_for("the others", lambda: len(Maildir(where / "mail").messages()) == n)
+        assert post(d, request())[0] == 200
+        wait_for("the next", lambda: len(Maildir(where / "mail").messages()) == n + 1)
+
+
 def test_a_batch_shares_its_body(where):
     """10,000 recipients of a large message without templates: the spool has its body once."""
     with Daemon(where, policy(where, "protocol = { smtp = { mx_list = { { name = 'n', addr = '127.0.0.1:1' } } } }, retry_interval = '1d'")) as d:

@@ -224,6 +224,18 @@ end)"""
         assert post(d, ["a@example.org"], envelope_sender="x", deferred_generation=True)[0] == 422
 
 
+def test_mail_to_the_generator_is_no_request(where):
+    """Whoever may send mail could else have any made, past the policy."""
+    request = json.dumps({"envelope_sender": "", "recipients": [{"email": "victim@example.org"}], "content": "Subject: x\r\n\r\nx"})
+    extra = "kumo.on('http_message_generated', function(msg) if msg:recipient().user == 'meta' then msg:set_meta('queue', '%s') end end)" % GENERATOR
+    with Daemon(where, policy(where, "protocol = { maildir_path = '%s/mail' }" % where, extra=extra)) as d:
+        for to in (f"x@{GENERATOR}", "meta@example.org"):
+            post(d, [to], content=request, template_dialect="Static")
+            r, = d.wait_record("Bounce", recipient=to)
+            assert r["response"]["code"] == 500 and "is reserved" in r["response"]["content"]
+        assert d.records("Reception", recipient="victim@example.org") == [] and Maildir(where / "mail").messages() == []
+
+
 def test_how_many_are_worked_on_at_a_time(where):
     """The policy shapes the generator's queue as any other."""
     extra = """
