@@ -41,7 +41,7 @@ struct dsn_report {
 	str_t original_message;            /* or its header; line ends are LF; p NULL: none */
 };
 /** 1: message is a delivery status notification; 0: it is something else; -1 ERR_INVALID: it says that it is one but lacks what one must have
- * (Reporting-MTA; a recipient; Action and Status of each); out needs no fini then. */
+ * (Reporting-MTA; a recipient; Action and Status of each), or has more fields than anybody needs; out needs no fini then. */
 MUST_CHECK int dsn_report_parse(str_t message, struct dsn_report *out);
 void dsn_report_fini(struct dsn_report *r);
 /** As policies and log records see it; a new reference. Absent fields are left out. */

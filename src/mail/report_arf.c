@@ -64,6 +64,8 @@ static int arf_read_fields(struct arf_report *r, str_t fields)
 	struct header_iter it;
 	struct header_field f;
 	str_t received_date = STR_NULL;
+	if (fields.n > REPORT_FIELDS_BYTES_MAX)
+		return arf_fail("its fields are too long");
 	while (fields.n > 0 && (fields.p[0] == '\r' || fields.p[0] == '\n'))
 		fields = str_skip(fields, 1);
 	header_iter_init(&it, fields);

@@ -142,6 +142,8 @@ static void dsn_append_recipient(struct dsn_report *r, size_t *cap, const struct
 
 static int dsn_read_fields(struct dsn_report *r, str_t rest)
 {
+	if (rest.n > REPORT_FIELDS_BYTES_MAX)
+		return dsn_fail("its fields are too long");
 	size_t cap = 0, n_fields = 0;
 	for (bool is_message = true;; is_message = false) {
 		struct dsn_recipient to = {0};

@@ -6,6 +6,7 @@
 #include "mail/report.h"
 
 #define REPORT_FIELDS_MAX 100000
+#define REPORT_FIELDS_BYTES_MAX (1 << 20) /* of the part with the fields: a recipient needs some 200 */
 
 /** The parts of a multipart/report. */
 struct report_parts {

@@ -155,6 +155,11 @@ static void reception_log_delay(const struct record *how, const struct message *
 	buf_fini(&text);
 }
 
+int reception_load_body(struct message *m, mono_t deadline)
+{
+	return m->body != NULL ? 0 : spool_load_body(queue_g.spool, m, deadline);
+}
+
 void reception_refuse(struct message *m)
 {
 	if (m != NULL && m->is_spooled)

@@ -24,8 +24,10 @@ MUST_CHECK int reception_add(struct reception *r, struct message *m, mono_t dead
  * Yields. -1 with spool_put's error (spool_put_with_key's): then none counts as stored, and what may still become durable is
  * removed again, unless there is a key, which tells whoever repeats the request what became of it. */
 MUST_CHECK int reception_store(struct reception *r, mono_t deadline);
-/** A message that will not be received after all: takes it out of the spool, where a policy may have saved it, and drops the
- * caller's reference. NULL is fine. */
+/** Brings the body into memory, which a policy may have stored and let go. Yields. -1 with spool_load_body's error. */
+MUST_CHECK int reception_load_body(struct message *m, mono_t deadline);
+/** A message that will not be received after all: takes it out of the spool, where a policy may have saved it, and drops the caller's
+ * reference. NULL is fine. */
 void reception_refuse(struct message *m);
 /** Instead of reception_store: takes them without storing them (deferred_spool). They are stored when they must wait; a crash loses
  * them. What has to wait from the start, and what is too much to be held in memory at all, is stored as by reception_store, so it

@@ -129,7 +129,9 @@ static void render_source(struct buf *b, const struct record *r)
 
 static void render_times(struct buf *b, const struct record *r, wall_t now)
 {
-	wall_t created = r->msg != NULL ? message_created(r->msg) : now;
+	wall_t created = r->msg != NULL ? message_created(r->msg) : r->id != NULL ? uuid_v1_time(r->id) : now;
+	if (r->when.ns != 0)
+		now = r->when;
 	LIT(b, ",\"timestamp\":");
 	buf_add_i64(b, wall_unix_s(now));
 	LIT(b, ",\"event_time\":\"");
@@ -306,8 +308,8 @@ static void render_tls(struct buf *b, const struct record *r)
 void record_render_json(const struct record *r, const struct record_selection *sel, wall_t now, struct buf *b)
 {
 	char id[33] = "", session[37];
-	if (r->msg != NULL)
-		uuid_fmt_simple(&r->msg->id, id);
+	if (r->msg != NULL || r->id != NULL)
+		uuid_fmt_simple(r->msg != NULL ? &r->msg->id : r->id, id);
 	buf_reserve(b, 1536);
 
 	LIT(b, "{\"type\":\"");

@@ -47,12 +47,6 @@ struct in_domain {
 };
 extern const struct param_schema in_domain_schema;
 
-/** Recognises reports (RFC 3464, RFC 5965) among the messages of domains that want them logged, and logs them. What it makes of m: a
- * report whose domain says LogThenDrop is consumed. Yields; must not fail. No parser: nothing is recognised. */
-enum in_report { IN_REPORT_NONE, IN_REPORT_CONSUMED, IN_REPORT_RELAYED };
-typedef enum in_report in_report_fn(struct message *m, enum in_report_mode log_arf, enum in_report_mode log_oob, mono_t deadline);
-void in_set_report_parser(in_report_fn *fn);
-
 /* --- the connection as a policy sees it: userdata with metadata (docs/reference/connectionmeta.md) --- */
 
 struct in_conn;
@@ -72,14 +66,16 @@ enum in_sight {
 	IN_SIGHT_WRITE,       /* text: one line of a reply with its end */
 	IN_SIGHT_DIAGNOSTIC,  /* text */
 	IN_SIGHT_CALLBACK,    /* name: the event; text: its outcome, p NULL when it raised; error then */
-	IN_SIGHT_DISPOSITION, /* message and name: what became of it */
+	IN_SIGHT_DISPOSITION, /* message, and what is after it: what became of it */
 };
 struct in_seen {
 	enum in_sight kind;
 	str_t text, error;
 	const char *name;
 	const struct message *message;
-	bool is_relayed, is_report;
+	bool is_relayed;     /* it may go to its recipient, whatever it is */
+	bool is_report;      /* of a kind that is logged */
+	bool is_enqueued;    /* it goes to a queue, if the transaction comes to its end */
 	enum in_report_mode log_arf, log_oob;
 };
 /** see is called by the session's fiber, on any worker; must not yield; the strings are gone after. NULL: nobody watches. The struct must

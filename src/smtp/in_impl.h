@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/metric.h"
 #include "fiber/fiber.h"
+#include "mail/report.h"
 #include "net/crowd.h"
 #include "net/sock.h"
 #include "net/tls_source.h"
@@ -186,7 +187,33 @@ struct in_disposition {
  * become of reports where the answer is clear without. */
 enum in_verdict in_relay_decide(struct in_session *s, str_t sender, str_t recipient, bool wants_reports, struct in_disposition *out);
 void in_relay_forget(struct in_session *s); /* what the policy said before things changed */
-enum in_report in_report_parse(struct message *m, const struct in_disposition *d, mono_t deadline);
+
+/* --- in_report.c --- */
+struct in_report; /* what a body has been found to be */
+struct in_report_entry {
+	struct in_report *report; /* reference */
+	struct message *m;        /* reference */
+	bool is_dropped;
+};
+/* Those of a transaction, to be logged when it is accepted. Zero: none. */
+struct in_reports {
+	struct in_report *last;
+	struct in_report_entry *v;
+	size_t n, cap, n_dropped;
+};
+enum in_report_fate {
+	IN_REPORT_NONE, /* m is no report of a kind that this domain wants logged */
+	IN_REPORT_DROPPED,
+	IN_REPORT_RELAYED,
+};
+/** Looks whether m is a report, and remembers it. Yields. */
+enum in_verdict in_report_look(struct in_session *s, struct in_reports *r, struct message *m, const struct in_disposition *d,
+			       enum in_report_fate *fate, mono_t deadline);
+/** Logs them. how: as for reception_enqueue. Yields. */
+void in_reports_log(const struct in_reports *r, const struct record *how);
+void in_reports_fini(struct in_reports *r);
+/** Whether mail to this recipient has bounced, and what its record says of it, in slices. For in_report.c itself and its test. */
+MUST_CHECK bool in_report_bounce(const struct dsn_report *d, const struct dsn_recipient *to, struct record *out);
 
 /* --- in_auth.c --- */
 enum in_go in_auth(struct in_session *s, const struct in_command *c);

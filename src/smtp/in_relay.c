@@ -153,17 +153,3 @@ enum in_verdict in_relay_decide(struct in_session *s, str_t sender, str_t recipi
 	out->log_oob = (enum in_report_mode)d->log_oob;
 	return IN_ACCEPTED;
 }
-
-/* --- reports --- */
-
-static _Atomic(in_report_fn *) in_report_parser;
-
-void in_set_report_parser(in_report_fn *fn) { atomic_store(&in_report_parser, fn); }
-
-enum in_report in_report_parse(struct message *m, const struct in_disposition *d, mono_t deadline)
-{
-	in_report_fn *parse = atomic_load(&in_report_parser);
-	if (parse == NULL || (d->log_arf == IN_REPORT_IGNORE && d->log_oob == IN_REPORT_IGNORE))
-		return IN_REPORT_NONE;
-	return parse(m, d->log_arf, d->log_oob, deadline);
-}

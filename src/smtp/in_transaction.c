@@ -29,6 +29,7 @@ struct in_delivery {
 	struct in_batch *batch;
 	size_t n_batches;
 	struct reception accepted;
+	struct in_reports reports;
 	size_t n_done, n_refused; /* batches that need no queue any more; that nobody may relay */
 	bool is_accepted;
 	bool is_whole_used; /* whole is the only message */
@@ -304,13 +305,14 @@ static void in_add_supplemental(struct in_session *s, struct message *m)
 	free(name);
 }
 
-static void in_see_disposition(struct in_session *s, const struct message *m, const struct in_disposition *d, enum in_report report)
+static void in_see_disposition(struct in_session *s, const struct message *m, const struct in_disposition *d, enum in_report_fate fate)
 {
 	if (in_is_seen())
 		in_see(s, &(struct in_seen){.kind = IN_SIGHT_DISPOSITION,
 					    .message = m,
 					    .is_relayed = d->is_relayed,
-					    .is_report = report != IN_REPORT_NONE,
+					    .is_report = fate != IN_REPORT_NONE,
+					    .is_enqueued = fate == IN_REPORT_RELAYED || (fate == IN_REPORT_NONE && d->is_relayed),
 					    .log_arf = d->log_arf,
 					    .log_oob = d->log_oob});
 }
@@ -330,6 +332,7 @@ static enum in_verdict in_process(struct in_delivery *d, struct message *m)
 {
 	struct in_session *s = d->s;
 	struct in_disposition relay;
+	enum in_report_fate fate;
 	if (s->set.trace->received_header)
 		in_add_received(s, m);
 	if (s->set.deferred_queue)
@@ -344,13 +347,14 @@ static enum in_verdict in_process(struct in_delivery *d, struct message *m)
 	}
 	if (in_relay_decide(s, str_of(m->sender), str_of(m->rcpt[0]), true, &relay) != IN_ACCEPTED)
 		return IN_REFUSED;
-	enum in_report report = in_report_parse(m, &relay, d->deadline);
-	in_see_disposition(s, m, &relay, report);
-	if (report == IN_REPORT_CONSUMED) {
+	if (in_report_look(s, &d->reports, m, &relay, &fate, d->deadline) != IN_ACCEPTED)
+		return IN_REFUSED;
+	in_see_disposition(s, m, &relay, fate);
+	if (fate == IN_REPORT_DROPPED) {
 		d->n_done++;
 		return IN_ACCEPTED;
 	}
-	if (!relay.is_relayed && report != IN_REPORT_RELAYED) {
+	if (!relay.is_relayed && fate != IN_REPORT_RELAYED) {
 		d->n_refused++;
 		return IN_ACCEPTED;
 	}
@@ -374,16 +378,25 @@ static void in_refuse_store(struct in_session *s)
 		in_reply(s, 451, "4.3.0 the message could not be stored. Try later");
 }
 
-static void in_collect_ids(const struct reception *r, struct buf *out)
+static void in_add_id(struct buf *out, size_t n_before, const struct message *m)
 {
 	char id[33];
+	if (n_before > 0)
+		buf_add_z(out, n_before % IN_IDS_PER_LINE == 0 ? "\nOK ids=" : " ");
+	uuid_fmt_simple(&m->id, id);
+	buf_add_z(out, id);
+}
+
+/* Reports that end here have an id, too: their records do. */
+static void in_collect_ids(const struct in_delivery *d, struct buf *out)
+{
+	size_t n = 0;
 	buf_add_z(out, "OK ids=");
-	for (size_t i = 0; i < r->n; i++) {
-		if (i > 0)
-			buf_add_z(out, i % IN_IDS_PER_LINE == 0 ? "\nOK ids=" : " ");
-		uuid_fmt_simple(&r->msg[i]->id, id);
-		buf_add_z(out, id);
-	}
+	for (size_t i = 0; i < d->accepted.n; i++)
+		in_add_id(out, n++, d->accepted.msg[i]);
+	for (size_t i = 0; i < d->reports.n; i++)
+		if (d->reports.v[i].is_dropped)
+			in_add_id(out, n++, d->reports.v[i].m);
 }
 
 static void in_enqueue(struct in_delivery *d)
@@ -407,8 +420,9 @@ static void in_enqueue(struct in_delivery *d)
 				subject[how.n_tls_peer_subject++] = tls->peer_name[i].text;
 		how.tls_peer_subject = subject;
 	}
+	metric_add(in_metrics()->received, (int64_t)(d->accepted.n + d->reports.n_dropped));
+	in_reports_log(&d->reports, &how);
 	reception_enqueue(&d->accepted, &how);
-	metric_add(in_metrics()->received, (int64_t)d->accepted.n);
 	free(subject);
 }
 
@@ -432,7 +446,7 @@ static void in_accept(struct in_delivery *d)
 		in_reply(s, 451, "4.4.5 data_processing_timeout exceeded (insert)");
 		return;
 	}
-	in_collect_ids(&d->accepted, &ids);
+	in_collect_ids(d, &ids);
 	in_enqueue(d);
 	d->is_accepted = true;
 	s->n_errors = s->n_refusals = 0;
@@ -484,6 +498,7 @@ void in_transaction_end(struct in_session *s)
 	if (!d.is_accepted)
 		in_undo(&d);
 	reception_fini(&d.accepted);
+	in_reports_fini(&d.reports);
 	if (d.is_whole_used)
 		message_unref(d.whole);
 	else /* it was never more than a form */

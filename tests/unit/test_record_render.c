@@ -363,12 +363,37 @@ static void templates_see_the_record(void **state)
 	message_unref(m);
 }
 
+static void what_a_record_is_about_may_have_an_id_and_a_time(void **state)
+{
+	static const char *const rcpt[] = {"r@far.example"};
+	struct uuid id;
+	assert_true(uuid_parse(STR("466d82dde6e611f1bb36320a5753b5c1"), &id));
+	struct record r = {.type = RECORD_OOB,
+			   .id = &id,
+			   .when = {INT64_C(1772529630000000000)},
+			   .sender = STR("bounces@s.example"),
+			   .rcpt = rcpt,
+			   .n_rcpt = 1,
+			   .response = {.code = 550, .enhanced = {5, 1, 1}, .content = STR("no")},
+			   .peer_name = STR("mx.far.example"),
+			   .peer_addr = STR("192.0.2.1")};
+	assert_renders(&r, (wall_t){INT64_C(1800000000000000000)},
+		       "{\"type\":\"OOB\",\"id\":\"466d82dde6e611f1bb36320a5753b5c1\",\"sender\":\"bounces@s.example\",\"recipient\":\"r@far.example\","
+		       "\"queue\":\"\",\"site\":\"\",\"size\":0,\"response\":{\"code\":550,\"enhanced_code\":{\"class\":5,\"subject\":1,\"detail\":1},"
+		       "\"content\":\"no\",\"command\":null},\"peer_address\":{\"name\":\"mx.far.example\",\"addr\":\"192.0.2.1\"},"
+		       "\"timestamp\":1772529630,\"event_time\":\"2026-03-03T09:20:30.000000000Z\",\"created\":1795401212,"
+		       "\"created_time\":\"2026-11-23T02:33:32.364463700Z\",\"num_attempts\":0,\"bounce_classification\":\"Uncategorized\","
+		       "\"egress_pool\":null,\"egress_source\":null,\"source_address\":null,\"feedback_report\":null,\"meta\":{},\"headers\":{},"
+		       "\"delivery_protocol\":null,\"reception_protocol\":null,\"nodeid\":\"" NODE "\"}");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_reception_as_observed),
 		cmocka_unit_test(a_bounce_over_tls_as_observed),
 		cmocka_unit_test(a_rejection_has_no_message),
+		cmocka_unit_test(what_a_record_is_about_may_have_an_id_and_a_time),
 		cmocka_unit_test(several_recipients_are_an_array),
 		cmocka_unit_test(what_a_peer_says_cannot_break_a_line),
 		cmocka_unit_test(optional_fields),

@@ -179,6 +179,19 @@ static void test_report_limits(void **state)
 	assert_int_equal(dsn_report_parse(buf_str(&in), &d), -1);
 	assert_string_equal(err_text(), "malformed delivery status notification: it has too many fields");
 	err_clear();
+	/* Few fields, but long ones. */
+	for (int is_dsn = 0; is_dsn < 2; is_dsn++) {
+		buf_clear(&in);
+		buf_printf(&in, "Content-Type: multipart/report; report-type=%s; boundary=b\r\n\r\n--b\r\nContent-Type: message/%s\r\n\r\nX: ",
+			   is_dsn ? "delivery-status" : "feedback-report", is_dsn ? "delivery-status" : "feedback-report");
+		for (int i = 0; i < 1 << 20; i++)
+			buf_add_c(&in, 'x');
+		buf_add_z(&in, is_dsn ? "\r\n" MTA "\r\n" RCPT "--b--" : "\r\n" REQUIRED "--b--");
+		assert_int_equal(is_dsn ? dsn_report_parse(buf_str(&in), &d) : arf_report_parse(buf_str(&in), &r), -1);
+		assert_string_equal(err_text(), is_dsn ? "malformed delivery status notification: its fields are too long"
+						       : "malformed feedback report: its fields are too long");
+		err_clear();
+	}
 	buf_fini(&json);
 	buf_fini(&in);
 }
