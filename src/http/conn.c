@@ -13,7 +13,7 @@
  * Memory: arena, answer and body buffers are kept from request to request; a connection that has been idle
  * for HTTP_IDLE_TRIM holds nothing but its fiber and the stream. A body buffer grows with what has arrived,
  * whatever Content-Length promises. */
-#include "http/http_impl.h"
+#include "http/websocket_impl.h"
 
 #include "base/alloc.h"
 #include "base/err.h"
@@ -365,6 +365,18 @@ static int conn_run_handler(struct http_conn *c, const struct http_route *route)
 	return is_keeping ? CONN_OK : CONN_END;
 }
 
+/* What was a connection of HTTP becomes one of something else, for good. */
+static int conn_run_websocket(struct http_conn *c, const struct http_route *route)
+{
+	size_t n_before = c->out.n;
+	websocket_write_upgrade(&c->r, &c->out);
+	c->a.status = 101;
+	http_request_done(&c->r, &c->a, c->out.n - n_before);
+	websocket_serve(c->session, &c->r, route, &c->out);
+	c->is_lingering = true;
+	return CONN_END;
+}
+
 static void conn_begin_request(struct http_conn *c)
 {
 	arena_reset(&c->arena);
@@ -390,6 +402,8 @@ static int conn_serve_request(struct http_conn *c)
 	const struct http_route *route = http_admit(&c->r, &c->f, &c->a);
 	if (route == NULL)
 		return conn_answer_refused(c);
+	if (route->websocket != NULL)
+		return conn_run_websocket(c, route);
 	if (conn_read_body(c) != CONN_OK)
 		return CONN_END;
 	return conn_run_handler(c, route);

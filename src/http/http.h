@@ -9,6 +9,7 @@
 
 struct http_route;
 struct stream;
+struct websocket;
 struct http_header {
 	str_t name, value; /* as sent, value trimmed */
 };
@@ -62,6 +63,10 @@ void http_response_err(struct http_response *a, int status);
 /** Answers the request. Runs in the connection's fiber, may yield until the deadline. */
 typedef void http_handler_fn(struct http_request *r, struct http_response *a, void *arg, mono_t deadline);
 
+/** The dialogue on a websocket (websocket.h), from its beginning: the request was for one, and its peer may. When it returns the websocket
+ * is closed. An error that it leaves in the slot goes to the diagnostic log, at level debug. */
+typedef void http_websocket_fn(struct http_request *r, struct websocket *ws, void *arg);
+
 /* A route is declared once, next to its handler, with what the API reference says of it (reference.h). */
 struct http_field;
 struct http_schema;
@@ -70,6 +75,7 @@ struct http_route {
 	const char *method;       /* "GET" (serves HEAD too), "POST", "DELETE" */
 	const char *path;         /* exact */
 	http_handler_fn *handler;
+	http_websocket_fn *websocket; /* instead of a handler; of a GET */
 	void *arg;
 	const char *consumes;     /* required content type of the request body ("application/json"), else 415; NULL: any, or none */
 	const char *summary;      /* a line for the API reference */

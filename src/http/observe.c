@@ -12,11 +12,11 @@
 
 #include <stdlib.h>
 
-enum { HTTP_STATUS_CLASSES = 4 };
+enum { HTTP_STATUS_CLASSES = 5 };
 
 struct http_counters {
 	const struct http_route *route;			     /* its address is the key */
-	struct metric_series *requests[HTTP_STATUS_CLASSES]; /* 2xx to 5xx */
+	struct metric_series *requests[HTTP_STATUS_CLASSES]; /* 1xx to 5xx; of the first NULL but for websockets */
 	struct metric_series *seconds, *bytes_in, *bytes_out;
 };
 
@@ -32,14 +32,14 @@ static const char *const http_labels_route[] = {"method", "route", NULL};
 static const double http_seconds_bounds[] = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
 					     0.1,    0.25,  0.5,    1,	   2.5,	 5,	10};
 
-static struct http_counters *http_counters_new(const char *method, const char *path)
+static struct http_counters *http_counters_new(const char *method, const char *path, bool is_websocket)
 {
-	static const char *const status[HTTP_STATUS_CLASSES] = {"2xx", "3xx", "4xx", "5xx"};
+	static const char *const status[HTTP_STATUS_CLASSES] = {"1xx", "2xx", "3xx", "4xx", "5xx"};
 	struct http_counters *c = xnew(struct http_counters);
 	struct metric *requests = metric_declare(METRIC_COUNTER, "cirrus_http_requests_total",
 						 "HTTP requests answered, by route and class of the status",
 						 http_labels_request, NULL, 0);
-	for (size_t i = 0; i < HTTP_STATUS_CLASSES; i++)
+	for (size_t i = is_websocket ? 0 : 1; i < HTTP_STATUS_CLASSES; i++)
 		c->requests[i] =
 			metric_get(requests, (str_t[]){str_of(method), str_of(path), str_of(status[i])});
 	str_t route[] = {str_of(method), str_of(path)};
@@ -67,8 +67,8 @@ static str_t http_counters_key(const struct http_route *const *route)
 void http_observe_route(const struct http_route *route)
 {
 	if (http_observed.none == NULL)
-		http_observed.none = http_counters_new("any", "none");
-	struct http_counters *c = http_counters_new(route->method, route->path);
+		http_observed.none = http_counters_new("any", "none", false);
+	struct http_counters *c = http_counters_new(route->method, route->path, route->websocket != NULL);
 	c->route = route;
 	map_put(&http_observed.by_route, http_counters_key(&c->route), c);
 }
@@ -80,8 +80,8 @@ static void http_count(const struct http_request *r, const struct http_done *d)
 		c = map_find(&http_observed.by_route, http_counters_key(&r->route));
 	if (c == NULL) /* no route was ever added */
 		return;
-	if (d->status >= 200 && d->status < 600)
-		metric_inc(c->requests[d->status / 100 - 2]);
+	if (d->status >= 100 && d->status < 600 && c->requests[d->status / 100 - 1] != NULL)
+		metric_inc(c->requests[d->status / 100 - 1]);
 	metric_add(c->bytes_in, (int64_t)r->n_bytes_in);
 	metric_add(c->bytes_out, (int64_t)d->n_bytes_out);
 	metric_observe(c->seconds, dur_seconds(d->took));

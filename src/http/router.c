@@ -5,9 +5,10 @@
  *
  * http_admit decides from the header alone, before anything of the body is read, so that what is refused
  * costs nothing. Its order: unknown path (404), the authorizer (401, 403; it may wait), method (405), length
- * (411, 413), type (415), expectation (417), the route's own gate (503). Which protocol carried the request does not
+ * (411, 413), type (415), expectation (417), whether it begins a websocket where that is all there is (400, 426, 403), the
+ * route's own gate (503). Which protocol carried the request does not
  * matter here. */
-#include "http/http_impl.h"
+#include "http/websocket_impl.h"
 
 #include "base/alloc.h"
 #include "base/map.h"
@@ -181,6 +182,8 @@ const struct http_route *http_admit(struct http_request *r, const struct http_fr
 		return NULL;
 	}
 	if (!http_admit_body(r, route, f, a))
+		return NULL;
+	if (route->websocket != NULL && !websocket_check_upgrade(r, f, a))
 		return NULL;
 	const char *why = route->gate != NULL ? route->gate() : NULL;
 	if (why == NULL && f->content_length > HTTP_SMALL_BODY_BYTES && !http_memory_has(f->content_length))
