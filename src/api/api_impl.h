@@ -18,3 +18,4 @@ void api_memory_register(void);
 void api_metrics_register(void);
 void api_reference_register(void);
 void api_tasks_register(void);
+void api_trace_register(void);

@@ -15,6 +15,7 @@ void api_register_routes(void)
 	api_config_register();
 	api_memory_register();
 	api_tasks_register();
+	api_trace_register();
 	api_metrics_register();
 	api_reference_register();
 }

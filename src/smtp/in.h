@@ -37,6 +37,7 @@ void in_set_address_pusher(void (*push)(lua_State *L, str_t text));
 /* --- relaying: kumo.make_listener_domain --- */
 
 enum in_report_mode { IN_REPORT_IGNORE, IN_REPORT_LOG_THEN_DROP, IN_REPORT_LOG_THEN_RELAY };
+extern const char *const in_report_words[]; /* of each, NULL at the end */
 
 struct in_domain {
 	bool relay_to;
@@ -62,7 +63,7 @@ void in_conn_push_class(lua_State *L);
 enum in_sight {
 	IN_SIGHT_CONNECTED,
 	IN_SIGHT_CLOSED,
-	IN_SIGHT_READ,        /* text: a line with its end, or a piece of a message */
+	IN_SIGHT_READ,        /* text: a line with its end, or a piece of a message; credentials are *** */
 	IN_SIGHT_WRITE,       /* text: one line of a reply with its end */
 	IN_SIGHT_DIAGNOSTIC,  /* text */
 	IN_SIGHT_CALLBACK,    /* name: the event; text: its outcome, p NULL when it raised; error then */

@@ -151,7 +151,13 @@ void in_conn_release(lua_State *L);
 
 /* --- in_observe.c --- */
 void in_see(struct in_session *s, const struct in_seen *what);
-bool in_is_seen(void); /* somebody watches */
+extern _Atomic(struct in_observer *) in_observer;
+/** Somebody watches. */
+static inline bool in_is_seen(void)
+{
+	return atomic_load_explicit(&in_observer, memory_order_relaxed) != NULL ||
+	       (atomic_load_explicit(&log_max_level, memory_order_relaxed) >= LOG_TRACE && log_is_enabled(LOG_TRACE, IN_LOG));
+}
 
 /* --- in_events.c: the policy. They yield; where a handler refuses, or fails, the client has been told when they return --- */
 enum in_verdict {

@@ -2,14 +2,9 @@
  * at level trace. */
 #include "smtp/in_impl.h"
 
-static _Atomic(struct in_observer *) in_observer;
+_Atomic(struct in_observer *) in_observer;
 
 void in_set_observer(struct in_observer *o) { atomic_store(&in_observer, o); }
-
-bool in_is_seen(void)
-{
-	return atomic_load_explicit(&in_observer, memory_order_acquire) != NULL || log_is_enabled(LOG_TRACE, IN_LOG);
-}
 
 static const char *in_sight_name(enum in_sight kind)
 {
@@ -31,5 +26,6 @@ void in_see(struct in_session *s, const struct in_seen *what)
 	struct in_observer *o = atomic_load_explicit(&in_observer, memory_order_acquire);
 	if (o != NULL)
 		o->see(o, &s->conn, what);
-	in_see_log(s, what);
+	if (log_is_enabled(LOG_TRACE, IN_LOG))
+		in_see_log(s, what);
 }

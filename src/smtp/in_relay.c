@@ -10,7 +10,7 @@
 
 /* --- kumo.make_listener_domain --- */
 
-static const char *const in_report_words[] = {"Ignore", "LogThenDrop", "LogThenRelay", NULL};
+const char *const in_report_words[] = {"Ignore", "LogThenDrop", "LogThenRelay", NULL};
 
 /* Booleans are from before there were words. */
 static int in_report_mode_parse(const json_t *v, void *field)

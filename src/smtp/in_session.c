@@ -70,6 +70,24 @@ static enum in_go in_skip(struct in_session *s, size_t *n_skipped)
 	return IN_END;
 }
 
+/* A line with its end, but for credentials: of AUTH the mechanism is shown, if it is one, and nothing of what may be behind it, whether
+ * it is well formed or not. */
+static void in_see_line(struct in_session *s, str_t line, enum in_line kind)
+{
+	str_t shown = str_trim(line), verb = {"AUTH", 4}, initial = str_skip(shown, 4);
+	bool is_auth = str_istarts(shown, verb) && (initial.n == 0 || initial.p[0] == ' ' || initial.p[0] == '\t');
+	initial = str_trim(initial);
+	if (kind == IN_LINE_SASL)
+		line = STR("***\r\n");
+	else if (is_auth && str_istarts(initial, STR("PLAIN ")))
+		line = STR("AUTH PLAIN ***\r\n");
+	else if (is_auth && str_istarts(initial, STR("LOGIN ")))
+		line = STR("AUTH LOGIN ***\r\n");
+	else if (is_auth && initial.n > 0 && !str_ieq(initial, STR("PLAIN")) && !str_ieq(initial, STR("LOGIN")))
+		line = STR("AUTH ***\r\n");
+	in_see(s, &(struct in_seen){.kind = IN_SIGHT_READ, .text = line});
+}
+
 /* The line whose LF is at lf, which is consumed. */
 static enum in_go in_take_line(struct in_session *s, size_t lf, enum in_line kind, bool is_skipping)
 {
@@ -78,11 +96,10 @@ static enum in_go in_take_line(struct in_session *s, size_t lf, enum in_line kin
 	if (is_whole)
 		line.n--;
 	buf_clear(&s->line);
-	bool is_secret = kind == IN_LINE_SASL || str_istarts(line, STR("AUTH "));
-	bool is_too_long = is_skipping || line.n > (is_secret ? IN_SASL_BYTES : IN_COMMAND_BYTES);
+	bool is_long_ok = kind == IN_LINE_SASL || str_istarts(line, STR("AUTH "));
+	bool is_too_long = is_skipping || line.n > (is_long_ok ? IN_SASL_BYTES : IN_COMMAND_BYTES);
 	if (!is_too_long && in_is_seen())
-		in_see(s, &(struct in_seen){.kind = IN_SIGHT_READ,
-					    .text = is_secret ? STR("AUTH ***\r\n") : str_head(stream_buffered(s->st), lf + 1)});
+		in_see_line(s, str_head(stream_buffered(s->st), lf + 1), kind);
 	if (!is_too_long)
 		buf_add_str(&s->line, line);
 	stream_consume(s->st, lf + 1);
