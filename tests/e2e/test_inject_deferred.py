@@ -49,6 +49,20 @@ def recovered(d):
     return int(d.stderr().split(" messages recovered from the spool")[0].rsplit(" ", 1)[1])
 
 
+@pytest.fixture
+def start(where):
+    """Starts a daemon that is killed in the end, whatever becomes of the test; for those that kill and restart theirs."""
+    started = []
+
+    def start(text):
+        started.append(Daemon(where, text))
+        return started[-1].start()
+    yield start
+    for d in started:
+        if d.process is not None:
+            d.kill()
+
+
 # --- deferred_spool ---
 
 def test_what_is_delivered_at_once_is_never_stored(where):
@@ -63,10 +77,9 @@ def test_what_is_delivered_at_once_is_never_stored(where):
         assert recovered(d) == 0
 
 
-def test_the_first_transient_failure_stores_it(where):
+def test_the_first_transient_failure_stores_it(where, start):
     with Sink({"later": "450 later"}) as sink:
-        d = Daemon(where, policy(where, smtp_queue(sink.port, "retry_interval = '2s', max_retry_interval = '2s'")))
-        d.start()
+        d = start(policy(where, smtp_queue(sink.port, "retry_interval = '2s', max_retry_interval = '2s'")))
         spool_only(d, ["later@example.org", "now@example.org"])
         d.wait_record("TransientFailure")
         wait_for("a commit", lambda: d.metric(COMMITS) == 1)
@@ -78,18 +91,17 @@ def test_the_first_transient_failure_stores_it(where):
             wait_for("both", lambda: sorted(m.recipients[0] for m in sink.messages) == ["later@example.org", "now@example.org"])
 
 
-def test_a_crash_loses_what_was_not_stored(where):
+def test_a_crash_loses_what_was_not_stored(where, start):
     """As documented: so a test that finds it elsewhere has not found it by chance."""
     with silent_peer() as port:
-        d = Daemon(where, policy(where, smtp_queue(port), path="connection_limit = 1"))
-        d.start()
+        d = start(policy(where, smtp_queue(port), path="connection_limit = 1"))
         spool_only(d, [f"r{i}@example.org" for i in range(20)])
         d.kill()
         with d:
             assert recovered(d) == 0
 
 
-def test_a_stop_stores_what_waits(where):
+def test_a_stop_stores_what_waits(where, start):
     """In the ready queue, parked behind a policy that is asked for a route, and in the hands of sessions that do not end by themselves."""
     extra = "kumo.on('http_message_generated', function(msg) msg:set_meta('tenant', msg:recipient().user:sub(1, 1)) end)"
     with silent_peer() as port, Sink() as sink:
@@ -97,8 +109,7 @@ def test_a_stop_stores_what_waits(where):
         text += """
 kumo.on('get_egress_pool', function(name) kumo.sleep(3600) end)
 """
-        d = Daemon(where, text)
-        d.start()
+        d = start(text)
         to = [f"{'p' if i % 2 else 'r'}{i}@example.org" for i in range(200)]
         spool_only(d, to)
         wait_for("a session", lambda: d.metric('connection_count{service="smtp_client"}') >= 1)
@@ -121,11 +132,10 @@ def hold(d, n, **fields):
         wait_for("a session", lambda: d.metric('connection_count{service="smtp_client"}') == i + 1)
 
 
-def test_too_many_are_refused(where):
+def test_too_many_are_refused(where, start):
     """What sessions have in hand cannot be stored meanwhile; more than may be is 503, and nothing of it is kept."""
     with silent_peer() as port:
-        d = Daemon(where, limited(where, port, "deferred_messages = 16"))
-        d.start()
+        d = start(limited(where, port, "deferred_messages = 16"))
         hold(d, 8)
         status, text, retry_after = post(d, [f"late{i}@example.org" for i in range(9)], deferred_spool=True)
         assert status == 503 and text == "Error: too many messages are in memory without being stored" and int(retry_after) >= 1
@@ -141,10 +151,9 @@ def test_too_many_are_refused(where):
             d.kill()
 
 
-def test_bytes_are_limited_too(where):
+def test_bytes_are_limited_too(where, start):
     with silent_peer() as port:
-        d = Daemon(where, limited(where, port, "deferred_bytes = 2000000"))
-        d.start()
+        d = start(limited(where, port, "deferred_bytes = 2000000"))
         hold(d, 3, content="Subject: x\r\n\r\n" + "x" * 300000)
         status, text, _ = post(d, ["late@example.org"], deferred_spool=True, content="Subject: x\r\n\r\n" + "x" * 1200000)
         assert status == 503 and "without being stored" in text
@@ -153,10 +162,9 @@ def test_bytes_are_limited_too(where):
         d.kill()
 
 
-def test_under_pressure_what_waits_is_stored(where):
+def test_under_pressure_what_waits_is_stored(where, start):
     with silent_peer() as port:
-        d = Daemon(where, limited(where, port, "deferred_messages = 100", path="connection_limit = 1"))
-        d.start()
+        d = start(limited(where, port, "deferred_messages = 100", path="connection_limit = 1"))
         n = 0
         for _ in range(10):  # far more than may be in memory, a few at a time
             status, _, _ = post(d, [f"r{n + i}@example.org" for i in range(40)], deferred_spool=True)
@@ -252,11 +260,10 @@ end)"""
         assert lines == ["begin", "end"] * 10
 
 
-def test_generation_queue_is_bounded(where):
+def test_generation_queue_is_bounded(where, start):
     extra = "kumo.on('http_message_generated', function(msg) kumo.sleep(3600) end)"
     text = policy(where, "protocol = { maildir_path = '%s/mail' }" % where, init="kumo.set_httpinject_limits { deferred_requests = 5 }", extra=extra)
-    d = Daemon(where, text)
-    d.start()
+    d = start(text)
     for i in range(5):
         assert post(d, [f"r{i}@example.org"], deferred_generation=True)[0] == 200
     status, answer, retry_after = post(d, ["late@example.org"], deferred_generation=True)
@@ -272,13 +279,12 @@ def test_generation_queue_is_bounded(where):
         assert len(d.wait_record("Delivery", 5, queue=GENERATOR)) == 5 and d.records("Bounce") == []
 
 
-def test_a_stop_in_the_middle_of_a_request(where):
+def test_a_stop_in_the_middle_of_a_request(where, start):
     """It goes on where it was, and no recipient gets two."""
     extra = "kumo.on('http_message_generated', function(msg) kumo.sleep(0.05) print('made') end)"
     text = policy(where, "protocol = { maildir_path = '%s/mail' }" % where, extra=extra)
     to = [f"r{i}@example.org" for i in range(60)]
-    d = Daemon(where, text)
-    d.start()
+    d = start(text)
     post(d, to, content={"text_body": "x", "subject": "{{ email }}"}, deferred_generation=True)
     wait_for("some", lambda: d.stderr().count("made\n") > 5)
     assert d.stop() == 0
@@ -292,13 +298,12 @@ def test_a_stop_in_the_middle_of_a_request(where):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_generation_survives_kills_exactly_once(where, seed):
+def test_generation_survives_kills_exactly_once(where, start, seed):
     """Requests are answered, the process is killed again and again while it makes their messages: each recipient has one message in the end."""
     rng = random.Random(seed)
     accepted, stop = [], threading.Event()
     with silent_peer() as port, Sink() as sink:
-        d = Daemon(where, policy(where, smtp_queue(port), path="banner_timeout = '300s', connection_limit = domain == '%s' and 8 or 1" % GENERATOR))
-        d.start()
+        d = start(policy(where, smtp_queue(port), path="banner_timeout = '300s', connection_limit = domain == '%s' and 8 or 1" % GENERATOR))
 
         def work(k):
             for i in range(1000):
