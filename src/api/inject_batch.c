@@ -281,10 +281,12 @@ static void batch_drop_rest(struct inject_batch *b, size_t from)
 	inject_batch_drop(b);
 }
 
-/** Takes the chunk's messages out of the spool, where the policy may have saved them. */
-static void batch_refuse_all(struct inject_batch *b)
+/** Takes those of the chunk out of the spool that the policy has saved. */
+static void batch_refuse_saved(struct inject_batch *b)
 {
 	for (size_t k = 0; k < b->reception.n; k++) {
+		if (!b->reception.msg[k]->is_spooled)
+			continue;
 		reception_refuse(b->reception.msg[k]);
 		b->reception.msg[k] = NULL;
 	}
@@ -300,15 +302,12 @@ static int batch_finish(struct inject_batch *b, size_t next, struct buf *answer)
 	if (!is_keyed)
 		return 0;
 	if (!is_complete) {
-		batch_refuse_all(b);
 		err_set(b->is_crowded ? ERR_LIMIT : ERR_INVALID,
 		        "the messages are too many or too large to be stored together, as they must be under an Idempotency-Key");
 		return -1;
 	}
-	if (idempotency_set_answer(k, "application/json", buf_str(answer)) != 0) {
-		batch_refuse_all(b);
+	if (idempotency_set_answer(k, "application/json", buf_str(answer)) != 0)
 		return -1;
-	}
 	b->reception.key = idempotency_key(k);
 	return 0;
 }
@@ -340,6 +339,7 @@ int inject_batch_run(struct inject_batch *b, struct buf *answer, mono_t deadline
 	return 0;
 fail:
 	buf_clear(answer);
+	batch_refuse_saved(b);
 	if (n_stored == 0)
 		return -1;
 	batch_drop_rest(b, i);

@@ -180,7 +180,7 @@ def test_too_large_for_a_key(where):
     """What does not fit into one commit is refused as a whole; without a key it is taken."""
     content = "Subject: {{ email }}\r\n\r\n" + ("x" * 98 + "\r\n") * 18000
     large, fitting = (body_of([f"r{i}@example.org" for i in range(n)], content) for n in (40, 30))
-    many = body_of([f"r{i}@example.org" for i in range(50001)])
+    many = body_of([f"r{i}@example.org" for i in range(20001)])
     with Daemon(where, key_policy(where)) as d:
         for body in (large, many):
             status, text, _ = post(d, "k", body)
@@ -286,6 +286,18 @@ def test_refused_after_the_policy_saved_it(where, is_killed):
         assert done(post(d, "k", body), True) == first
         wait_for("an empty queue", lambda: d.metric("scheduled_count_total") == 0)
     assert mails(where) == {"one": 2}
+
+
+def test_too_large_after_the_policy_saved_it(where):
+    """A request that does not fit under its key leaves nothing behind either."""
+    extra = "kumo.on('http_message_generated', function(msg) if msg:recipient().user == 'r3' then msg:save() end end)"
+    d = Daemon(where, key_policy(where, extra=extra))
+    with d:
+        assert post(d, "k", body_of([f"r{i}@example.org" for i in range(20001)]))[0] == 422
+        wait_for("an empty spool", lambda: re.search(r"^spool\n +messages +0$", d.request("GET", "/api/admin/memory/stats")[2].decode(), re.M))
+    with d:
+        assert "0 messages recovered" in d.stderr()
+    assert not mails(where)
 
 
 def test_life(where):
