@@ -6,6 +6,7 @@
 #include "base/text.h"
 
 #define TRACE_DEPTH_MAX 32 /* jansson's parser recurses */
+#define TRACE_BYTES_MAX (256 << 10) /* of the field: thousands of recipients */
 
 static int arf_fail(const char *what)
 {
@@ -132,7 +133,7 @@ static json_t *arf_find_trace(str_t original)
 	json_t *v = NULL;
 	header_iter_init(&it, original);
 	while (v == NULL && header_next(&it, &f))
-		if (str_istarts(f.name, STR("X-")))
+		if (str_istarts(f.name, STR("X-")) && f.raw_value.n <= TRACE_BYTES_MAX)
 			v = arf_decode_trace(f.raw_value);
 	return v;
 }

@@ -67,7 +67,7 @@ enum in_sight {
 	IN_SIGHT_WRITE,       /* text: one line of a reply with its end */
 	IN_SIGHT_DIAGNOSTIC,  /* text */
 	IN_SIGHT_CALLBACK,    /* name: the event; text: its outcome, p NULL when it raised; error then */
-	IN_SIGHT_DISPOSITION, /* message, and what is after it: what became of it */
+	IN_SIGHT_DISPOSITION, /* message, and what is after it: what is to become of it; text: that in a word */
 };
 struct in_seen {
 	enum in_sight kind;

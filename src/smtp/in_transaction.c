@@ -307,12 +307,16 @@ static void in_add_supplemental(struct in_session *s, struct message *m)
 
 static void in_see_disposition(struct in_session *s, const struct message *m, const struct in_disposition *d, enum in_report_fate fate)
 {
+	bool is_report = fate != IN_REPORT_NONE;
+	bool is_enqueued = is_report ? fate == IN_REPORT_RELAYED : d->is_relayed;
 	if (in_is_seen())
 		in_see(s, &(struct in_seen){.kind = IN_SIGHT_DISPOSITION,
+					    .text = is_report ? (is_enqueued ? STR("a report, relayed") : STR("a report, dropped"))
+							      : (is_enqueued ? STR("relayed") : STR("refused")),
 					    .message = m,
 					    .is_relayed = d->is_relayed,
-					    .is_report = fate != IN_REPORT_NONE,
-					    .is_enqueued = fate == IN_REPORT_RELAYED || (fate == IN_REPORT_NONE && d->is_relayed),
+					    .is_report = is_report,
+					    .is_enqueued = is_enqueued,
 					    .log_arf = d->log_arf,
 					    .log_oob = d->log_oob});
 }

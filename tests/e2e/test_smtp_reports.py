@@ -2,6 +2,7 @@
 records that they become, and whether they go on."""
 import base64
 import json
+import re
 import smtplib
 
 import pytest
@@ -367,6 +368,13 @@ def test_why_it_is_no_report_is_told(where):
         assert "a message for a@drop.example is not taken for the report that it says it is: malformed feedback report: Feedback-Type is missing" in lines[0]
 
 
+def test_trace_of_a_session(where):
+    with Smtp(where, "relay_hosts = {}", extra=DOMAINS, env={"CIRRUS_LOG": "kumod=trace"}) as d:
+        for to, text in (("r@drop.example", arf()), ("r@relay.example", dsn(FAILED)), ("r@open.example", arf()), ("r@drop.example", "Subject: x\n\n")):
+            send(d, text, to=to)
+        assert re.findall(r" disposition: (.*)", d.stderr()) == ["a report, dropped", "a report, relayed", "relayed", "refused"]
+
+
 # --- transactions ---
 
 def test_recipients_of_several_kinds(d):
@@ -401,6 +409,16 @@ kumo.on('smtp_server_message_received', function(msg) if msg:recipient().user ==
         assert not d.records("OOB") and not d.records("Feedback")
 
 
+def test_a_report_that_cannot_be_stored_leaves_no_record(where):
+    """One recipient's copy is dropped, the other's is to be stored: both or neither."""
+    with Smtp(where, "relay_hosts = {}", extra=DOMAINS, env={"CIRRUS_FAULTS": "spool_write=1"}) as d:
+        assert send(d, dsn(FAILED), to=["a@drop.example", "b@relay.example"])[0] in (451, 452)
+        ids = send(d, dsn(FAILED), to=["a@drop.example", "b@relay.example"])
+        d.wait_record("Delivery", id=ids[0])
+        fence(d)
+        assert sorted((r["id"], r["sender"]) for r in d.records("OOB")) == sorted([(ids[0], "b@relay.example"), (ids[1], "a@drop.example")])
+
+
 def test_the_policy_may_change_the_report(where):
     """What the policy leaves of the message is looked at, and its metadata are in the record."""
     extra = DOMAINS + """kumo.on('smtp_server_message_received', function(msg)
@@ -428,6 +446,16 @@ def test_a_large_complaint(d):
     [r] = about(d, i)
     text = r["feedback_report"]["original_message"]
     assert len(text.encode()) in (1 << 18, (1 << 18) - 1) and original.startswith(text)
+
+
+def test_an_unreasonable_complaint(d):
+    """As large as a message may be, and nothing but bytes that take more room in a record."""
+    junk = (b"\xff" * 900 + b"\r\n") * 20000
+    head, tail = crlf(arf("X-Note: \x01" + "\x02" * 900 + "\n", original="@")).split(b"@\r\n--part--")
+    [i] = send(d, head + b"X-Junk: " + base64.b64encode(b"x" * 500) + b"\r\n\r\n" + junk + b"--part--" + tail)
+    [r] = about(d, i)
+    text = r["feedback_report"]["original_message"]
+    assert len(text) == 1 << 18 and bytes(text[-3:]) == b"\xff\xff\xff"
 
 
 def test_many_bounces_in_one_report(d):

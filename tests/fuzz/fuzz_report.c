@@ -1,6 +1,6 @@
-/* fuzz_report.c - reports of both kinds: read, or refused with a reason. */
+/* fuzz_report.c - reports of both kinds: read, or refused with a reason; and what the records of bounces say. */
 #include "base/err.h"
-#include "mail/report.h"
+#include "smtp/in_impl.h"
 
 #include <stdlib.h>
 
@@ -15,6 +15,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	if (rc == 1) {
 		if (dsn.n_recipients == 0)
 			abort();
+		for (size_t i = 0; i < dsn.n_recipients; i++) {
+			struct record r = {0};
+			if (in_report_bounce(&dsn, &dsn.recipient[i], &r) &&
+			    (r.response.code < 400 || r.response.code > 599 || r.response.content.n > 4096 || r.peer_name.n > 255))
+				abort();
+		}
 		json_decref(dsn_report_json(&dsn));
 		dsn_report_fini(&dsn);
 	}

@@ -171,6 +171,22 @@ static void test_report_limits(void **state)
 	assert_int_equal(arf_report_parse(buf_str(&in), &r), 1);
 	assert_null(r.supplemental_trace);
 	arf_report_fini(&r);
+	/* A trace field may be long, but not without end. */
+	for (int is_long = 0; is_long < 2; is_long++) {
+		buf_clear(&json);
+		buf_add_z(&json, "{\"_@_\":\"\\\\_/\",\"recipient\":\"");
+		for (int i = 0; i < (is_long ? 200000 : 150000); i++)
+			buf_add_c(&json, 'x');
+		buf_add_z(&json, "\"}");
+		buf_clear(&in);
+		buf_add_z(&in, "Content-Type: multipart/report; report-type=feedback-report; boundary=b\r\n\r\n--b\r\n"
+			       "Content-Type: message/feedback-report\r\n\r\n" REQUIRED "\r\n--b\r\nContent-Type: message/rfc822\r\n\r\nX-Long: ");
+		base64_encode(&in, buf_str(&json));
+		buf_add_z(&in, "\r\n\r\n--b--");
+		assert_int_equal(arf_report_parse(buf_str(&in), &r), 1);
+		assert_true((r.supplemental_trace == NULL) == (is_long != 0));
+		arf_report_fini(&r);
+	}
 	buf_clear(&in);
 	buf_add_z(&in, "Content-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\n--b\r\nContent-Type: message/delivery-status\r\n\r\n");
 	for (int i = 0; i < 100001; i++)
