@@ -58,9 +58,9 @@ static struct {
 static const char *service_why_not(void)
 {
 	if (atomic_load_explicit(&service.is_stopping, memory_order_relaxed))
-		return "shutting down";
+		return IN_WHY_STOPPING;
 	if (!atomic_load_explicit(&service.is_ready, memory_order_relaxed))
-		return "waiting for spool startup";
+		return IN_WHY_STARTING;
 	const char *why = memory_health();
 	if (why == NULL)
 		why = record_disk_health();

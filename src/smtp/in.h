@@ -24,7 +24,9 @@ void in_stop(void);
 
 /* --- what the application says, before the first listener starts --- */
 
-/** NULL when mail can be taken, else why not; called from any worker, must not yield. */
+#define IN_WHY_STOPPING "shutting down"
+#define IN_WHY_STARTING "waiting for spool startup"
+/** NULL when mail can be taken, else why not (these two are told in words of their own); called from any worker, must not yield. */
 void in_set_gate(const char *(*why_not)(void));
 /** Bytes that messages may have in memory while they are received, all together; over it they are answered 452. */
 void in_set_body_memory(uint64_t n_bytes);

@@ -59,7 +59,7 @@ void in_refuse_error(struct in_session *s, enum policy_reject_mode mode, const c
 		break;
 	case ERR_CANCELLED:
 	case ERR_SHUTDOWN:
-		in_reply_bye(s, "shutting down");
+		in_reply_bye(s, IN_WHY_STOPPING);
 		break;
 	case ERR_TIMEOUT:
 		if (during != NULL) {

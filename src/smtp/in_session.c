@@ -41,7 +41,7 @@ enum in_go in_fill(struct in_session *s, size_t max_bytes, mono_t deadline)
 	if (in_flush(s) != IN_GO)
 		return IN_END;
 	if (in_is_stopping(s) || fiber_is_cancelled())
-		return in_bye(s, "shutting down");
+		return in_bye(s, IN_WHY_STOPPING);
 	s->is_waiting = true;
 	int rc = stream_fill(s->st, max_bytes, deadline);
 	s->is_waiting = false;
@@ -55,7 +55,7 @@ enum in_go in_fill(struct in_session *s, size_t max_bytes, mono_t deadline)
 	err_clear();
 	if (is_idle)
 		return in_bye(s, "idle too long");
-	return is_cancelled ? in_bye(s, "shutting down") : IN_END;
+	return is_cancelled ? in_bye(s, IN_WHY_STOPPING) : IN_END;
 }
 
 /* Drops what there is of a line that has become too long. */
@@ -236,7 +236,7 @@ static bool in_is_admitted(struct in_session *s)
 	const char *why = in_why_not(), *what_then = ". Try later";
 	bool is_full = listener_n_connections(s->l->listener) > (size_t)s->l->params->max_connections;
 	if (in_is_stopping(s))
-		why = "shutting down";
+		why = IN_WHY_STOPPING;
 	if (!is_full && why == NULL)
 		return true;
 	metric_inc(in_metrics()->denied);
@@ -247,9 +247,9 @@ static bool in_is_admitted(struct in_session *s)
 		buf_printf(&s->out, "421 4.3.2 %s too many concurrent sessions. Try later\r\n", s->set.hostname);
 		return false;
 	}
-	if (strcmp(why, "shutting down") == 0)
+	if (strcmp(why, IN_WHY_STOPPING) == 0)
 		what_then = "";
-	else if (strcmp(why, "waiting for spool startup") == 0)
+	else if (strcmp(why, IN_WHY_STARTING) == 0)
 		what_then = ". Try again soon!";
 	buf_clear(&s->shown);
 	in_reply(s, 421, "4.3.2 %s %s%s", s->set.hostname, why, what_then);
@@ -359,7 +359,7 @@ static bool in_mail_is_refused(struct in_session *s, const struct in_command *c)
 	const char *why = in_why_not();
 	if (s->tx.is_open)
 		(void)in_out_of_order(s, "5.5.0 MAIL FROM already issued; RSET first");
-	else if (why != NULL && strcmp(why, "shutting down") == 0)
+	else if (why != NULL && strcmp(why, IN_WHY_STOPPING) == 0)
 		in_reply_bye(s, why);
 	else if (why != NULL)
 		in_reply(s, 452, "4.3.1 %s. Try later", why);
