@@ -217,8 +217,11 @@ def daemon_env():
 def section_e2e(section):
     """the sanitized daemon against real clients and servers"""
     prepare_venv()
+    must("test-postfix", ["python3", "tests/support/test_postfix.py", BUILD / "test-postfix"])
+    env = daemon_env()
+    env["PATH"] += f":{BUILD}/test-postfix/bin"
     # They wait more than they compute: more of them at a time than there are processors, a file's tests one after the other.
-    pytest(section, "e2e", "tests/e2e", daemon_env(), "-n", str(JOBS + 1), "--dist=loadfile")
+    pytest(section, "e2e", "tests/e2e", env, "-n", str(JOBS + 1), "--dist=loadfile")
 
 
 def section_crash(section):
