@@ -12,9 +12,9 @@
 #include "base/alloc.h"
 #include "base/err.h"
 #include "fiber/offload.h"
-#include "mail/header.h"
-#include "mail/header_write.h"
-#include "mail/idna.h"
+#include "mime/header.h"
+#include "mime/header_write.h"
+#include "mime/idna.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "api/inject_request.h"
-#include "mail/envelope.h"
+#include "mime/envelope.h"
 #include "mail/message.h"
 
 struct content_slot;

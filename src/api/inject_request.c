@@ -8,8 +8,8 @@
 #include "base/err.h"
 #include "base/text.h"
 #include "fiber/offload.h"
-#include "mail/envelope.h"
-#include "mail/header.h"
+#include "mime/envelope.h"
+#include "mime/header.h"
 
 #include <stdlib.h>
 #include <string.h>

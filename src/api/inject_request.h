@@ -3,7 +3,7 @@
 
 #include "base/clock.h"
 #include "http/reference.h"
-#include "mail/mime_build.h"
+#include "mime/mime_build.h"
 #include "template/template.h"
 
 #include <jansson.h>

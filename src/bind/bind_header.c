@@ -2,7 +2,7 @@
  * at once. */
 #include "base/err.h"
 #include "bind/bind_mime_impl.h"
-#include "mail/header_add.h"
+#include "mime/header_add.h"
 
 #include <lauxlib.h>
 

@@ -4,9 +4,9 @@
 #include "base/alloc.h"
 #include "base/err.h"
 #include "bind/bind_mime_impl.h"
-#include "mail/header.h"
-#include "mail/header_lex.h"
-#include "mail/message_id.h"
+#include "mime/header.h"
+#include "mime/header_lex.h"
+#include "mime/message_id.h"
 #include "policy/value.h"
 
 #include <lauxlib.h>

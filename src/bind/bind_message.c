@@ -3,7 +3,7 @@
  * to store again; it is stored by save, or by whoever has the message next. */
 #include "base/err.h"
 #include "bind/bind_message_impl.h"
-#include "mail/header.h"
+#include "mime/header.h"
 #include "policy/value.h"
 
 #include <lauxlib.h>

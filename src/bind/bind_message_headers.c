@@ -2,7 +2,7 @@
 #include "base/alloc.h"
 #include "base/err.h"
 #include "bind/bind_message_impl.h"
-#include "mail/header_add.h"
+#include "mime/header_add.h"
 #include "mail/message_header.h"
 #include "policy/param.h"
 #include "policy/value.h"

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "bind/bind.h"
-#include "mail/envelope.h"
+#include "mime/envelope.h"
 
 #include <lua.h>
 

@@ -4,10 +4,10 @@
 #include "base/err.h"
 #include "bind/bind_message_impl.h"
 #include "bind/bind_mime_impl.h"
-#include "mail/idna.h"
+#include "mime/idna.h"
 #include "mail/message_header.h"
-#include "mail/message_id.h"
-#include "mail/report.h"
+#include "mime/message_id.h"
+#include "mime/report.h"
 #include "policy/param.h"
 #include "policy/value.h"
 

@@ -2,11 +2,11 @@
 #pragma once
 
 #include "bind/bind.h"
-#include "mail/address_list.h"
-#include "mail/auth_results.h"
-#include "mail/header_value.h"
-#include "mail/mime_conform.h"
-#include "mail/mime_part.h"
+#include "mime/address_list.h"
+#include "mime/auth_results.h"
+#include "mime/header_value.h"
+#include "mime/mime_conform.h"
+#include "mime/mime_part.h"
 
 #include <jansson.h>
 #include <lua.h>

@@ -3,7 +3,7 @@
 #include "base/alloc.h"
 #include "base/err.h"
 #include "bind/bind_mime_impl.h"
-#include "mail/header_lex.h"
+#include "mime/header_lex.h"
 #include "policy/param.h"
 #include "policy/value.h"
 

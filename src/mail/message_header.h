@@ -2,7 +2,7 @@
  * makes a new prefix or a new body; bodies themselves never change, other messages may share them. Nothing here yields. */
 #pragma once
 
-#include "mail/header.h"
+#include "mime/header.h"
 #include "mail/message.h"
 
 struct message_header_iter {

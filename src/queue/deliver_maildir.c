@@ -4,7 +4,7 @@
 #include "base/alloc.h"
 #include "base/err.h"
 #include "fiber/offload.h"
-#include "mail/envelope.h"
+#include "mime/envelope.h"
 #include "queue/queue_impl.h"
 
 #include <errno.h>

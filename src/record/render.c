@@ -9,7 +9,7 @@
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/map.h"
-#include "mail/header.h"
+#include "mime/header.h"
 
 #include <stdlib.h>
 

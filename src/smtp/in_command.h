@@ -2,7 +2,7 @@
  * without I/O. Everything points into the line. */
 #pragma once
 
-#include "mail/envelope.h"
+#include "mime/envelope.h"
 #include "net/addr.h"
 
 enum in_verb {

@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "base/metric.h"
 #include "fiber/fiber.h"
-#include "mail/report.h"
+#include "mime/report.h"
 #include "net/crowd.h"
 #include "net/sock.h"
 #include "net/tls_source.h"

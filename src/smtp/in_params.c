@@ -7,7 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/err.h"
-#include "mail/header.h"
+#include "mime/header.h"
 #include "policy/value.h"
 
 #include <stdlib.h>

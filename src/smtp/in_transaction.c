@@ -7,7 +7,7 @@
 #include "smtp/in_impl.h"
 
 #include "base/map.h"
-#include "mail/header.h"
+#include "mime/header.h"
 #include "mail/trace.h"
 
 enum {

@@ -8,7 +8,7 @@
  * message is still the session's. */
 #include "smtp/out_impl.h"
 
-#include "mail/header.h"
+#include "mime/header.h"
 #include "mail/message.h"
 
 struct transaction {

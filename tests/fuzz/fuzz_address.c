@@ -1,6 +1,6 @@
 /* fuzz_address.c - lists of addresses: what was read is written, and read back as the same. */
 #include "base/err.h"
-#include "mail/address_list.h"
+#include "mime/address_list.h"
 
 #include <stdlib.h>
 

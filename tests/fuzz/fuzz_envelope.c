@@ -1,6 +1,6 @@
 /* fuzz_envelope.c - mailboxes, as clients and policies write them. */
 #include "base/err.h"
-#include "mail/envelope.h"
+#include "mime/envelope.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

@@ -2,13 +2,13 @@
  * stays the same when it is written anew once more: what could not be parsed had bytes over 127 encoded and may be parsed the next time,
  * so once more than that. */
 #include "base/err.h"
-#include "mail/address_list.h"
-#include "mail/auth_results.h"
-#include "mail/date.h"
-#include "mail/header.h"
-#include "mail/header_value.h"
-#include "mail/message_id.h"
-#include "mail/mime_params.h"
+#include "mime/address_list.h"
+#include "mime/auth_results.h"
+#include "mime/date.h"
+#include "mime/header.h"
+#include "mime/header_value.h"
+#include "mime/message_id.h"
+#include "mime/mime_params.h"
 
 #include <stdlib.h>
 

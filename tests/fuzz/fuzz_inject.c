@@ -3,8 +3,8 @@
 #include "api/inject_batch.h"
 #include "base/alloc.h"
 #include "base/err.h"
-#include "mail/envelope.h"
-#include "mail/header.h"
+#include "mime/envelope.h"
+#include "mime/header.h"
 
 #include <stdio.h>
 #include <stdlib.h>

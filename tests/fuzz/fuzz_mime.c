@@ -1,7 +1,7 @@
 /* fuzz_mime.c - messages: written as they were read, in the same tree; rebuilt, they have none of the issues that a rebuild removes, and
  * rebuilding changes nothing after the second time (see fuzz_header.c). */
 #include "base/err.h"
-#include "mail/mime_conform.h"
+#include "mime/mime_conform.h"
 
 #include <stdlib.h>
 

@@ -8,8 +8,8 @@ import pathlib
 import re
 import sys
 
-LAYERS = "base fiber net mail template spool policy record aaa queue smtp http api bind app".split()
-HIDDEN = {"http": "mail template spool policy record aaa queue smtp".split()}
+LAYERS = "base fiber net mime mail template spool policy record aaa queue smtp http api bind app".split()
+HIDDEN = {"http": "mime mail template spool policy record aaa queue smtp".split()}
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"/]+)/[^"]+"')
 
 

@@ -3,8 +3,8 @@
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/text.h"
-#include "mail/mime_build.h"
-#include "mail/mime_conform.h"
+#include "mime/mime_build.h"
+#include "mime/mime_conform.h"
 
 #include <jansson.h>
 #include <stdio.h>

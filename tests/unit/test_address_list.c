@@ -1,5 +1,5 @@
 /* test_address_list.c - addresses as the RFC has them and as they come, what is refused, and writing. */
-#include "mail/address_list.h"
+#include "mime/address_list.h"
 
 #include "base/alloc.h"
 #include "base/err.h"

@@ -1,5 +1,5 @@
 /* test_date.c - dates of header fields, current, obsolete and wrong. */
-#include "mail/date.h"
+#include "mime/date.h"
 
 #include "ut.h"
 

@@ -1,6 +1,6 @@
 /* test_envelope.c - the mailbox grammar. */
 #include "base/err.h"
-#include "mail/envelope.h"
+#include "mime/envelope.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

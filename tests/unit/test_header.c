@@ -1,5 +1,5 @@
 /* test_header.c - header sections as they come, including broken ones. */
-#include "mail/header.h"
+#include "mime/header.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

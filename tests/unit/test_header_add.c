@@ -2,8 +2,8 @@
 #include "ut.h"
 
 #include "base/err.h"
-#include "mail/header.h"
-#include "mail/header_add.h"
+#include "mime/header.h"
+#include "mime/header_add.h"
 
 static void test_names(void **state)
 {

@@ -1,11 +1,11 @@
 /* test_header_value.c - ids, parameters, authentication results and charsets: reading, refusing, and writing whole fields again. */
-#include "mail/header_value.h"
+#include "mime/header_value.h"
 
 #include "base/err.h"
-#include "mail/auth_results.h"
-#include "mail/charset.h"
-#include "mail/message_id.h"
-#include "mail/mime_params.h"
+#include "mime/auth_results.h"
+#include "mime/charset.h"
+#include "mime/message_id.h"
+#include "mime/mime_params.h"
 #include "ut.h"
 
 static void test_message_id(void **state)

@@ -1,7 +1,7 @@
 /* test_header_write.c - where fields are folded and what is encoded how. Reading back is mime_diff.py's. */
-#include "mail/header_write.h"
+#include "mime/header_write.h"
 
-#include "mail/header.h"
+#include "mime/header.h"
 #include "ut.h"
 
 #define U10 "\xc3\xbc\xc3\xbc\xc3\xbc\xc3\xbc\xc3\xbc\xc3\xbc\xc3\xbc\xc3\xbc\xc3\xbc\xc3\xbc"

@@ -1,5 +1,5 @@
 /* test_idna.c - domains and addresses in ASCII. */
-#include "mail/idna.h"
+#include "mime/idna.h"
 
 #include "base/err.h"
 #include "ut.h"

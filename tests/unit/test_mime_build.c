@@ -1,5 +1,5 @@
 /* test_mime_build.c - what is refused and how it is named, the fields and parts that are made. That others read them back is mime_diff.py's. */
-#include "mail/mime_build_impl.h"
+#include "mime/mime_build_impl.h"
 
 #include "base/clock.h"
 #include "base/err.h"

@@ -1,5 +1,5 @@
 /* test_mime_part.c - trees: what is read, that it is written as it was, and changes. */
-#include "mail/mime_part.h"
+#include "mime/mime_part.h"
 
 #include "base/alloc.h"
 #include "base/clock.h"

@@ -2,7 +2,7 @@
 #include "mail/trace.h"
 
 #include "base/text.h"
-#include "mail/header.h"
+#include "mime/header.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
 /* test_transfer.c - which encoding a text needs, and the encodings' edges. Reading them back is mime_diff.py's. */
-#include "mail/transfer.h"
+#include "mime/transfer.h"
 
 #include "base/alloc.h"
 #include "ut.h"
