@@ -13,6 +13,7 @@ import websocket
 
 from cirrus import Threads, wait_for
 from smtpraw import SIMPLE, Client, Smtp
+from test_smtp_reports import FAILED, arf, dsn
 
 PATH = "/api/admin/trace-smtp-server/v1"
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -141,6 +142,10 @@ def test_dispositions(where):
         [m] = payloads(t.until("Closed"), "MessageDisposition")
         assert (m["relay"], m["log_oob"], m["log_arf"], m["will_enqueue"]) == (False, "LogThenDrop", "LogThenRelay", False)
         assert m["was_arf_or_oob"] is False  # it was looked at
+        for text, will_enqueue in ((dsn(FAILED), False), (arf(), True)):
+            session(d, ["x@reports.example"], text.replace("\n", "\r\n").encode())
+            [m] = payloads(t.until("Closed"), "MessageDisposition")
+            assert (m["relay"], m["was_arf_or_oob"], m["will_enqueue"]) == (False, True, will_enqueue)
 
 
 def test_a_handler_that_fails_and_a_handshake_that_fails(where):
