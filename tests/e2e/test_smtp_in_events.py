@@ -556,7 +556,7 @@ kumo.on('smtp_server_rcpt_to', function(rcpt) if rcpt.user == 'no' then kumo.rej
             c.must("QUIT", 221)
         lines = [re.sub(r".* kumod::smtp_server: 127\.0\.0\.1:\d+ ", "", line) for line in
                  wait_for("the end", lambda: "closed: " in d.stderr() and d.stderr()).splitlines() if " TRACE " in line]
-        for expected in ("connected: ", "S: 220 mx.example KumoMTA", "C: STARTTLS", "C: EHLO client.example", "S: 250-PIPELINING", "C: AUTH ***",
+        for expected in ("connected: ", "S: 220 mx.example KumoMTA", "C: STARTTLS", "C: EHLO client.example", "S: 250-PIPELINING", "C: AUTH PLAIN ***",
                          "callback: smtp_server_auth_plain true", "S: 235 2.7.0 AUTH OK!", "C: MAIL FROM:<a@example.com>",
                          "callback: get_listener_domain domain=example.com ", "S: 250 OK <b@maildir.example>", "S: 550 no", "C: DATA",
                          "callback: smtp_server_rcpt_to  raised no", "C: Subject: seen", "S: 221 2.0.0 mx.example closing connection", "closed: "):

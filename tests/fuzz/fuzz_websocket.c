@@ -1,8 +1,8 @@
 /* fuzz_websocket.c - what a websocket's client sends, from hostile bytes; the first byte says in which steps they arrive.
  *
- * What must hold: the messages, and whether it ends, do not depend on how the bytes are cut; no message is longer than it may be; text is
- * UTF-8; and what is answered is whole frames, a close the last of them. (What they are may depend on it: wslay lets a close overtake the pongs
- * that are waiting, and looks at the reason of a close piece by piece.) */
+ * What must hold: the messages do not depend on how the bytes are cut; no message is longer than it may be; text is UTF-8; and what is answered
+ * is whole frames, with a close as the last of them exactly if it has ended. (The answers themselves may depend on it: wslay lets a close overtake
+ * the pongs that are waiting, and looks at the reason of a close, which is the end anyhow, piece by piece.) */
 #include "http/websocket_impl.h"
 
 #include "base/err.h"
@@ -55,7 +55,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	ws_frames_init(&cut);
 	fuzz_feed(&whole, in, in.n, &messages);
 	fuzz_feed(&cut, in, data[0] % 64 + 1u, &again);
-	MUST(ws_frames_has_ended(&whole) == ws_frames_has_ended(&cut));
 	MUST(str_eq(buf_str(&messages), buf_str(&again)));
 	fuzz_check_out(buf_str(&whole.out), ws_frames_has_ended(&whole));
 	fuzz_check_out(buf_str(&cut.out), ws_frames_has_ended(&cut));
