@@ -169,21 +169,20 @@ static int message_lua_queue_name(lua_State *L)
 
 /* --- metadata --- */
 
-static void message_free_json(void *p)
+static void meta_free_json(void *p)
 {
 	json_decref(p);
 }
 
-static int message_get_meta(lua_State *L)
+int bind_get_meta(lua_State *L, const struct meta *m)
 {
-	struct message *m = policy_check_message(L, 1);
 	str_t key, json;
 	key.p = luaL_checklstring(L, 2, &key.n);
-	if (!meta_get_json(&m->meta, key, &json)) {
+	if (!meta_get_json(m, key, &json)) {
 		lua_pushnil(L);
 		return 1;
 	}
-	void **box = policy_box(L, message_free_json);
+	void **box = policy_box(L, meta_free_json);
 	json_t *v = value_parse_json_relaxed(json);
 	if (v == NULL)
 		return policy_raise(L);
@@ -196,9 +195,8 @@ static int message_get_meta(lua_State *L)
 	return 1;
 }
 
-static int message_set_meta(lua_State *L)
+int bind_set_meta(lua_State *L, struct meta *m)
 {
-	struct message *m = policy_check_message_to_edit(L, 1);
 	struct buf text = BUF_INIT;
 	str_t key;
 	luaL_checktype(L, 2, LUA_TSTRING);
@@ -210,9 +208,21 @@ static int message_set_meta(lua_State *L)
 		return policy_raise(L);
 	value_write_json(v, false, &text);
 	json_decref(v);
-	meta_set_json(&m->meta, key, buf_str(&text));
-	message_touch(m);
+	meta_set_json(m, key, buf_str(&text));
 	buf_fini(&text);
+	return 0;
+}
+
+static int message_get_meta(lua_State *L)
+{
+	return bind_get_meta(L, &policy_check_message(L, 1)->meta);
+}
+
+static int message_set_meta(lua_State *L)
+{
+	struct message *m = policy_check_message_to_edit(L, 1);
+	(void)bind_set_meta(L, &m->meta);
+	message_touch(m);
 	return 0;
 }
 

@@ -68,43 +68,12 @@ static void conn_free_json(void *p)
 
 static int conn_get_meta(lua_State *L)
 {
-	const struct meta *m = in_conn_meta(in_conn_check(L, 1));
-	str_t key, json;
-	key.p = luaL_checklstring(L, 2, &key.n);
-	if (!meta_get_json(m, key, &json)) {
-		lua_pushnil(L);
-		return 1;
-	}
-	void **box = policy_box(L, conn_free_json);
-	json_t *v = value_parse_json_relaxed(json);
-	if (v == NULL)
-		return policy_raise(L);
-	*box = v;
-	if (json_is_null(v))
-		lua_pushnil(L);
-	else
-		value_push_json(L, v);
-	policy_box_free(box);
-	return 1;
+	return bind_get_meta(L, in_conn_meta(in_conn_check(L, 1)));
 }
 
 static int conn_set_meta(lua_State *L)
 {
-	struct meta *m = in_conn_meta(in_conn_check(L, 1));
-	struct buf text = BUF_INIT;
-	str_t key;
-	luaL_checktype(L, 2, LUA_TSTRING);
-	key.p = lua_tolstring(L, 2, &key.n);
-	if (!str_is_utf8(key))
-		return luaL_argerror(L, 2, "the name of a metadata value must be UTF-8");
-	json_t *v = value_from_lua(L, 3);
-	if (v == NULL)
-		return policy_raise(L);
-	value_write_json(v, false, &text);
-	json_decref(v);
-	meta_set_json(m, key, buf_str(&text));
-	buf_fini(&text);
-	return 0;
+	return bind_set_meta(L, in_conn_meta(in_conn_check(L, 1)));
 }
 
 static int conn_auth_info(lua_State *L)
