@@ -330,7 +330,7 @@ int handlebars_compile(struct template *t, str_t source)
 		p = arena_zalloc(&t->arena, sizeof(*p));
 		p->t = t;
 		p->next = pieces.v;
-		p->end = pieces.v + pieces.n;
+		p->end = pieces.n > 0 ? pieces.v + pieces.n : NULL;
 		p->stack = __builtin_frame_address(0);
 		rc = parse_program(p, NULL, &t->program);
 	}

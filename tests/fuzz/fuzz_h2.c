@@ -138,6 +138,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 		.max_request_headers = 20,
 	};
 	workers_start(1);
+	fuzz_listener.crowd = crowd_new();
 	return 0;
 }
 
