@@ -450,7 +450,7 @@ int template_emit_html(struct trender *r, str_t s, const struct thtml *html)
 			return -1;
 		from = i + 1;
 	}
-	return template_emit_text(r, str_mk(s.p + from, s.n - from));
+	return template_emit_text(r, str_skip(s, from));
 }
 
 int template_emit(struct trender *r, const struct tval *v)
