@@ -14,6 +14,7 @@ void reception_init(struct reception *r, size_t n_expected)
 	*r = (struct reception){.cap = n_expected};
 	r->msg = xcalloc(n_expected + 1, sizeof(struct message *));
 	r->queue = xcalloc(n_expected + 1, sizeof(struct sched_queue *));
+	r->is_silent = xcalloc(n_expected + 1, sizeof(bool));
 }
 
 void reception_reset(struct reception *r)
@@ -34,6 +35,7 @@ void reception_fini(struct reception *r)
 	reception_reset(r);
 	free(r->msg);
 	free(r->queue);
+	free(r->is_silent);
 	*r = (struct reception){0};
 }
 
@@ -44,6 +46,7 @@ static void reception_grow(struct reception *r)
 	r->cap = r->cap * 2 + 8;
 	r->msg = xrealloc(r->msg, r->cap * sizeof(struct message *));
 	r->queue = xrealloc(r->queue, r->cap * sizeof(struct sched_queue *));
+	r->is_silent = xrealloc(r->is_silent, r->cap * sizeof(bool));
 }
 
 int reception_add(struct reception *r, struct message *m, mono_t deadline)
@@ -58,9 +61,12 @@ int reception_add(struct reception *r, struct message *m, mono_t deadline)
 	reception_grow(r);
 	r->msg[r->n] = m;
 	r->queue[r->n] = q;
+	r->is_silent[r->n] = false;
 	r->n++;
 	return 0;
 }
+
+void reception_silence_last(struct reception *r) { r->is_silent[r->n - 1] = true; }
 
 /** Those that are not of the null queue: a heap array of *n. */
 static struct message **reception_kept(const struct reception *r, size_t *n)
@@ -184,7 +190,8 @@ void reception_enqueue(struct reception *r, const struct record *how)
 				reception_log(how, r->msg[i], r->queue[i]);
 			reception_refuse(r->msg[i]);
 		} else {
-			reception_log(how, r->msg[i], r->queue[i]);
+			if (!r->is_silent[i])
+				reception_log(how, r->msg[i], r->queue[i]);
 			reception_log_delay(how, r->msg[i], r->queue[i]);
 			outcome_admit(r->queue[i], r->msg[i]);
 		}

@@ -215,6 +215,8 @@ enum in_report_fate {
 /** Looks whether m is a report, and remembers it. Yields. */
 enum in_verdict in_report_look(struct in_session *s, struct in_reports *r, struct message *m, const struct in_disposition *d,
 			       enum in_report_fate *fate, mono_t deadline);
+/** Whether the report looked at last is a complaint, whose Feedback record stands for a Reception record. */
+bool in_report_is_feedback(const struct in_reports *r);
 /** Logs them. how: as for reception_enqueue. Yields. */
 void in_reports_log(const struct in_reports *r, const struct record *how);
 void in_reports_fini(struct in_reports *r);

@@ -142,6 +142,8 @@ enum in_verdict in_report_look(struct in_session *s, struct in_reports *all, str
 	return IN_ACCEPTED;
 }
 
+bool in_report_is_feedback(const struct in_reports *all) { return all->last != NULL && all->last->kind == IN_REPORT_FEEDBACK; }
+
 void in_reports_fini(struct in_reports *all)
 {
 	for (size_t i = 0; i < all->n; i++) {

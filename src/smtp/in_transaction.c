@@ -362,7 +362,11 @@ static enum in_verdict in_process(struct in_delivery *d, struct message *m)
 		d->n_refused++;
 		return IN_ACCEPTED;
 	}
-	return in_find_queue(d, m);
+	if (in_find_queue(d, m) != IN_ACCEPTED)
+		return IN_REFUSED;
+	if (fate == IN_REPORT_RELAYED && in_report_is_feedback(&d->reports))
+		reception_silence_last(&d->accepted);
+	return IN_ACCEPTED;
 }
 
 /* --- the end --- */
