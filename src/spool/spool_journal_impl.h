@@ -412,6 +412,8 @@ MUST_CHECK int journal_sync(struct spool *sp);
 /* Sets space aside; -1 ERR_SPOOL_FULL. Giving it back leaves room for what makes room. */
 MUST_CHECK int journal_take_reserve(struct spool *sp);
 void journal_release_reserve(struct spool *sp);
+/* With a full disk and an active segment that is dead for the most part: ends it, so that its space comes back. */
+void journal_seal_dead(struct spool *sp);
 /* Makes room for n_bytes in the active segment: a new one when it is full. -1 ERR_SPOOL_FULL, ERR_IO. */
 MUST_CHECK int journal_make_room(struct spool *sp, uint64_t n_bytes);
 MUST_CHECK int journal_rotate(struct spool *sp);

@@ -248,7 +248,7 @@ int segment_allocate(struct spool *sp, struct segment *seg, uint64_t end)
 	uint64_t want = seg->n_allocated + ALLOCATE_STEP;
 	if (want > sp->segment_bytes)
 		want = sp->segment_bytes;
-	if (want < end)
+	if (want < end || !sp->has_reserve) /* the reserve comes first */
 		want = end;
 	int rc = fallocate(seg->fd, FALLOC_FL_KEEP_SIZE, (off_t)seg->n_allocated,
 			   (off_t)(want - seg->n_allocated));

@@ -426,9 +426,11 @@ static void journal_probe(struct spool *sp)
 			     ? journal_commit(sp, b, sp->is_flushed)
 			     : -1;
 	}
-	if (rc != 0)
-		err_clear();
-	if (rc != 0 && sp->retry_ns == 0)
+	if (rc == 0)
+		return;
+	err_clear();
+	journal_seal_dead(sp);
+	if (sp->retry_ns == 0)
 		sp->retry_ns = journal_now_ns() + RETRY_NS;
 }
 

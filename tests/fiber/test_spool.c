@@ -913,13 +913,18 @@ static void full_main(void *arg)
 	body_unref(b);
 }
 
-static void test_disk_full(void **state)
+static void mount_small(const char *size)
 {
 	assert_int_equal(mkdir(dir, 0700), 0);
-	if (mount("tmpfs", dir, "tmpfs", 0, "size=6m") != 0) {
+	if (mount("tmpfs", dir, "tmpfs", 0, size) != 0) {
 		print_message("no tmpfs: %s\n", strerror(errno));
 		skip();
 	}
+}
+
+static void test_disk_full(void **state)
+{
+	mount_small("size=6m");
 	struct spool *sp = open_spool(512 << 10);
 	worker_run(full_main, sp);
 	uint64_t n = stats_of(sp).n_messages;
@@ -927,6 +932,98 @@ static void test_disk_full(void **state)
 	sp = open_spool(512 << 10);
 	assert_int_equal(stats_of(sp).n_messages, n);
 	assert_int_equal(stats_of(sp).n_damaged, 0);
+	spool_close(sp);
+	assert_int_equal(umount(dir), 0);
+}
+
+/* Puts until there is no room; how many there are. */
+static uint32_t fill_up(struct spool *sp, uint32_t first, size_t n_body)
+{
+	struct body *b = body_alloc(n_body);
+	model_fill(b->p, b->n_bytes, first);
+	uint32_t n = 0;
+	for (int rc = 0; rc == 0; n += rc == 0) {
+		struct message *m = model_message(first + n, 0, b);
+		rc = spool_put(sp, &m, 1, SOON);
+		message_unref(m);
+		CHECK(n < 20000);
+	}
+	CHECK(err_is(ERR_SPOOL_FULL));
+	err_clear();
+	body_unref(b);
+	return n;
+}
+
+static void remove_numbers(struct spool *sp, uint32_t first, uint32_t n)
+{
+	for (uint32_t i = first; i < first + n; i++) {
+		struct uuid id = model_id(i);
+		spool_remove(sp, &id);
+	}
+}
+
+static void wait_healthy(struct spool *sp)
+{
+	for (int i = 0; spool_health(sp) != NULL; i++) {
+		CHECK(fiber_sleep(dur_ms(20), MONO_NEVER) == 0);
+		CHECK(i < 3000);
+	}
+}
+
+/* All is in the one segment, which is larger than the disk. */
+static void full_segment_main(void *arg)
+{
+	struct spool *sp = arg;
+	for (uint32_t round = 0; round < 3; round++) {
+		uint32_t first = round * 1000 + 1, n = fill_up(sp, first, 50000);
+		CHECK(n > 50);
+		remove_numbers(sp, first, n - 2); /* two live on, and are to be moved */
+		wait_healthy(sp);
+		CHECK(stats_of(sp).n_messages == 2 * (round + 1));
+	}
+}
+
+static void test_disk_full_of_one_segment(void **state)
+{
+	mount_small("size=24m");
+	struct spool *sp = open_spool(64 << 20);
+	worker_run(full_segment_main, sp);
+	spool_close(sp);
+	sp = open_spool(64 << 20);
+	assert_int_equal(stats_of(sp).n_messages, 6);
+	assert_int_equal(stats_of(sp).n_damaged, 0);
+	spool_close(sp);
+	assert_int_equal(umount(dir), 0);
+}
+
+/* Somebody else's file takes the room and goes again. Then a removal must not take for itself what the reserve needs. */
+static void full_by_others_main(void *arg)
+{
+	struct spool *sp = arg;
+	char path[128];
+	put_numbers(sp, 1, 20);
+	snprintf(path, sizeof path, "%s/ballast", dir);
+	int fd = open(path, O_CREAT | O_WRONLY, 0600);
+	CHECK(fd >= 0);
+	off_t n_ballast = 0;
+	while (posix_fallocate(fd, n_ballast, 4096) == 0)
+		n_ballast += 4096;
+	close(fd);
+	uint32_t n = fill_up(sp, 1001, 1000);
+	remove_numbers(sp, 1001, n / 2); /* for want of room the reserve is given up for them */
+	CHECK(fiber_sleep(dur_ms(50), MONO_NEVER) == 0);
+	CHECK(unlink(path) == 0);
+	remove_numbers(sp, 1001 + n / 2, n - n / 2);
+	wait_healthy(sp);
+	put_numbers(sp, 50001, 20);
+	CHECK(stats_of(sp).n_messages == 40);
+}
+
+static void test_disk_full_by_others(void **state)
+{
+	mount_small("size=24m");
+	struct spool *sp = open_spool(64 << 20);
+	worker_run(full_by_others_main, sp);
 	spool_close(sp);
 	assert_int_equal(umount(dir), 0);
 }
@@ -1215,6 +1312,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_many_tombs, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bad_places, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_disk_full, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_disk_full_of_one_segment, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_disk_full_by_others, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_save, setup, teardown),
 #ifdef CIRRUS_FAULTS
 		cmocka_unit_test_setup_teardown(test_forced_sync, setup, teardown),
