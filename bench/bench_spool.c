@@ -1,8 +1,9 @@
 /* bench_spool.c - messages a second and CPU a message of the journal, at several numbers of fibers that put
  * at once:
  *   bench_spool [-d DIR] [-n MESSAGES] [-b BODY_BYTES] [-k ANSWER_BYTES] [-w WORKERS] [CONCURRENCY ...]
- * (default: 1 100 1000). With -k each put has a key of its own, with an answer of that size. For each it puts the messages, removes them as they are stored, closes and opens again. CPU is that of the
- * whole process, encoding, checksums, wake-ups and fibers included. Each put stores its own body. */
+ * (default: 1 100 1000). With -k each put has a key of its own, with an answer of that size. For each it puts
+ * the messages, removes them as they are stored, closes and opens again. CPU is that of the whole process,
+ * encoding, checksums, wake-ups and fibers included. Each put stores its own body. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "fiber/offload.h"
@@ -37,7 +38,9 @@ static int bench_put(struct message *m, const char *answer)
 	mono_t deadline = mono_after(dur_s(60));
 	if (!bench.has_keys)
 		return spool_put(bench.sp, &m, 1, deadline);
-	struct spool_key k = {.id = m->id, .expires = wall_add(wall_now(), dur_s(86400)), .answer = str_mk(answer, bench.answer_bytes)};
+	struct spool_key k = {.id = m->id,
+			      .expires = wall_add(wall_now(), dur_s(86400)),
+			      .answer = str_mk(answer, bench.answer_bytes)};
 	return spool_put_with_key(bench.sp, &m, 1, &k, deadline);
 }
 
@@ -121,7 +124,8 @@ static void bench_run(const char *dir, unsigned n_workers, unsigned concurrency,
 	double reopen = dur_seconds(mono_sub(mono_now(), from));
 	struct spool_stats st;
 	spool_get_stats(bench.sp, &st);
-	printf("%5u at once%s: %8.0f messages/s, %6.2f us CPU each; open again: %.3f s for %llu messages, %llu keys, %llu MB\n",
+	printf("%5u at once%s: %8.0f messages/s, %6.2f us CPU each; open again: %.3f s for %llu messages, "
+	       "%llu keys, %llu MB\n",
 	       concurrency, must_remove ? ", each removed" : "              ", n / wall, cpu * 1e6 / n,
 	       reopen, (unsigned long long)st.n_messages, (unsigned long long)st.n_keys,
 	       (unsigned long long)st.n_bytes_disk >> 20);

@@ -1,5 +1,6 @@
-/* http_load.c - posts N messages of SIZE bytes to /api/inject/v1 over C kept connections, one request in flight on each, and prints
- * how long the answers took. With KEYS each has an Idempotency-Key that begins so. Usage: http_load PORT N C SIZE DOMAIN [KEYS] */
+/* http_load.c - posts N messages of SIZE bytes to /api/inject/v1 over C kept connections, one request in
+ * flight on each, and prints how long the answers took. With KEYS each has an Idempotency-Key that begins so.
+ * Usage: http_load PORT N C SIZE DOMAIN [KEYS] */
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -19,7 +20,7 @@ struct conn {
 };
 
 static long n_wanted, n_sent, n_ok, n_bad;
-static char *body_tail;   /* JSON after the recipient's number */
+static char *body_tail; /* JSON after the recipient's number */
 static size_t n_tail;
 static const char *domain, *keys; /* keys: NULL without */
 
@@ -53,12 +54,16 @@ static void conn_send(struct conn *c)
 	char head[256], key[128] = "";
 	if (n_sent == n_wanted)
 		return;
-	int n_head = snprintf(head, sizeof(head), "{\"envelope_sender\":\"bench@example.com\",\"recipients\":[{\"email\":\"u%ld@%s\"}],", n_sent,
-	                      domain);
+	int n_head = snprintf(
+		head, sizeof(head),
+		"{\"envelope_sender\":\"bench@example.com\",\"recipients\":[{\"email\":\"u%ld@%s\"}],",
+		n_sent, domain);
 	if (keys != NULL)
 		snprintf(key, sizeof(key), "Idempotency-Key: %s-%ld\r\n", keys, n_sent);
-	int n = snprintf(req, sizeof(req), "POST /api/inject/v1 HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n%sContent-Length: %zu\r\n\r\n%s",
-	                 key, (size_t)n_head + n_tail, head);
+	int n = snprintf(req, sizeof(req),
+			 "POST /api/inject/v1 HTTP/1.1\r\nHost: bench\r\nContent-Type: "
+			 "application/json\r\n%sContent-Length: %zu\r\n\r\n%s",
+			 key, (size_t)n_head + n_tail, head);
 	memcpy(req + n, body_tail, n_tail);
 	n_sent++;
 	write_all(c->fd, req, (size_t)n + n_tail);
@@ -88,7 +93,9 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: http_load PORT N CONNECTIONS SIZE DOMAIN [KEYS]\n");
 		return 2;
 	}
-	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(argv[1])), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in a = {.sin_family = AF_INET,
+				.sin_port = htons((uint16_t)atoi(argv[1])),
+				.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	long n_conns = atol(argv[3]), size = atol(argv[4]);
 	n_wanted = atol(argv[2]);
 	domain = argv[5];
@@ -99,7 +106,8 @@ int main(int argc, char **argv)
 	char *p = body_tail;
 	p += sprintf(p, "\"content\":\"Subject: bench\\r\\nFrom: bench@example.com\\r\\n\\r\\n");
 	for (long done = 48; done < size; done += 72)
-		p += sprintf(p, "This line is seventy characters long and stands for the text of mail.\\r\\n");
+		p += sprintf(p,
+			     "This line is seventy characters long and stands for the text of mail.\\r\\n");
 	p += sprintf(p, "\"}");
 	n_tail = (size_t)(p - body_tail);
 

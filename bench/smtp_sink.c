@@ -1,5 +1,6 @@
-/* smtp_sink.c - the least SMTP server that a client can deliver to: epoll, PIPELINING, everything accepted and dropped. Prints
- * `listening on PORT`, then a count of messages at SIGTERM. For measurements only. Usage: smtp_sink [PORT] */
+/* smtp_sink.c - the least SMTP server that a client can deliver to: epoll, PIPELINING, everything accepted
+ * and dropped. Prints `listening on PORT`, then a count of messages at SIGTERM. For measurements only. Usage:
+ * smtp_sink [PORT] */
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -23,7 +24,10 @@ struct conn {
 static volatile sig_atomic_t is_stopping;
 static unsigned long n_messages;
 
-static void on_term(int sig) { is_stopping = 1; }
+static void on_term(int sig)
+{
+	is_stopping = 1;
+}
 
 static void conn_close(struct conn *c)
 {
@@ -41,7 +45,9 @@ static bool conn_run(struct conn *c)
 		char *p = c->buf + pos, *end = c->buf + c->n;
 		const char *answer = "250 ok\r\n";
 		if (c->in_data) {
-			char *dot = end - p >= 3 && memcmp(p, ".\r\n", 3) == 0 ? p : memmem(p, (size_t)(end - p), "\r\n.\r\n", 5);
+			char *dot = end - p >= 3 && memcmp(p, ".\r\n", 3) == 0
+					    ? p
+					    : memmem(p, (size_t)(end - p), "\r\n.\r\n", 5);
 			if (dot == NULL) { /* keep what may be the beginning of the end */
 				size_t keep = end - p < 4 ? (size_t)(end - p) : 4;
 				pos = c->n - keep;
@@ -95,16 +101,19 @@ static void sink_accept(int ep, int lfd)
 
 int main(int argc, char **argv)
 {
-	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(argc > 1 ? (uint16_t)atoi(argv[1]) : 0),
-	                        .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in a = {.sin_family = AF_INET,
+				.sin_port = htons(argc > 1 ? (uint16_t)atoi(argv[1]) : 0),
+				.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t len = sizeof(a);
-	int lfd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), ep = epoll_create1(EPOLL_CLOEXEC), one = 1;
+	int lfd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0),
+	    ep = epoll_create1(EPOLL_CLOEXEC), one = 1;
 	struct epoll_event ev = {.events = EPOLLIN}, got[256];
 	struct sigaction sa = {.sa_handler = on_term};
 	sigaction(SIGTERM, &sa, NULL);
 	sigaction(SIGINT, &sa, NULL);
 	setsockopt(lfd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (bind(lfd, (struct sockaddr *)&a, sizeof(a)) != 0 || listen(lfd, 1024) != 0 || epoll_ctl(ep, EPOLL_CTL_ADD, lfd, &ev) != 0 ||
+	if (bind(lfd, (struct sockaddr *)&a, sizeof(a)) != 0 || listen(lfd, 1024) != 0 ||
+	    epoll_ctl(ep, EPOLL_CTL_ADD, lfd, &ev) != 0 ||
 	    getsockname(lfd, (struct sockaddr *)&a, &len) != 0) {
 		perror("smtp_sink");
 		return 1;

@@ -148,7 +148,8 @@ static void acl_map_unshare(void *ref)
 
 void acl_map_object_push(lua_State *L, struct acl_map *m)
 {
-	static const struct value_encoder encoder = {NULL, acl_map_share, acl_map_push_shared, acl_map_unshare};
+	static const struct value_encoder encoder = {NULL, acl_map_share, acl_map_push_shared,
+						     acl_map_unshare};
 	static const luaL_Reg methods[] = {{"__gc", acl_map_on_gc}, {NULL, NULL}};
 	struct acl_map **box = lua_newuserdatauv(L, sizeof(*box), 0);
 	*box = NULL;

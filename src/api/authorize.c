@@ -19,8 +19,8 @@
 
 #define TRUSTED_GROUP STR("kumomta:http-listener-trusted-ip")
 
-/* Who the client's certificate says it is: the name of its subject, and its alternative names. Each says what it is, as OpenSSL
- * writes them, so that no certificate can bear the name of a user who logs in. */
+/* Who the client's certificate says it is: the name of its subject, and its alternative names. Each says what
+ * it is, as OpenSSL writes them, so that no certificate can bear the name of a user who logs in. */
 static void authorize_certificate(struct http_request *r, struct auth_info *who)
 {
 	const struct tls_info *tls = r->stream != NULL ? stream_tls_info(r->stream) : NULL;
@@ -34,8 +34,9 @@ static void authorize_certificate(struct http_request *r, struct auth_info *who)
 						     [TLS_NAME_IP] = "IP:"};
 		const struct tls_name *n = &tls->peer_name[i];
 		if (n->kind != TLS_NAME_SUBJECT || str_starts(str_of(n->text), STR("CN=")))
-			auth_info_add_identity(who, str_of(arena_printf(r->arena, "%s%s", prefix[n->kind], n->text)),
-					       AUTH_TLS_CERTIFICATE);
+			auth_info_add_identity(
+				who, str_of(arena_printf(r->arena, "%s%s", prefix[n->kind], n->text)),
+				AUTH_TLS_CERTIFICATE);
 	}
 }
 

@@ -1,17 +1,18 @@
 /* idempotency.c - who may do the work of a key.
  *
- * A key belongs to who posts and to the path, and stands for one body; both are hashed (SHA-256), so that neither the key
- * nor the login can be read in the spool. Requests that are worked on are in a map under one short mutex, across workers.
- * Whoever comes looks there first, then in the spool, both under the mutex: a request leaves the map only after its key is in
- * the spool's index or is known not to get there, so nobody finds neither. One that finds another at work puts an event into
- * its line and waits; when the other ends, all in the line look again, and the first to do so goes on itself if nothing was
- * stored. The struct of a request lies in its handler's stack: it is in the map only as long as the handler runs.
+ * A key belongs to who posts and to the path, and stands for one body; both are hashed (SHA-256), so that
+ * neither the key nor the login can be read in the spool. Requests that are worked on are in a map under one
+ * short mutex, across workers. Whoever comes looks there first, then in the spool, both under the mutex: a
+ * request leaves the map only after its key is in the spool's index or is known not to get there, so nobody
+ * finds neither. One that finds another at work puts an event into its line and waits; when the other ends,
+ * all in the line look again, and the first to do so goes on itself if nothing was stored. The struct of a
+ * request lies in its handler's stack: it is in the map only as long as the handler runs.
  *
- * The body's hash decides whether it is the same request. It is of the body as decoded, so another Content-Encoding makes no
- * other request; other bytes do, also those that mean the same JSON.
+ * The body's hash decides whether it is the same request. It is of the body as decoded, so another
+ * Content-Encoding makes no other request; other bytes do, also those that mean the same JSON.
  *
- * Who posts without a login shares the keys with all who do: they are trusted by address, and the same client may come back
- * from another one. */
+ * Who posts without a login shares the keys with all who do: they are trusted by address, and the same client
+ * may come back from another one. */
 #include "api/idempotency.h"
 
 #include "api/authorize.h"
@@ -169,7 +170,8 @@ static bool refuse_key(struct http_response *a, const char *why)
 static bool refuse_conflict(struct http_response *a)
 {
 	metric_inc(idempotency_g.conflicts);
-	http_response_text(a, 409, "Error: " HEADER ": a request with another body came under this key before");
+	http_response_text(a, 409,
+			   "Error: " HEADER ": a request with another body came under this key before");
 	return false;
 }
 
@@ -179,7 +181,8 @@ static bool refuse_wait(struct http_request *r, struct http_response *a)
 	bool is_late = err_is(ERR_TIMEOUT);
 	err_clear();
 	http_response_text(a, is_late ? 409 : 503,
-			   "Error: " HEADER ": the request that came first under this key is still being worked on");
+			   "Error: " HEADER
+			   ": the request that came first under this key is still being worked on");
 	http_response_add_header(r, a, STR("retry-after"), STR("1"));
 	return false;
 }
@@ -198,8 +201,8 @@ static void idempotency_unpack(struct http_request *r, str_t packed, struct http
 
 enum claim { CLAIM_MINE, CLAIM_CONFLICT, CLAIM_STORED, CLAIM_RUNNING };
 
-/* Makes the request the one at work with its key, or says what stands against it; puts `l` into the line when that is another
- * one at work. */
+/* Makes the request the one at work with its key, or says what stands against it; puts `l` into the line when
+ * that is another one at work. */
 static enum claim idempotency_claim(struct idempotency *k, struct in_line *l)
 {
 	str_t id = str_mk((const char *)k->key.id.b, sizeof(k->key.id.b));
@@ -234,7 +237,8 @@ static int idempotency_wait(struct in_line *l, mono_t deadline)
 }
 
 /* False when the key has just expired. */
-static bool idempotency_replay(struct idempotency *k, struct http_request *r, struct http_response *a, mono_t deadline)
+static bool idempotency_replay(struct idempotency *k, struct http_request *r, struct http_response *a,
+			       mono_t deadline)
 {
 	struct buf bytes = BUF_INIT;
 	struct spool_key stored;
@@ -261,7 +265,8 @@ static bool idempotency_replay(struct idempotency *k, struct http_request *r, st
 
 /* ---- the way of a request ---- */
 
-bool idempotency_begin(struct idempotency *k, struct http_request *r, struct http_response *a, mono_t deadline)
+bool idempotency_begin(struct idempotency *k, struct http_request *r, struct http_response *a,
+		       mono_t deadline)
 {
 	char key[IDEMPOTENCY_KEY_MAX];
 	size_t n;
@@ -303,7 +308,10 @@ int idempotency_set_answer(struct idempotency *k, const char *content_type, str_
 	if (!k->is_keyed)
 		return 0;
 	if (body.n + strlen(content_type) + 1 > SPOOL_ANSWER_MAX) {
-		err_set(ERR_INVALID, HEADER ": the answer has %zu bytes, too many to be kept: post fewer recipients at a time", body.n);
+		err_set(ERR_INVALID,
+			HEADER
+			": the answer has %zu bytes, too many to be kept: post fewer recipients at a time",
+			body.n);
 		return -1;
 	}
 	buf_clear(&k->answer);
@@ -337,8 +345,10 @@ void idempotency_end(struct idempotency *k)
 const struct http_field idempotency_request_headers[] = {
 	{.name = HEADER,
 	 .type = HTTP_STRING,
-	 .doc = "A name for this request, up to 255 printable characters, best a UUID. Sent again under the same key with the "
-		"same body, it gets the answer of the first time (200) and is not done again, for as long as the listener "
+	 .doc = "A name for this request, up to 255 printable characters, best a UUID. Sent again under the "
+		"same key with the "
+		"same body, it gets the answer of the first time (200) and is not done again, for as long as "
+		"the listener "
 		"keeps keys (idempotency_ttl). Under the same key with another body it is answered 409.",
 	 .example = "\"8e03978e-40d5-43e8-bc93-6894a57f9324\""},
 	{0},
@@ -360,14 +370,17 @@ static void idempotency_collect(void *arg, struct metric_out *out)
 void idempotency_init(struct spool *sp)
 {
 	struct metric *replays, *conflicts, *waits;
-	replays = metric_declare(METRIC_COUNTER, "cirrus_idempotency_replays_total",
-				 "requests answered with the stored answer of an earlier one with the same key", NULL, NULL, 0);
+	replays =
+		metric_declare(METRIC_COUNTER, "cirrus_idempotency_replays_total",
+			       "requests answered with the stored answer of an earlier one with the same key",
+			       NULL, NULL, 0);
 	conflicts = metric_declare(METRIC_COUNTER, "cirrus_idempotency_conflicts_total",
-				   "requests refused because their key was used before with another body", NULL, NULL, 0);
+				   "requests refused because their key was used before with another body",
+				   NULL, NULL, 0);
 	waits = metric_declare(METRIC_COUNTER, "cirrus_idempotency_waits_total",
 			       "requests that waited for another one with the same key", NULL, NULL, 0);
-	metric_declare_collected(METRIC_GAUGE, "cirrus_idempotency_keys", "keys held with their answers", NULL,
-				 idempotency_collect, sp);
+	metric_declare_collected(METRIC_GAUGE, "cirrus_idempotency_keys", "keys held with their answers",
+				 NULL, idempotency_collect, sp);
 	idempotency_g.spool = sp;
 	idempotency_g.replays = metric_get(replays, NULL);
 	idempotency_g.conflicts = metric_get(conflicts, NULL);

@@ -1,6 +1,6 @@
-/* idempotency.h - the header Idempotency-Key (draft-ietf-httpapi-idempotency-key-header): a request may be sent again under its
- * key, and is done once. A handler that takes keys begins with idempotency_begin, has the key stored in one piece with what it
- * changes (spool_put_with_key), and ends with idempotency_end:
+/* idempotency.h - the header Idempotency-Key (draft-ietf-httpapi-idempotency-key-header): a request may be
+ *sent again under its key, and is done once. A handler that takes keys begins with idempotency_begin, has the
+ *key stored in one piece with what it changes (spool_put_with_key), and ends with idempotency_end:
  *
  *	if (!idempotency_begin(&k, r, a, deadline))
  *		return;                                 // answered: with the stored answer, or why not
@@ -9,8 +9,8 @@
  *		... spool_put_with_key(..., idempotency_key(&k), deadline) ...
  *	idempotency_end(&k);
  *
- * Only an answer of 200 may be stored, and only with what it promises: what is not made durable (a deferred spool) has no place
- * under a key, and is to be refused. */
+ * Only an answer of 200 may be stored, and only with what it promises: what is not made durable (a deferred
+ *spool) has no place under a key, and is to be refused. */
 #pragma once
 
 #include "base/list.h"
@@ -32,10 +32,12 @@ struct idempotency {
 
 /** Where the keys are kept; before the first listener starts. */
 void idempotency_init(struct spool *sp);
-/** True: the request is to be done, and idempotency_end to be called in the end. False: it is answered in a, with the answer
- * that its repetition was stored with, or with 400 (the key), 409 (the key is another request's, or the first one with it still
- * runs at the deadline), 500, 503. Yields; waits for another request with the same key, which may be on another worker. */
-MUST_CHECK bool idempotency_begin(struct idempotency *k, struct http_request *r, struct http_response *a, mono_t deadline);
+/** True: the request is to be done, and idempotency_end to be called in the end. False: it is answered in a,
+ * with the answer that its repetition was stored with, or with 400 (the key), 409 (the key is another
+ * request's, or the first one with it still runs at the deadline), 500, 503. Yields; waits for another
+ * request with the same key, which may be on another worker. */
+MUST_CHECK bool idempotency_begin(struct idempotency *k, struct http_request *r, struct http_response *a,
+				  mono_t deadline);
 /** The answer to store, complete, of status 200. -1 ERR_INVALID when it is too long for that. */
 MUST_CHECK int idempotency_set_answer(struct idempotency *k, const char *content_type, str_t body);
 /** To be stored with the work; NULL without a key. Valid until idempotency_end. */
@@ -46,5 +48,6 @@ void idempotency_end(struct idempotency *k);
 /** For http_route.headers and http_answer.headers. */
 extern const struct http_field idempotency_request_headers[], idempotency_answer_headers[];
 
-/** The key in a header's value: an RFC 8941 string, or bare. NULL, or what is wrong with it, a static text. */
+/** The key in a header's value: an RFC 8941 string, or bare. NULL, or what is wrong with it, a static text.
+ */
 const char *idempotency_parse_key(str_t value, char key[IDEMPOTENCY_KEY_MAX], size_t *n);

@@ -1,6 +1,6 @@
-/* inject_batch.c - the way of a recipient: its message from the content, Received, the policy's http_message_generated, the
- * supplemental trace field, its scheduled queue; then all of the chunk to the spool with one commit, and only when that is durable
- * to the queues. */
+/* inject_batch.c - the way of a recipient: its message from the content, Received, the policy's
+ * http_message_generated, the supplemental trace field, its scheduled queue; then all of the chunk to the
+ * spool with one commit, and only when that is durable to the queues. */
 #include "api/inject_batch.h"
 
 #include "aaa/auth_info.h"
@@ -33,11 +33,14 @@ void inject_batch_setup(const char *hostname)
 	static const char *const label[] = {"service", NULL};
 	str_t service = STR("http_listener");
 	batch_g.hostname = str_of(hostname);
-	batch_g.received = metric_get(metric_declare(METRIC_COUNTER, "total_messages_received",
-	                                             "total number of messages ever received", label, NULL, 0), &service);
+	batch_g.received =
+		metric_get(metric_declare(METRIC_COUNTER, "total_messages_received",
+					  "total number of messages ever received", label, NULL, 0),
+			   &service);
 }
 
-int inject_batch_init(struct inject_batch *b, const struct inject_request *req, const struct inject_origin *origin, mono_t deadline)
+int inject_batch_init(struct inject_batch *b, const struct inject_request *req,
+		      const struct inject_origin *origin, mono_t deadline)
 {
 	*b = (struct inject_batch){.req = req, .origin = *origin, .slice_ends = mono_after(SLICE)};
 	b->result = xcalloc(req->n_recipients + 1, sizeof(*b->result));
@@ -70,7 +73,8 @@ static void batch_fail(struct inject_batch *b, size_t i)
 	b->n_failed++;
 }
 
-/** A mistake of the policy, which the one who posts cannot mend: for the operator, at most once a second. The error stays. */
+/** A mistake of the policy, which the one who posts cannot mend: for the operator, at most once a second. The
+ * error stays. */
 static void batch_complain(void)
 {
 	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -78,8 +82,9 @@ static void batch_complain(void)
 	static uint64_t n_silent;
 	pthread_mutex_lock(&lock);
 	if (mono_is_past(next)) {
-		log_error("kumod", "an injected recipient failed: %s (%llu more such errors since the last line)", err_text(),
-		          (unsigned long long)n_silent);
+		log_error("kumod",
+			  "an injected recipient failed: %s (%llu more such errors since the last line)",
+			  err_text(), (unsigned long long)n_silent);
 		next = mono_after(dur_s(1));
 		n_silent = 0;
 	} else {
@@ -111,10 +116,10 @@ static void batch_add_received(const struct inject_batch *b, struct message *m)
 	if (mailbox_parse(b->req->envelope_sender, &sender) != 0)
 		err_clear();
 	trace_add_received(m, &(struct trace_received){.from = sender.domain,
-	                                               .from_addr = b->origin.received_from,
-	                                               .by = batch_g.hostname,
-	                                               .protocol = STR("HTTP"),
-	                                               .when = wall_now()});
+						       .from_addr = b->origin.received_from,
+						       .by = batch_g.hostname,
+						       .protocol = STR("HTTP"),
+						       .when = wall_now()});
 }
 
 /** http_message_generated(msg, auth_info). A handler that rejects, or fails, fails this recipient. */
@@ -236,14 +241,16 @@ size_t inject_batch_prepare(struct inject_batch *b, size_t from, mono_t deadline
 {
 	size_t n_bytes = 0, max = batch_chunk_bytes(b), i = from;
 	b->is_crowded = max == CHUNK_BYTES_LEAST;
-	while (i < b->req->n_recipients && n_bytes < max && b->reception.n < CHUNK_MESSAGES && batch_step(b, i, &n_bytes, deadline))
+	while (i < b->req->n_recipients && n_bytes < max && b->reception.n < CHUNK_MESSAGES &&
+	       batch_step(b, i, &n_bytes, deadline))
 		i++;
 	return i;
 }
 
 int inject_batch_store(struct inject_batch *b, mono_t deadline)
 {
-	return b->req->is_spool_deferred ? reception_defer(&b->reception, deadline) : reception_store(&b->reception, deadline);
+	return b->req->is_spool_deferred ? reception_defer(&b->reception, deadline)
+					 : reception_store(&b->reception, deadline);
 }
 
 void inject_batch_drop(struct inject_batch *b)
@@ -262,7 +269,9 @@ void inject_batch_drop(struct inject_batch *b)
 void inject_batch_enqueue(struct inject_batch *b)
 {
 	struct reception *r = &b->reception;
-	struct record how = {.peer_name = STR(""), .peer_addr = b->origin.received_from, .reception_protocol = STR("HTTP")};
+	struct record how = {.peer_name = STR(""),
+			     .peer_addr = b->origin.received_from,
+			     .reception_protocol = STR("HTTP")};
 	metric_add(batch_g.received, (int64_t)r->n);
 	reception_enqueue(r, &how);
 	reception_reset(r);
@@ -272,7 +281,8 @@ void inject_batch_enqueue(struct inject_batch *b)
 static void batch_drop_rest(struct inject_batch *b, size_t from)
 {
 	struct err e = err_take();
-	log_error("kumod", "%zu messages of an injection could not be stored: %s", b->req->n_recipients - from + b->reception.n, e.text);
+	log_error("kumod", "%zu messages of an injection could not be stored: %s",
+		  b->req->n_recipients - from + b->reception.n, e.text);
 	for (size_t i = from; i < b->req->n_recipients; i++) {
 		err_set(e.kind, "%s", e.text);
 		batch_fail(b, i);
@@ -292,7 +302,8 @@ static void batch_refuse_saved(struct inject_batch *b)
 	}
 }
 
-/** The answer is complete before the last commit; the key is stored with that, which then has to be the only one. */
+/** The answer is complete before the last commit; the key is stored with that, which then has to be the only
+ * one. */
 static int batch_finish(struct inject_batch *b, size_t next, struct buf *answer)
 {
 	struct idempotency *k = b->origin.key;
@@ -303,7 +314,8 @@ static int batch_finish(struct inject_batch *b, size_t next, struct buf *answer)
 		return 0;
 	if (!is_complete) {
 		err_set(b->is_crowded ? ERR_LIMIT : ERR_INVALID,
-		        "the messages are too many or too large to be stored together, as they must be under an Idempotency-Key");
+			"the messages are too many or too large to be stored together, as they must be under "
+			"an Idempotency-Key");
 		return -1;
 	}
 	if (idempotency_set_answer(k, "application/json", buf_str(answer)) != 0)
@@ -318,7 +330,9 @@ static int batch_check_time(const struct inject_batch *b, size_t n_done, mono_t 
 	if (fiber_is_cancelled())
 		err_set(ERR_CANCELLED, "the service stops");
 	else if (mono_is_past(deadline))
-		err_set(ERR_TIMEOUT, "the request takes too long: the time was over after %zu of %zu recipients", n_done, b->req->n_recipients);
+		err_set(ERR_TIMEOUT,
+			"the request takes too long: the time was over after %zu of %zu recipients", n_done,
+			b->req->n_recipients);
 	else
 		return 0;
 	return -1;
@@ -393,6 +407,7 @@ void inject_batch_answer(const struct inject_batch *b, struct buf *out)
 		json_obj_end(&j);
 	}
 	json_arr_end(&j);
-	json_kv_str(&j, STR("durability"), !b->req->is_spool_deferred && reception_is_durable() ? STR("fsync") : STR("memory"));
+	json_kv_str(&j, STR("durability"),
+		    !b->req->is_spool_deferred && reception_is_durable() ? STR("fsync") : STR("memory"));
 	json_obj_end(&j);
 }

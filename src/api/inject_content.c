@@ -1,12 +1,13 @@
-/* inject_content.c - bodies from content, which is a whole message as text, or an object that one is made of (mail/mime_build.h).
- * Templates are compiled once and expanded for each recipient into buffers that are used again; what has none is made once, and
- * all recipients share it. A template sees the recipient's substitutions, then `name`, `email` and `to_header`, then the
- * substitutions of the request.
+/* inject_content.c - bodies from content, which is a whole message as text, or an object that one is made of
+ * (mail/mime_build.h). Templates are compiled once and expanded for each recipient into buffers that are used
+ * again; what has none is made once, and all recipients share it. A template sees the recipient's
+ * substitutions, then `name`, `email` and `to_header`, then the substitutions of the request.
  *
- * No value may end the header that it stands in: CR, LF and NUL are refused in any header, also after expansion. Of an object the
- * expanded fields are checked one by one. In a text, values with such bytes are rare, and most belong to the body, so only a
- * recipient that has one is looked at twice: the template is rendered again with blanks in place of these bytes, and where the two
- * header sections differ, a value has reached into one. */
+ * No value may end the header that it stands in: CR, LF and NUL are refused in any header, also after
+ * expansion. Of an object the expanded fields are checked one by one. In a text, values with such bytes are
+ * rare, and most belong to the body, so only a recipient that has one is looked at twice: the template is
+ * rendered again with blanks in place of these bytes, and where the two header sections differ, a value has
+ * reached into one. */
 #include "api/inject_content.h"
 
 #include "base/alloc.h"
@@ -20,13 +21,13 @@
 #include <string.h>
 
 #define INPLACE_BYTES ((size_t)128 << 10) /* of content: more is prepared on another thread */
-#define KEEP_BYTES ((size_t)8 << 20)      /* of a buffer: a larger one is not kept for the next recipient */
+#define KEEP_BYTES ((size_t)8 << 20)	  /* of a buffer: a larger one is not kept for the next recipient */
 
 struct content_slot {
-	char *path;          /* "content.headers[X-Tag]" */
+	char *path; /* "content.headers[X-Tag]" */
 	struct template *template;
-	str_t *target;       /* in inject_content.made */
-	size_t at, n;        /* in inject_content.text */
+	str_t *target; /* in inject_content.made */
+	size_t at, n;  /* in inject_content.text */
 };
 
 /* --- values with line breaks --- */
@@ -131,7 +132,7 @@ static int content_check_text(str_t content)
 		str_t start = str_head(str_skip(content, line), (size_t)i - line);
 		ptrdiff_t colon = str_chr(start, ':', 0);
 		err_set(ERR_INVALID, "content: CR without LF in the header `" STR_FMT "`",
-		        STR_ARG(str_head(start, colon >= 0 ? (size_t)colon : 40)));
+			STR_ARG(str_head(start, colon >= 0 ? (size_t)colon : 40)));
 		return -1;
 	}
 	return 0;
@@ -174,7 +175,8 @@ static int content_to_header(const struct inject_recipient *r, const struct mail
 }
 
 /** What is predefined for the recipient. */
-static int content_set_names(struct inject_content *c, const struct inject_recipient *r, const struct mailbox *to)
+static int content_set_names(struct inject_content *c, const struct inject_recipient *r,
+			     const struct mailbox *to)
 {
 	struct buf header = BUF_INIT;
 	if (c->names == NULL)
@@ -193,7 +195,8 @@ static int content_set_names(struct inject_content *c, const struct inject_recip
 	return rc;
 }
 
-static struct body *content_expand(struct inject_content *c, const struct inject_recipient *r, const json_t *const *layer)
+static struct body *content_expand(struct inject_content *c, const struct inject_recipient *r,
+				   const json_t *const *layer)
 {
 	if (template_run_render(c->run, c->template, layer, N_LAYERS, &c->out) != 0)
 		return NULL;
@@ -202,7 +205,7 @@ static struct body *content_expand(struct inject_content *c, const struct inject
 		return NULL;
 	}
 	bool has_breaks = c->common_has_breaks || value_has_breaks(c->names) ||
-	                  (r->substitutions != NULL && value_has_breaks(r->substitutions));
+			  (r->substitutions != NULL && value_has_breaks(r->substitutions));
 	if ((has_breaks && content_check_header(c, layer) != 0) || content_check_text(buf_str(&c->out)) != 0)
 		return NULL;
 	return content_make_body(buf_str(&c->out));
@@ -221,7 +224,8 @@ static struct body *content_build(struct inject_content *c, const json_t *const 
 		s->n = c->text.n - s->at;
 	}
 	for (size_t i = 0; i < c->n_slots; i++) /* now that the buffer has stopped moving */
-		*c->slot[i].target = c->slot[i].n > 0 ? str_mk(c->text.p + c->slot[i].at, c->slot[i].n) : STR("");
+		*c->slot[i].target =
+			c->slot[i].n > 0 ? str_mk(c->text.p + c->slot[i].at, c->slot[i].n) : STR("");
 	if (mime_check_content(&c->made, "content") != 0)
 		return NULL;
 	mime_build_rest(&c->made, &c->out);
@@ -252,7 +256,8 @@ struct body *inject_content_body(struct inject_content *c, size_t i, const struc
 	return body;
 }
 
-void inject_content_add_fields(const struct inject_content *c, struct message *m, size_t i, const struct mailbox *to, str_t hostname)
+void inject_content_add_fields(const struct inject_content *c, struct message *m, size_t i,
+			       const struct mailbox *to, str_t hostname)
 {
 	char id[33];
 	struct buf fields = BUF_INIT;
@@ -264,16 +269,17 @@ void inject_content_add_fields(const struct inject_content *c, struct message *m
 		if (known[k].n > 0 && mailbox_parse(known[k], &from) != 0)
 			err_clear();
 	uuid_fmt_simple(&m->id, id);
-	mime_build_recipient(&c->made, &(struct mime_address){.email = to->email, .name = c->req->recipient[i].name}, str_of(id),
-	                     from.domain.n > 0 && from.domain.p[0] != '[' ? from.domain : hostname, &fields);
+	mime_build_recipient(
+		&c->made, &(struct mime_address){.email = to->email, .name = c->req->recipient[i].name},
+		str_of(id), from.domain.n > 0 && from.domain.p[0] != '[' ? from.domain : hostname, &fields);
 	message_add_prefix(m, buf_str(&fields));
 	buf_fini(&fields);
 }
 
 /* --- the request's --- */
 
-static struct template *content_compile(struct inject_content *c, const char *path, const char *name, str_t source,
-                                        enum template_escape escape)
+static struct template *content_compile(struct inject_content *c, const char *path, const char *name,
+					str_t source, enum template_escape escape)
 {
 	struct template *t = template_compile_dialect(name, source, c->req->dialect, escape);
 	if (t == NULL)
@@ -282,9 +288,10 @@ static struct template *content_compile(struct inject_content *c, const char *pa
 	return t;
 }
 
-/** Makes a slot of a text that is a template. standin: what takes its place in the check of what is the same for all. */
-static int content_add_slot(struct inject_content *c, str_t *target, const char *path, const char *name, enum template_escape escape,
-                            str_t standin)
+/** Makes a slot of a text that is a template. standin: what takes its place in the check of what is the same
+ * for all. */
+static int content_add_slot(struct inject_content *c, str_t *target, const char *path, const char *name,
+			    enum template_escape escape, str_t standin)
 {
 	if (target->p == NULL || !template_has_markup_of(c->req->dialect, *target))
 		return 0;
@@ -311,15 +318,22 @@ static int content_add_slots(struct inject_content *c)
 	struct mime_content *m = &c->made;
 	enum { FIXED_SLOTS = 8 };
 	c->slot = xcalloc(FIXED_SLOTS + m->n_headers, sizeof(*c->slot));
-	if (content_add_slot(c, &m->text_body, "content.text_body", "text_body.txt", TEMPLATE_ESCAPE_NONE, STR("")) != 0 ||
-	    content_add_slot(c, &m->html_body, "content.html_body", "html_body.html", TEMPLATE_ESCAPE_HTML, STR("")) != 0 ||
-	    content_add_slot(c, &m->amp_html_body, "content.amp_html_body", "amp_html_body.html", TEMPLATE_ESCAPE_HTML, STR("")) != 0 ||
-	    content_add_slot(c, &m->subject, "content.subject", "subject", TEMPLATE_ESCAPE_NONE, STR("")) != 0 ||
-	    content_add_slot(c, &m->from.email, "content.from.email", "from.email", TEMPLATE_ESCAPE_NONE, STR("a@example.com")) != 0 ||
-	    content_add_slot(c, &m->from.name, "content.from.name", "from.name", TEMPLATE_ESCAPE_NONE, STR("")) != 0 ||
-	    content_add_slot(c, &m->reply_to.email, "content.reply_to.email", "reply_to.email", TEMPLATE_ESCAPE_NONE,
-	                     STR("a@example.com")) != 0 ||
-	    content_add_slot(c, &m->reply_to.name, "content.reply_to.name", "reply_to.name", TEMPLATE_ESCAPE_NONE, STR("")) != 0)
+	if (content_add_slot(c, &m->text_body, "content.text_body", "text_body.txt", TEMPLATE_ESCAPE_NONE,
+			     STR("")) != 0 ||
+	    content_add_slot(c, &m->html_body, "content.html_body", "html_body.html", TEMPLATE_ESCAPE_HTML,
+			     STR("")) != 0 ||
+	    content_add_slot(c, &m->amp_html_body, "content.amp_html_body", "amp_html_body.html",
+			     TEMPLATE_ESCAPE_HTML, STR("")) != 0 ||
+	    content_add_slot(c, &m->subject, "content.subject", "subject", TEMPLATE_ESCAPE_NONE, STR("")) !=
+		    0 ||
+	    content_add_slot(c, &m->from.email, "content.from.email", "from.email", TEMPLATE_ESCAPE_NONE,
+			     STR("a@example.com")) != 0 ||
+	    content_add_slot(c, &m->from.name, "content.from.name", "from.name", TEMPLATE_ESCAPE_NONE,
+			     STR("")) != 0 ||
+	    content_add_slot(c, &m->reply_to.email, "content.reply_to.email", "reply_to.email",
+			     TEMPLATE_ESCAPE_NONE, STR("a@example.com")) != 0 ||
+	    content_add_slot(c, &m->reply_to.name, "content.reply_to.name", "reply_to.name",
+			     TEMPLATE_ESCAPE_NONE, STR("")) != 0)
 		return -1;
 	for (size_t i = 0; i < m->n_headers; i++)
 		if (content_add_header_slot(c, &c->made_header[i]) != 0)
@@ -348,7 +362,8 @@ static int content_init_build(struct inject_content *c)
 	for (size_t i = 0; i < given->n_headers; i++)
 		c->made_header[i] = given->header[i];
 	c->made.header = c->made_header;
-	if (content_add_slots(c) != 0 || mime_check_content(&c->made, "content") != 0 || content_encode_attachments(c) != 0)
+	if (content_add_slots(c) != 0 || mime_check_content(&c->made, "content") != 0 ||
+	    content_encode_attachments(c) != 0)
 		return -1;
 	if (c->n_slots > 0)
 		return 0;
@@ -391,7 +406,8 @@ static size_t content_size(const struct inject_request *req)
 int inject_content_init(struct inject_content *c, const struct inject_request *req, mono_t deadline)
 {
 	*c = (struct inject_content){.req = req, .run = template_run_new()};
-	return content_size(req) <= INPLACE_BYTES ? content_init_job(c) : offload_run(content_init_job, c, deadline);
+	return content_size(req) <= INPLACE_BYTES ? content_init_job(c)
+						  : offload_run(content_init_job, c, deadline);
 }
 
 void inject_content_fini(struct inject_content *c)

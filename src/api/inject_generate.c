@@ -1,12 +1,13 @@
-/* inject_generate.c - requests that are made into messages after their answer. A request is a message: its body is the JSON, its
- * metadata say who brought it, and it waits in a queue of its own, whose sessions (as many as the policy gives its egress path
- * connections) make messages of it.
+/* inject_generate.c - requests that are made into messages after their answer. A request is a message: its
+ * body is the JSON, its metadata say who brought it, and it waits in a queue of its own, whose sessions (as
+ * many as the policy gives its egress path connections) make messages of it.
  *
- * Each chunk of messages is stored by one commit, which also stores in the request's metadata (`generated`) how far it has come.
- * So whatever stops it in between, each recipient's message is made once: a crash before the commit leaves neither, one after it
- * both, and the request goes on behind that. When all are stored, the request ends with a Delivery record. What fails a recipient
- * is in a Bounce record of its own, for nobody waits for an answer; a request that can no longer be read, or whose content is
- * wrong, is one Bounce. A spool that takes nothing now is a TransientFailure: the queue tries again. */
+ * Each chunk of messages is stored by one commit, which also stores in the request's metadata (`generated`)
+ * how far it has come. So whatever stops it in between, each recipient's message is made once: a crash before
+ * the commit leaves neither, one after it both, and the request goes on behind that. When all are stored, the
+ * request ends with a Delivery record. What fails a recipient is in a Bounce record of its own, for nobody
+ * waits for an answer; a request that can no longer be read, or whose content is wrong, is one Bounce. A
+ * spool that takes nothing now is a TransientFailure: the queue tries again. */
 #include "api/inject_generate.h"
 
 #include "aaa/auth_info.h"
@@ -22,17 +23,21 @@
 #define GENERATED_KEY STR("generated")
 #define CHUNK_BYTES ((size_t)8 << 20) /* many requests are at work at once */
 #define RETRY_INTERVAL dur_s(10)      /* contracts B3 */
-#define REQUEST_TIME dur_s(600)       /* to read a request, which other threads may do */
+#define REQUEST_TIME dur_s(600)	      /* to read a request, which other threads may do */
 #define RECIPIENT_TIME dur_s(60)      /* for the policy, mostly */
 #define DEFAULT_LIMIT 100000
 
 static _Atomic uint64_t generate_limit = DEFAULT_LIMIT;
 
-void inject_generate_set_limit(uint64_t n_requests) { atomic_store(&generate_limit, n_requests); }
+void inject_generate_set_limit(uint64_t n_requests)
+{
+	atomic_store(&generate_limit, n_requests);
+}
 
 /* --- taking requests --- */
 
-static struct message *generate_make_request(const struct inject_request *req, str_t body, const struct inject_origin *o)
+static struct message *generate_make_request(const struct inject_request *req, str_t body,
+					     const struct inject_origin *o)
 {
 	str_t nobody = STR("");
 	struct body *b = body_new(body);
@@ -54,16 +59,19 @@ static void generate_write_answer(const struct inject_request *req, const struct
 {
 	char id[33];
 	uuid_fmt_simple(&m->id, id);
-	buf_printf(out, "{\"success_count\":0,\"fail_count\":0,\"failed_recipients\":[],\"errors\":[],\"messages\":[],"
-	                "\"durability\":\"%s\",\"request_id\":\"%s\"}",
-	           !req->is_spool_deferred && reception_is_durable() ? "fsync" : "memory", id);
+	buf_printf(out,
+		   "{\"success_count\":0,\"fail_count\":0,\"failed_recipients\":[],\"errors\":[],"
+		   "\"messages\":[],"
+		   "\"durability\":\"%s\",\"request_id\":\"%s\"}",
+		   !req->is_spool_deferred && reception_is_durable() ? "fsync" : "memory", id);
 }
 
-int inject_generate_defer(const struct inject_request *req, str_t body, const struct inject_origin *origin, struct buf *answer,
-                          mono_t deadline)
+int inject_generate_defer(const struct inject_request *req, str_t body, const struct inject_origin *origin,
+			  struct buf *answer, mono_t deadline)
 {
 	struct reception r;
-	struct record how = {.peer_name = STR(""), .peer_addr = origin->received_from, .reception_protocol = STR("HTTP")};
+	struct record how = {
+		.peer_name = STR(""), .peer_addr = origin->received_from, .reception_protocol = STR("HTTP")};
 	struct message *m = generate_make_request(req, body, origin);
 	int rc = -1;
 	reception_init(&r, 1);
@@ -75,7 +83,8 @@ int inject_generate_defer(const struct inject_request *req, str_t body, const st
 		err_set(ERR_LIMIT, "too many requests wait for their messages to be generated");
 		goto out;
 	}
-	generate_write_answer(req, m, answer); /* complete before the commit, so that it can be stored with it */
+	generate_write_answer(req, m,
+			      answer); /* complete before the commit, so that it can be stored with it */
 	if (origin->key != NULL) {
 		if (idempotency_set_answer(origin->key, "application/json", buf_str(answer)) != 0)
 			goto out;
@@ -93,8 +102,8 @@ out:
 
 struct generation {
 	struct session *session;
-	struct message *m;            /* the request */
-	struct buf scratch[2];        /* texts of its metadata */
+	struct message *m;     /* the request */
+	struct buf scratch[2]; /* texts of its metadata */
 	struct inject_origin origin;
 	struct inject_request req;
 	struct inject_batch batch;
@@ -121,9 +130,13 @@ static void generate_set_progress(struct message *m, size_t n)
 	meta_set_json(&m->meta, GENERATED_KEY, str_of(text));
 }
 
-static bool generate_should_stop(void *session) { return session_is_stopping(session); }
+static bool generate_should_stop(void *session)
+{
+	return session_is_stopping(session);
+}
 
-/** Anybody can send to an address of this domain; only requests have no recipient, which no protocol brings in. */
+/** Anybody can send to an address of this domain; only requests have no recipient, which no protocol brings
+ * in. */
 static bool generate_is_request(const struct message *m)
 {
 	str_t json;
@@ -138,12 +151,13 @@ static int generate_begin(struct generation *g, mono_t deadline)
 		err_set(ERR_INVALID, "the domain %s is reserved: no mail can be sent there", GENERATOR_QUEUE);
 		return -1;
 	}
-	g->origin = (struct inject_origin){.received_from = generate_meta(g->m, STR("received_from"), &g->scratch[0]),
-	                                   .who_name = generate_meta(g->m, STR("http_auth"), &g->scratch[1]),
-	                                   .chunk_bytes = CHUNK_BYTES,
-	                                   .recipient_time = RECIPIENT_TIME,
-	                                   .should_stop = generate_should_stop,
-	                                   .stop_arg = g->session};
+	g->origin = (struct inject_origin){.received_from =
+						   generate_meta(g->m, STR("received_from"), &g->scratch[0]),
+					   .who_name = generate_meta(g->m, STR("http_auth"), &g->scratch[1]),
+					   .chunk_bytes = CHUNK_BYTES,
+					   .recipient_time = RECIPIENT_TIME,
+					   .should_stop = generate_should_stop,
+					   .stop_arg = g->session};
 	if (meta_get_json(&g->m->meta, STR("auth_info"), &json))
 		g->origin.who_json = value_parse_json(json);
 	if (g->origin.who_json == NULL) {
@@ -176,7 +190,8 @@ static void generate_log_failed(const struct generation *g, size_t from, size_t 
 		if (r->error == NULL)
 			continue;
 		char *rcpt = str_dup(g->req.recipient[i].email);
-		struct smtp_response answer = {.code = r->code != 0 ? r->code : 500, .content = str_of(r->error)};
+		struct smtp_response answer = {.code = r->code != 0 ? r->code : 500,
+					       .content = str_of(r->error)};
 		session_note_bounce(g->session, g->m, &answer, rcpt);
 		free(rcpt);
 	}
@@ -194,7 +209,8 @@ static int generate_chunk(struct generation *g, size_t *at)
 	/* Whether it is stored must be known, or the request would not know how far it has come. */
 	fiber_shield_begin();
 	int rc = inject_batch_store(b, MONO_NEVER);
-	if (rc != 0 && err_is(ERR_LIMIT) && g->req.is_spool_deferred) /* no room in memory: nobody is in a hurry here */
+	if (rc != 0 && err_is(ERR_LIMIT) &&
+	    g->req.is_spool_deferred) /* no room in memory: nobody is in a hurry here */
 		rc = reception_store(&b->reception, MONO_NEVER);
 	fiber_shield_end();
 	if (rc != 0) {
@@ -226,7 +242,8 @@ static struct smtp_response generate_answer(const struct generation *g, struct b
 {
 	buf_add_z(text, "ok");
 	if (g->batch.n_failed > 0)
-		buf_printf(text, ", but %zu of %zu recipients failed", g->batch.n_failed, g->req.n_recipients);
+		buf_printf(text, ", but %zu of %zu recipients failed", g->batch.n_failed,
+			   g->req.n_recipients);
 	return (struct smtp_response){.code = 250, .content = buf_str(text)};
 }
 
@@ -245,7 +262,8 @@ static bool generate_one(struct session *s, struct message *m)
 		session_return(s, m);
 		return false;
 	} else {
-		bool is_final = !is_begun && !err_is(ERR_TIMEOUT) && !err_is(ERR_CANCELLED) && !err_is(ERR_SHUTDOWN);
+		bool is_final =
+			!is_begun && !err_is(ERR_TIMEOUT) && !err_is(ERR_CANCELLED) && !err_is(ERR_SHUTDOWN);
 		buf_add_z(&text, err_text());
 		answer = (struct smtp_response){.code = is_final ? 500 : 451, .content = buf_str(&text)};
 		err_clear();
@@ -265,7 +283,8 @@ static void generate_run(struct session *s)
 
 void inject_generate_setup(void)
 {
-	static const struct deliverer generator = {
-		.protocol = "httpinject:generator", .record_name = "HttpInjectionGenerator", .run = generate_run};
+	static const struct deliverer generator = {.protocol = "httpinject:generator",
+						   .record_name = "HttpInjectionGenerator",
+						   .run = generate_run};
 	queue_set_internal_deliverer(GENERATOR_QUEUE, &generator, RETRY_INTERVAL);
 }

@@ -1,6 +1,7 @@
-/* inject_request.c - from JSON to a checked request. Every mistake is answered with the path of the field (`recipients[3].email`)
- * and what was expected; unknown fields are mistakes. The schema here says the shape; what goes beyond it is checked
- * while the fields are collected. Whether texts, names and addresses can be made into a message is inject_content.c's to say. */
+/* inject_request.c - from JSON to a checked request. Every mistake is answered with the path of the field
+ * (`recipients[3].email`) and what was expected; unknown fields are mistakes. The schema here says the shape;
+ * what goes beyond it is checked while the fields are collected. Whether texts, names and addresses can be
+ * made into a message is inject_content.c's to say. */
 #include "api/inject_request.h"
 
 #include "api/json_shape.h"
@@ -14,105 +15,224 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define INPLACE_BYTES ((size_t)128 << 10) /* what is larger would hold up the worker for more than a millisecond */
+#define INPLACE_BYTES \
+	((size_t)128 << 10) /* what is larger would hold up the worker for more than a millisecond */
 
 /* --- the shape --- */
 
 static const struct http_field recipient_fields[] = {
-	{.name = "email", .type = HTTP_STRING, .is_required = true, .format = "email", .example = "\"john.smith@mailbox.example\"",
+	{.name = "email",
+	 .type = HTTP_STRING,
+	 .is_required = true,
+	 .format = "email",
+	 .example = "\"john.smith@mailbox.example\"",
 	 .doc = "The address in RCPT TO; {{ email }} in a template."},
-	{.name = "name", .type = HTTP_STRING, .is_nullable = true, .example = "\"John Smith\"",
+	{.name = "name",
+	 .type = HTTP_STRING,
+	 .is_nullable = true,
+	 .example = "\"John Smith\"",
 	 .doc = "The name that goes with the address; {{ name }} in a template."},
-	{.name = "substitutions", .type = HTTP_OBJECT, .is_nullable = true, .example = "{\"code\":42}",
-	 .doc = "Values for the template. They come before the predefined `name`, `email` and `to_header` (both of them, as a To header "
+	{.name = "substitutions",
+	 .type = HTTP_OBJECT,
+	 .is_nullable = true,
+	 .example = "{\"code\":42}",
+	 .doc = "Values for the template. They come before the predefined `name`, `email` and `to_header` "
+		"(both of them, as a To header "
 		"has it), and before those of the request."},
-	{.name = "metadata", .type = HTTP_OBJECT, .is_nullable = true, .example = "{\"order\":\"A-7\"}",
+	{.name = "metadata",
+	 .type = HTTP_OBJECT,
+	 .is_nullable = true,
+	 .example = "{\"order\":\"A-7\"}",
 	 .doc = "Kept as the message's metadata `extra`, for the policy and the logs."},
 	{0},
 };
-static const struct http_schema recipient_schema = {
-	.name = "Recipient", .doc = "One recipient: a message of its own.", .fields = recipient_fields, .is_strict = true};
+static const struct http_schema recipient_schema = {.name = "Recipient",
+						    .doc = "One recipient: a message of its own.",
+						    .fields = recipient_fields,
+						    .is_strict = true};
 
 static const struct http_field from_fields[] = {
-	{.name = "email", .type = HTTP_STRING, .is_required = true, .format = "email", .example = "\"sales@example.com\"",
+	{.name = "email",
+	 .type = HTTP_STRING,
+	 .is_required = true,
+	 .format = "email",
+	 .example = "\"sales@example.com\"",
 	 .doc = "The address."},
-	{.name = "name", .type = HTTP_STRING, .is_nullable = true, .example = "\"Sales\"",
+	{.name = "name",
+	 .type = HTTP_STRING,
+	 .is_nullable = true,
+	 .example = "\"Sales\"",
 	 .doc = "The name that is shown with it."},
 	{0},
 };
-static const struct http_schema from_schema = {
-	.name = "FromHeader", .doc = "An address with a name. Both may be templates.", .fields = from_fields, .is_strict = true};
+static const struct http_schema from_schema = {.name = "FromHeader",
+					       .doc = "An address with a name. Both may be templates.",
+					       .fields = from_fields,
+					       .is_strict = true};
 
 static const struct http_field attachment_fields[] = {
-	{.name = "data", .type = HTTP_STRING, .is_required = true,
+	{.name = "data",
+	 .type = HTTP_STRING,
+	 .is_required = true,
 	 .doc = "What is attached: text, or base64 if `base64` says so. Not a template."},
-	{.name = "content_type", .type = HTTP_STRING, .is_required = true, .example = "\"image/gif\"",
+	{.name = "content_type",
+	 .type = HTTP_STRING,
+	 .is_required = true,
+	 .example = "\"image/gif\"",
 	 .doc = "Its media type, parameters included. Text that is given as text is sent as UTF-8."},
-	{.name = "content_id", .type = HTTP_STRING, .is_nullable = true, .example = "\"logo\"",
+	{.name = "content_id",
+	 .type = HTTP_STRING,
+	 .is_nullable = true,
+	 .example = "\"logo\"",
 	 .doc = "Makes it a part of the HTML, which refers to it as cid:logo."},
-	{.name = "file_name", .type = HTTP_STRING, .is_nullable = true, .example = "\"logo.gif\"",
+	{.name = "file_name",
+	 .type = HTTP_STRING,
+	 .is_nullable = true,
+	 .example = "\"logo.gif\"",
 	 .doc = "The name to save it under."},
-	{.name = "base64", .type = HTTP_BOOLEAN, .is_nullable = true, .def = "false",
+	{.name = "base64",
+	 .type = HTTP_BOOLEAN,
+	 .is_nullable = true,
+	 .def = "false",
 	 .doc = "`data` is in base64; line breaks in it are read over."},
 	{0},
 };
-static const struct http_schema attachment_schema = {
-	.name = "Attachment", .doc = "Something that comes with the text.", .fields = attachment_fields, .is_strict = true};
+static const struct http_schema attachment_schema = {.name = "Attachment",
+						     .doc = "Something that comes with the text.",
+						     .fields = attachment_fields,
+						     .is_strict = true};
 
 static const struct http_field content_fields[] = {
-	{.name = "text_body", .type = HTTP_STRING, .is_nullable = true, .doc = "The text. May be a template, as the next three."},
-	{.name = "html_body", .type = HTTP_STRING, .is_nullable = true,
+	{.name = "text_body",
+	 .type = HTTP_STRING,
+	 .is_nullable = true,
+	 .doc = "The text. May be a template, as the next three."},
+	{.name = "html_body",
+	 .type = HTTP_STRING,
+	 .is_nullable = true,
 	 .doc = "The same in HTML. What {{ }} puts into it is escaped for HTML."},
-	{.name = "amp_html_body", .type = HTTP_STRING, .is_nullable = true,
+	{.name = "amp_html_body",
+	 .type = HTTP_STRING,
+	 .is_nullable = true,
 	 .doc = "The same in AMP for email, a part text/x-amp-html. Escaped as html_body."},
 	{.name = "subject", .type = HTTP_STRING, .is_nullable = true, .doc = "The Subject header."},
-	{.name = "from", .type = HTTP_OBJECT, .is_nullable = true, .schema = &from_schema, .doc = "The From header."},
-	{.name = "reply_to", .type = HTTP_OBJECT, .is_nullable = true, .schema = &from_schema, .doc = "The Reply-To header."},
-	{.name = "headers", .type = HTTP_STRING, .is_nullable = true, .is_map = true, .example = "{\"X-Tenant\":\"MyTenant\"}",
-	 .doc = "Further headers, whose values may be templates. With a To among them none is made for the recipient."},
-	{.name = "attachments", .type = HTTP_OBJECT, .is_nullable = true, .is_list = true, .schema = &attachment_schema,
+	{.name = "from",
+	 .type = HTTP_OBJECT,
+	 .is_nullable = true,
+	 .schema = &from_schema,
+	 .doc = "The From header."},
+	{.name = "reply_to",
+	 .type = HTTP_OBJECT,
+	 .is_nullable = true,
+	 .schema = &from_schema,
+	 .doc = "The Reply-To header."},
+	{.name = "headers",
+	 .type = HTTP_STRING,
+	 .is_nullable = true,
+	 .is_map = true,
+	 .example = "{\"X-Tenant\":\"MyTenant\"}",
+	 .doc = "Further headers, whose values may be templates. With a To among them none is made for the "
+		"recipient."},
+	{.name = "attachments",
+	 .type = HTTP_OBJECT,
+	 .is_nullable = true,
+	 .is_list = true,
+	 .schema = &attachment_schema,
 	 .doc = "What comes with the text."},
 	{0},
 };
 static const struct http_schema content_schema = {
-	.name = "Content", .doc = "What is sent: a whole message, or the parts to make one of.", .fields = content_fields, .is_strict = true,
-	.text_doc = "The whole message as text, header and body. Markup in it is expanded for each recipient.",
+	.name = "Content",
+	.doc = "What is sent: a whole message, or the parts to make one of.",
+	.fields = content_fields,
+	.is_strict = true,
+	.text_doc =
+		"The whole message as text, header and body. Markup in it is expanded for each recipient.",
 	.text_example = "\"Subject: hello\\r\\n\\r\\nHello {{ name }}\\r\\n\""};
 
 static const struct http_field trace_fields[] = {
-	{.name = "received_header", .type = HTTP_BOOLEAN, .is_nullable = true, .def = "false",
+	{.name = "received_header",
+	 .type = HTTP_BOOLEAN,
+	 .is_nullable = true,
+	 .def = "false",
 	 .doc = "A Received header is added, before the policy sees the message."},
-	{.name = "supplemental_header", .type = HTTP_BOOLEAN, .is_nullable = true, .def = "true",
-	 .doc = "A header is added by which a feedback report is matched to its message, after the policy has seen the message."},
-	{.name = "header_name", .type = HTTP_STRING, .is_nullable = true, .def = "\"X-KumoRef\"", .doc = "Its name."},
-	{.name = "include_meta_names", .type = HTTP_STRING, .is_nullable = true, .is_list = true, .def = "[]",
+	{.name = "supplemental_header",
+	 .type = HTTP_BOOLEAN,
+	 .is_nullable = true,
+	 .def = "true",
+	 .doc = "A header is added by which a feedback report is matched to its message, after the policy "
+		"has seen the message."},
+	{.name = "header_name",
+	 .type = HTTP_STRING,
+	 .is_nullable = true,
+	 .def = "\"X-KumoRef\"",
+	 .doc = "Its name."},
+	{.name = "include_meta_names",
+	 .type = HTTP_STRING,
+	 .is_nullable = true,
+	 .is_list = true,
+	 .def = "[]",
 	 .doc = "Metadata that it holds besides the recipient. Anybody can read them there."},
 	{0},
 };
-static const struct http_schema trace_schema = {
-	.name = "TraceHeaders", .doc = "Which headers are added to trace the message by.", .fields = trace_fields, .is_strict = true};
+static const struct http_schema trace_schema = {.name = "TraceHeaders",
+						.doc = "Which headers are added to trace the message by.",
+						.fields = trace_fields,
+						.is_strict = true};
 
 static const char *const dialect_words[] = {"Jinja", "Static", "Handlebars", NULL};
 static const struct http_field request_fields[] = {
-	{.name = "envelope_sender", .type = HTTP_STRING, .is_required = true, .format = "email", .example = "\"alice@example.com\"",
+	{.name = "envelope_sender",
+	 .type = HTTP_STRING,
+	 .is_required = true,
+	 .format = "email",
+	 .example = "\"alice@example.com\"",
 	 .doc = "The address in MAIL FROM; empty for the null sender."},
-	{.name = "recipients", .type = HTTP_OBJECT, .is_list = true, .is_required = true, .schema = &recipient_schema,
+	{.name = "recipients",
+	 .type = HTTP_OBJECT,
+	 .is_list = true,
+	 .is_required = true,
+	 .schema = &recipient_schema,
 	 .doc = "Who gets it: a message for each."},
-	{.name = "content", .type = HTTP_OBJECT, .is_required = true, .schema = &content_schema, .doc = "What they get."},
-	{.name = "substitutions", .type = HTTP_OBJECT, .is_nullable = true, .example = "{\"campaign_title\":\"Fall\"}",
+	{.name = "content",
+	 .type = HTTP_OBJECT,
+	 .is_required = true,
+	 .schema = &content_schema,
+	 .doc = "What they get."},
+	{.name = "substitutions",
+	 .type = HTTP_OBJECT,
+	 .is_nullable = true,
+	 .example = "{\"campaign_title\":\"Fall\"}",
 	 .doc = "Values for the template, for all recipients."},
-	{.name = "deferred_spool", .type = HTTP_BOOLEAN, .is_nullable = true, .def = "false",
-	 .doc = "The messages are kept in memory until they must wait, and only then stored: faster, but a crash loses them."},
-	{.name = "deferred_generation", .type = HTTP_BOOLEAN, .is_nullable = true, .def = "false",
-	 .doc = "The request itself is stored and answered, and the messages are made afterwards. Nothing is counted in the answer then."},
-	{.name = "trace_headers", .type = HTTP_OBJECT, .is_nullable = true, .schema = &trace_schema,
+	{.name = "deferred_spool",
+	 .type = HTTP_BOOLEAN,
+	 .is_nullable = true,
+	 .def = "false",
+	 .doc = "The messages are kept in memory until they must wait, and only then stored: faster, but a "
+		"crash loses them."},
+	{.name = "deferred_generation",
+	 .type = HTTP_BOOLEAN,
+	 .is_nullable = true,
+	 .def = "false",
+	 .doc = "The request itself is stored and answered, and the messages are made afterwards. Nothing is "
+		"counted in the answer then."},
+	{.name = "trace_headers",
+	 .type = HTTP_OBJECT,
+	 .is_nullable = true,
+	 .schema = &trace_schema,
 	 .doc = "Headers to trace the messages by."},
-	{.name = "template_dialect", .type = HTTP_STRING, .is_nullable = true, .def = "\"Jinja\"", .words = dialect_words,
+	{.name = "template_dialect",
+	 .type = HTTP_STRING,
+	 .is_nullable = true,
+	 .def = "\"Jinja\"",
+	 .words = dialect_words,
 	 .doc = "How the texts are expanded; Static: they are no templates."},
 	{0},
 };
-const struct http_schema inject_request_schema = {
-	.name = "InjectV1Request", .doc = "One message for one or many recipients.", .fields = request_fields, .is_strict = true};
+const struct http_schema inject_request_schema = {.name = "InjectV1Request",
+						  .doc = "One message for one or many recipients.",
+						  .fields = request_fields,
+						  .is_strict = true};
 
 /* --- the fields --- */
 
@@ -143,9 +263,9 @@ static void request_recipients(struct inject_request *r)
 	for (size_t i = 0; i < r->n_recipients; i++) {
 		const json_t *v = json_array_get(list, i);
 		r->recipient[i] = (struct inject_recipient){.email = request_str(v, "email"),
-		                                            .name = request_str(v, "name"),
-		                                            .substitutions = request_map(v, "substitutions"),
-		                                            .metadata = request_map(v, "metadata")};
+							    .name = request_str(v, "name"),
+							    .substitutions = request_map(v, "substitutions"),
+							    .metadata = request_map(v, "metadata")};
 	}
 }
 
@@ -192,9 +312,9 @@ static int request_attachments(struct inject_request *r, const json_t *list)
 		struct mime_attachment *a = &r->attachment[r->n_attachments];
 		struct buf *bytes = &r->decoded[r->n_attachments];
 		*a = (struct mime_attachment){.data = request_str(v, "data"),
-		                              .content_type = request_str(v, "content_type"),
-		                              .content_id = request_str(v, "content_id"),
-		                              .file_name = request_str(v, "file_name")};
+					      .content_type = request_str(v, "content_type"),
+					      .content_id = request_str(v, "content_id"),
+					      .file_name = request_str(v, "file_name")};
 		a->is_inline = a->content_id.p != NULL;
 		if (!request_flag(v, "base64", false))
 			continue;
@@ -220,14 +340,15 @@ static int request_content(struct inject_request *r)
 		const char *key;
 		size_t key_n;
 		r->build = (struct mime_content){.text_body = request_str(content, "text_body"),
-		                                 .html_body = request_str(content, "html_body"),
-		                                 .amp_html_body = request_str(content, "amp_html_body"),
-		                                 .subject = request_str(content, "subject"),
-		                                 .from = request_address(content, "from"),
-		                                 .reply_to = request_address(content, "reply_to")};
+						 .html_body = request_str(content, "html_body"),
+						 .amp_html_body = request_str(content, "amp_html_body"),
+						 .subject = request_str(content, "subject"),
+						 .from = request_address(content, "from"),
+						 .reply_to = request_address(content, "reply_to")};
 		r->header = xcalloc(json_object_size(headers) + 1, sizeof(*r->header));
 		json_object_keylen_foreach((json_t *)(uintptr_t)headers, key, key_n, v)
-			r->header[r->build.n_headers++] = (struct mime_header){str_mk(key, key_n), json_shape_str(v)};
+			r->header[r->build.n_headers++] =
+			(struct mime_header){str_mk(key, key_n), json_shape_str(v)};
 		r->build.header = r->header;
 		return request_attachments(r, json_object_get(content, "attachments"));
 	}
@@ -237,7 +358,8 @@ static int request_content(struct inject_request *r)
 
 static int request_trace(struct inject_request *r)
 {
-	const json_t *v = json_object_get(r->root, "trace_headers"), *names = json_object_get(v, "include_meta_names");
+	const json_t *v = json_object_get(r->root, "trace_headers"),
+		     *names = json_object_get(v, "include_meta_names");
 	struct inject_trace *t = &r->trace;
 	t->is_received_wanted = request_flag(v, "received_header", false);
 	t->is_supplemental_wanted = request_flag(v, "supplemental_header", true);
@@ -260,16 +382,17 @@ static void request_options(struct inject_request *r)
 	r->is_spool_deferred = request_flag(r->root, "deferred_spool", false);
 	r->is_generation_deferred = request_flag(r->root, "deferred_generation", false);
 	r->substitutions = request_map(r->root, "substitutions");
-	r->dialect = str_eq(dialect, STR("Static"))       ? TEMPLATE_STATIC
-	             : str_eq(dialect, STR("Handlebars")) ? TEMPLATE_HANDLEBARS
-	                                                  : TEMPLATE_JINJA;
+	r->dialect = str_eq(dialect, STR("Static"))	  ? TEMPLATE_STATIC
+		     : str_eq(dialect, STR("Handlebars")) ? TEMPLATE_HANDLEBARS
+							  : TEMPLATE_JINJA;
 }
 
 int inject_request_of_json(json_t *root, struct inject_request *out)
 {
 	struct inject_request r = {.root = root};
 	int rc = json_shape_check(root, &inject_request_schema);
-	if (rc == 0 && (rc = request_sender(&r)) == 0 && (rc = request_content(&r)) == 0 && (rc = request_trace(&r)) == 0) {
+	if (rc == 0 && (rc = request_sender(&r)) == 0 && (rc = request_content(&r)) == 0 &&
+	    (rc = request_trace(&r)) == 0) {
 		request_options(&r);
 		request_recipients(&r);
 		*out = r;

@@ -131,7 +131,8 @@ static int shape_check_schema(const json_t *v, const struct http_schema *s, cons
 		return shape_check_object(v, s, at);
 	if (s->text_doc != NULL && json_is_string(v))
 		return 0;
-	snprintf(expected, sizeof(expected), "%sstruct %s", s->text_doc != NULL ? "a string or " : "", s->name);
+	snprintf(expected, sizeof(expected), "%sstruct %s", s->text_doc != NULL ? "a string or " : "",
+		 s->name);
 	return shape_err_type(at, v, expected);
 }
 

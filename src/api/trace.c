@@ -1,7 +1,9 @@
-/* trace.c - GET /api/admin/trace-smtp-server/v1: what happens in SMTP sessions, while it happens, on a websocket (contracts B9).
+/* trace.c - GET /api/admin/trace-smtp-server/v1: what happens in SMTP sessions, while it happens, on a
+ * websocket (contracts B9).
  *
- * Events are kept for the client from the upgrade on; what it wants to see of them it says in its first message, and then it says
- * nothing more. The connection's fiber waits for the client and for events at once: the hub wakes it (in_trace.h). */
+ * Events are kept for the client from the upgrade on; what it wants to see of them it says in its first
+ * message, and then it says nothing more. The connection's fiber waits for the client and for events at once:
+ * the hub wakes it (in_trace.h). */
 #include "api/api_impl.h"
 
 #include "api/json_shape.h"
@@ -15,14 +17,25 @@
 enum { TRACE_TURN_EVENTS = 64 }; /* sent before other fibers and the client get a turn */
 
 static const struct http_field trace_fields[] = {
-	{.name = "source_addr", .type = HTTP_STRING, .is_nullable = true, .is_list = true, .example = "[\"192.0.2.0/24\"]",
-	 .doc = "Networks and addresses: only sessions of these peers are shown. Empty, or not given: all of them."},
-	{.name = "terse", .type = HTTP_BOOLEAN, .is_nullable = true, .def = "false",
-	 .doc = "Of what is read in several lines at once, a piece of a message, only the first one is shown, with the length of all."},
+	{.name = "source_addr",
+	 .type = HTTP_STRING,
+	 .is_nullable = true,
+	 .is_list = true,
+	 .example = "[\"192.0.2.0/24\"]",
+	 .doc = "Networks and addresses: only sessions of these peers are shown. Empty, or not given: all of "
+		"them."},
+	{.name = "terse",
+	 .type = HTTP_BOOLEAN,
+	 .is_nullable = true,
+	 .def = "false",
+	 .doc = "Of what is read in several lines at once, a piece of a message, only the first one is "
+		"shown, with the length of all."},
 	{0},
 };
-static const struct http_schema trace_request_schema = {
-	.name = "TraceSmtpServerV1Request", .doc = "Which sessions to trace.", .fields = trace_fields, .is_strict = true};
+static const struct http_schema trace_request_schema = {.name = "TraceSmtpServerV1Request",
+							.doc = "Which sessions to trace.",
+							.fields = trace_fields,
+							.is_strict = true};
 
 /* The request that is in text. -1 with an error that names what is wrong with it. */
 static int trace_parse_request(str_t text, struct cidr_set *source_addr, bool *is_terse)
@@ -109,7 +122,10 @@ static void trace_stream(struct websocket *ws, struct in_tracer *t)
 		websocket_close(ws, WEBSOCKET_POLICY, "after the request nothing more is expected");
 }
 
-static void trace_wake(void *arg) { websocket_wake(arg); }
+static void trace_wake(void *arg)
+{
+	websocket_wake(arg);
+}
 
 static void api_trace_smtp_server(struct http_request *r, struct websocket *ws, void *arg)
 {
@@ -126,8 +142,10 @@ static void api_trace_smtp_server(struct http_request *r, struct websocket *ws, 
 static const char *const api_trace_tags[] = {"debugging", "kcli:trace-smtp-server", NULL};
 static const struct http_answer api_trace_answers[] = {
 	{101, "It is a websocket from here on.", NULL, NULL, NULL},
-	{400, "The request does not ask for a websocket; the text names what is missing.", "text/plain", NULL, NULL},
-	{403, "The login is good, but may not do this; or the Origin is that of another site.", "text/plain", NULL, NULL},
+	{400, "The request does not ask for a websocket; the text names what is missing.", "text/plain", NULL,
+	 NULL},
+	{403, "The login is good, but may not do this; or the Origin is that of another site.", "text/plain",
+	 NULL, NULL},
 	{426, "Another version of websockets than 13.", "text/plain", NULL, NULL},
 	{503, "There are as many tracers as there may be.", "text/plain", NULL, NULL},
 	{0}};
@@ -140,9 +158,12 @@ static const struct http_route api_trace_routes[] = {
 		.id = "trace_smtp_server_v1",
 		.tags = api_trace_tags,
 		.summary = "A websocket that shows SMTP sessions while they happen.",
-		.text = "The client sends one text message, a JSON object: `source_addr`, a list of networks, keeps to the sessions of "
-			"these peers; `terse`, true, abbreviates what is read in several lines at once. From then on it gets one JSON "
-			"object a message: `conn_meta`, the session's metadata; `payload`, what has happened; `when`.",
+		.text = "The client sends one text message, a JSON object: `source_addr`, a list of "
+			"networks, keeps to the sessions of "
+			"these peers; `terse`, true, abbreviates what is read in several lines at once. From "
+			"then on it gets one JSON "
+			"object a message: `conn_meta`, the session's metadata; `payload`, what has "
+			"happened; `when`.",
 		.answers = api_trace_answers,
 	},
 };

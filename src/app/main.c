@@ -1,5 +1,6 @@
-/* main.c - the daemon cirrusd. The main thread only waits for signals; everything else runs in fibers on the workers. Signals are
- * blocked before the first thread is made, so that none takes them but sigwaitinfo here. */
+/* main.c - the daemon cirrusd. The main thread only waits for signals; everything else runs in fibers on the
+ * workers. Signals are blocked before the first thread is made, so that none takes them but sigwaitinfo here.
+ */
 #include "app/options.h"
 #include "app/privilege.h"
 #include "app/service.h"
@@ -22,7 +23,8 @@
 #ifdef CIRRUS_JEMALLOC
 /* Few arenas and quick purging: the working set of a mail server is its queue, not its allocator's caches. */
 extern const char *malloc_conf;
-const char *malloc_conf = "narenas:4,tcache_max:4096,dirty_decay_ms:1000,muzzy_decay_ms:0,background_thread:false";
+const char *malloc_conf =
+	"narenas:4,tcache_max:4096,dirty_decay_ms:1000,muzzy_decay_ms:0,background_thread:false";
 #endif
 
 #define OFFLOAD_THREADS 16
@@ -32,7 +34,7 @@ struct start_call {
 	const struct options *o;
 	struct fiber *fiber; /* worker 0's; NULL when it is not running */
 	_Atomic bool is_done;
-	int signal;          /* that came meanwhile, or 0 */
+	int signal; /* that came meanwhile, or 0 */
 	int rc;
 	struct err err;
 };
@@ -57,8 +59,14 @@ static void start_cancel(void *arg)
 		fiber_cancel(c->fiber);
 }
 
-static void stop_fiber(void *arg) { service_stop(); }
-static void reload_fiber(void *arg) { service_reload(); }
+static void stop_fiber(void *arg)
+{
+	service_stop();
+}
+static void reload_fiber(void *arg)
+{
+	service_reload();
+}
 
 static int main_set_log_filter(void)
 {

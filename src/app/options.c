@@ -7,7 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define DEFAULT_POLICY "/opt/kumomta/etc/policy/init.lua" /* contracts B2: where existing installations have it */
+#define DEFAULT_POLICY \
+	"/opt/kumomta/etc/policy/init.lua" /* contracts B2: where existing installations have it */
 
 static const char usage[] =
 	"Usage: cirrusd [--policy FILE] [--user NAME] [--validate]\n"
@@ -23,9 +24,10 @@ static const char usage[] =
 
 void options_parse(struct options *o, int argc, char **argv)
 {
-	static const struct option longs[] = {{"policy", required_argument, NULL, 'p'}, {"user", required_argument, NULL, 'u'},
-	                                      {"validate", no_argument, NULL, 'v'},     {"version", no_argument, NULL, 'V'},
-	                                      {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0}};
+	static const struct option longs[] = {
+		{"policy", required_argument, NULL, 'p'}, {"user", required_argument, NULL, 'u'},
+		{"validate", no_argument, NULL, 'v'},	  {"version", no_argument, NULL, 'V'},
+		{"help", no_argument, NULL, 'h'},	  {NULL, 0, NULL, 0}};
 	*o = (struct options){.policy = DEFAULT_POLICY};
 	for (int c; (c = getopt_long(argc, argv, "hV", longs, NULL)) != -1;) {
 		switch (c) {

@@ -5,7 +5,7 @@
 
 struct options {
 	const char *policy;
-	const char *user;       /* NULL: stay who we are */
+	const char *user; /* NULL: stay who we are */
 	bool is_validating;
 };
 /** Parses; prints and exits by itself for --help, --version and mistakes (status 2). */

@@ -1,7 +1,8 @@
-/* privilege.c - dropping privileges in two steps. First real and effective user change, the saved one stays root: that keeps the
- * permitted capabilities, of which CAP_NET_BIND_SERVICE alone is made effective again, so that `init` can bind low ports and its
- * files belong to the user. Once the ports are bound the saved user changes too; glibc does that in every thread, and the kernel then
- * clears all capabilities of each (capabilities(7), "Effect of user ID changes"). */
+/* privilege.c - dropping privileges in two steps. First real and effective user change, the saved one stays
+ * root: that keeps the permitted capabilities, of which CAP_NET_BIND_SERVICE alone is made effective again,
+ * so that `init` can bind low ports and its files belong to the user. Once the ports are bound the saved user
+ * changes too; glibc does that in every thread, and the kernel then clears all capabilities of each
+ * (capabilities(7), "Effect of user ID changes"). */
 #include "app/privilege.h"
 
 #include "base/err.h"
@@ -50,7 +51,8 @@ int privilege_become(const char *user)
 	}
 	if (pw->pw_uid == 0)
 		return 0;
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) { /* threads inherit it, so it is for now, when there are none */
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) !=
+	    0) { /* threads inherit it, so it is for now, when there are none */
 		err_set_sys(errno, "PR_SET_NO_NEW_PRIVS");
 		return -1;
 	}

@@ -1,6 +1,6 @@
-/* service.c - start-up, reload and shutdown. The order matters in both directions: a port answers only when a message it takes can be
- * made durable and queued; on the way down new work ends first, then deliveries, then records, and the spool closes last, because
- * everything before may still tell it something. */
+/* service.c - start-up, reload and shutdown. The order matters in both directions: a port answers only when a
+ * message it takes can be made durable and queued; on the way down new work ends first, then deliveries, then
+ * records, and the spool closes last, because everything before may still tell it something. */
 #include "app/service.h"
 
 #include "aaa/access.h"
@@ -45,7 +45,8 @@
 #include <unistd.h>
 
 #define SHUTDOWN_TIME dur_s(30)
-#define LISTENERS_STOP_TIME dur_s(10) /* of it: a client that stalls leaves deliveries theirs, and they begin no new ones */
+#define LISTENERS_STOP_TIME \
+	dur_s(10) /* of it: a client that stalls leaves deliveries theirs, and they begin no new ones */
 
 static struct {
 	struct spool *spool;
@@ -67,8 +68,14 @@ static const char *service_why_not(void)
 	return why != NULL ? why : spool_health(service.spool);
 }
 
-static int service_load_body(struct message *m, mono_t deadline) { return spool_load_body(service.spool, m, deadline); }
-static int service_save(struct message *m, mono_t deadline) { return spool_save(service.spool, m, deadline); }
+static int service_load_body(struct message *m, mono_t deadline)
+{
+	return spool_load_body(service.spool, m, deadline);
+}
+static int service_save(struct message *m, mono_t deadline)
+{
+	return spool_save(service.spool, m, deadline);
+}
 
 static void service_register(void)
 {
@@ -90,7 +97,8 @@ static void service_register(void)
 
 static int service_run_init(const struct options *o)
 {
-	struct policy_params p = {.file = o->policy, .is_validating = o->is_validating, .version = CIRRUS_VERSION};
+	struct policy_params p = {
+		.file = o->policy, .is_validating = o->is_validating, .version = CIRRUS_VERSION};
 	if (policy_start(&p) != 0) {
 		err_wrap("Error evaluating policy file \"%s\"", o->policy);
 		return -1;
@@ -106,8 +114,8 @@ static int service_run_init(const struct options *o)
 	return 0;
 }
 
-/** The directory of the spool `meta`: a Journal keeps metadata with the data, so that one fsync covers both; the
- * directory is made and must be writable all the same, because a policy that names it means it to be. */
+/** The directory of the spool `meta`: a Journal keeps metadata with the data, so that one fsync covers both;
+ * the directory is made and must be writable all the same, because a policy that names it means it to be. */
 static int service_check_meta_spool(const struct spool_definition *d)
 {
 	if (path_make_dirs(d->path, 0750) != 0) {
@@ -126,25 +134,33 @@ static int service_open_spool(void)
 {
 	const struct spool_definition *data = bind_spool_find("data"), *meta = bind_spool_find("meta");
 	if (data == NULL) {
-		err_set(ERR_INVALID, "No spools have been defined: kumo.define_spool { name = 'data', ... } is needed in `init`");
+		err_set(ERR_INVALID, "No spools have been defined: kumo.define_spool { name = 'data', ... } "
+				     "is needed in `init`");
 		return -1;
 	}
 	if (meta != NULL && service_check_meta_spool(meta) != 0)
 		return -1;
 	if (!data->flush)
-		log_warn("kumod", "spool `data` has flush = false: an accepted message can be lost at a power cut");
-	struct spool_params p = {.name = str_of(data->name), .path = str_of(data->path), .is_flushed = data->flush,
-	                         .max_keys = (uint64_t)data->max_idempotency_keys};
+		log_warn("kumod",
+			 "spool `data` has flush = false: an accepted message can be lost at a power cut");
+	struct spool_params p = {.name = str_of(data->name),
+				 .path = str_of(data->path),
+				 .is_flushed = data->flush,
+				 .max_keys = (uint64_t)data->max_idempotency_keys};
 	service.spool = spool_open_journal(&p);
 	if (service.spool == NULL) {
 		err_wrap("spool `data`");
 		return -1;
 	}
-	disk_monitor_add("data spool", data->path, str_of(data->min_free_space), str_of(data->min_free_inodes));
+	disk_monitor_add("data spool", data->path, str_of(data->min_free_space),
+			 str_of(data->min_free_inodes));
 	return 0;
 }
 
-static void service_reload_certificates(void *arg) { tls_sources_reload(true, MONO_NEVER); }
+static void service_reload_certificates(void *arg)
+{
+	tls_sources_reload(true, MONO_NEVER);
+}
 
 /** The configuration epoch has moved, by whatever caused it. Any thread. */
 static void service_on_epoch(void *arg, uint64_t epoch)
@@ -171,7 +187,8 @@ int service_start(const struct options *o)
 	record_set_body_loader(service_load_body);
 	bind_message_set_loader(service_load_body);
 	bind_message_set_saver(service_save);
-	api_inject_init(&(struct api_inject_params){.why_not = service_why_not, .hostname = service.hostname});
+	api_inject_init(
+		&(struct api_inject_params){.why_not = service_why_not, .hostname = service.hostname});
 	in_set_gate(service_why_not);
 	api_set_spool(service.spool);
 	idempotency_init(service.spool);

@@ -15,12 +15,23 @@ struct buf {
 
 #define BUF_INIT ((struct buf){NULL, 0, 0})
 
-void buf_fini(struct buf *b);               /* frees; b is empty and valid again */
-static inline void buf_clear(struct buf *b) { b->n = 0; if (b->p) b->p[0] = 0; }
-static inline str_t buf_str(const struct buf *b) { return str_mk(b->p, b->n); }
+void buf_fini(struct buf *b); /* frees; b is empty and valid again */
+static inline void buf_clear(struct buf *b)
+{
+	b->n = 0;
+	if (b->p)
+		b->p[0] = 0;
+}
+static inline str_t buf_str(const struct buf *b)
+{
+	return str_mk(b->p, b->n);
+}
 void buf_reserve(struct buf *b, size_t extra_bytes); /* room for that many more without reallocation */
 void buf_add(struct buf *b, const void *p, size_t n_bytes);
-static inline void buf_add_str(struct buf *b, str_t s) { buf_add(b, s.p, s.n); }
+static inline void buf_add_str(struct buf *b, str_t s)
+{
+	buf_add(b, s.p, s.n);
+}
 void buf_add_z(struct buf *b, const char *z);
 void buf_add_c(struct buf *b, char c);
 void buf_add_u64(struct buf *b, uint64_t v); /* decimal */

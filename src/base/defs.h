@@ -14,7 +14,8 @@
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
 /** The struct that embeds `member`, from a pointer to the member. */
-#define container_of(ptr, type, member) ((type *)((char *)(1 ? (ptr) : &((type *)0)->member) - offsetof(type, member)))
+#define container_of(ptr, type, member) \
+	((type *)((char *)(1 ? (ptr) : &((type *)0)->member) - offsetof(type, member)))
 
 /** A broken invariant: logs file, line and text with a backtrace of the thread, then aborts. */
 #define panic(...) panic_at(__FILE__, __LINE__, __VA_ARGS__)

@@ -1,6 +1,6 @@
-/* fault.c - named fault points. Each point has a rule and a counter of passes. A rule fires at its n-th pass, or at each. It is one
- * atomic word, so that a test may change it while other threads pass the point: 0 is unarmed, else the pass that fires (from 1),
- * with flags in the upper bits. */
+/* fault.c - named fault points. Each point has a rule and a counter of passes. A rule fires at its n-th pass,
+ * or at each. It is one atomic word, so that a test may change it while other threads pass the point: 0 is
+ * unarmed, else the pass that fires (from 1), with flags in the upper bits. */
 #include "base/fault.h"
 
 #include "base/err.h"

@@ -7,15 +7,27 @@ struct list {
 	struct list *prev, *next;
 };
 
-static inline void list_init(struct list *l) { l->prev = l->next = l; }
-static inline bool list_is_empty(const struct list *l) { return l->next == l; }
+static inline void list_init(struct list *l)
+{
+	l->prev = l->next = l;
+}
+static inline bool list_is_empty(const struct list *l)
+{
+	return l->next == l;
+}
 static inline void list_insert_(struct list *n, struct list *prev, struct list *next)
 {
 	n->prev = prev, n->next = next;
 	prev->next = n, next->prev = n;
 }
-static inline void list_push_back(struct list *head, struct list *n) { list_insert_(n, head->prev, head); }
-static inline void list_push_front(struct list *head, struct list *n) { list_insert_(n, head, head->next); }
+static inline void list_push_back(struct list *head, struct list *n)
+{
+	list_insert_(n, head->prev, head);
+}
+static inline void list_push_front(struct list *head, struct list *n)
+{
+	list_insert_(n, head, head->next);
+}
 /** Unlinks n; harmless when n is in no list. */
 static inline void list_remove(struct list *n)
 {
@@ -45,5 +57,6 @@ static inline void list_splice_back(struct list *dst, struct list *src)
 #define list_entry(node, type, member) container_of(node, type, member)
 #define list_for_each(it, head) for (struct list *it = (head)->next; it != (head); it = it->next)
 /** Safe against removal of `it`. */
-#define list_for_each_safe(it, head) \
-	for (struct list *it = (head)->next, *it##_next = it->next; it != (head); it = it##_next, it##_next = it->next)
+#define list_for_each_safe(it, head)                                              \
+	for (struct list *it = (head)->next, *it##_next = it->next; it != (head); \
+	     it = it##_next, it##_next = it->next)

@@ -17,7 +17,8 @@ static int path_sync_parent(const char *path)
 	char *copy = xstrdup(path), *slash = strrchr(copy, '/');
 	if (slash != NULL)
 		slash[slash == copy] = 0;
-	int fd = open(slash != NULL ? copy : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = fd >= 0 ? fsync(fd) : -1;
+	int fd = open(slash != NULL ? copy : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC),
+	    rc = fd >= 0 ? fsync(fd) : -1;
 	if (rc != 0 && errno == EACCES) /* may be written but not read: it cannot be synced */
 		rc = 0;
 	if (rc != 0)

@@ -5,6 +5,6 @@
 
 #include <sys/types.h>
 
-/** Makes the directory and its missing parents, each durably (its parent is fsynced); what exists is left as it is. -1 ERR_IO
- * naming what failed. */
+/** Makes the directory and its missing parents, each durably (its parent is fsynced); what exists is left as
+ * it is. -1 ERR_IO naming what failed. */
 MUST_CHECK int path_make_dirs(const char *path, mode_t mode);

@@ -1,6 +1,6 @@
-/* secret.h - bytes that must not be seen: keys, passwords, tokens. Immutable, shared by reference count, wiped when
- * the last reference goes. The struct is opaque so that no format can print one; who asks for the bytes answers for
- * where they go. Any thread. */
+/* secret.h - bytes that must not be seen: keys, passwords, tokens. Immutable, shared by reference count,
+ * wiped when the last reference goes. The struct is opaque so that no format can print one; who asks for the
+ * bytes answers for where they go. Any thread. */
 #pragma once
 
 #include "base/buf.h"

@@ -15,9 +15,18 @@ typedef struct str {
 #define STR_FMT "%.*s"
 #define STR_ARG(s) (int)(s).n, (s).p
 
-static inline str_t str_mk(const char *p, size_t n) { return (str_t){p, n}; }
-static inline str_t str_of(const char *z) { return z != NULL ? (str_t){z, strlen(z)} : STR_NULL; }
-static inline bool str_eq(str_t a, str_t b) { return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0); }
+static inline str_t str_mk(const char *p, size_t n)
+{
+	return (str_t){p, n};
+}
+static inline str_t str_of(const char *z)
+{
+	return z != NULL ? (str_t){z, strlen(z)} : STR_NULL;
+}
+static inline bool str_eq(str_t a, str_t b)
+{
+	return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
+}
 
 bool str_ieq(str_t a, str_t b); /* ASCII case-insensitive */
 int str_cmp(str_t a, str_t b);
@@ -41,8 +50,8 @@ bool str_to_i64(str_t s, int64_t *out);
 bool str_to_double(str_t s, double *out);
 /** True when the bytes are well-formed UTF-8 (RFC 3629: no surrogates, no overlong forms). */
 bool str_is_utf8(str_t s);
-/** Length of the well-formed UTF-8 sequence that s starts with, 0 when s starts with none; *n_bad is then how many bytes
- * one U+FFFD stands for (the maximal subpart, Unicode 3.9). s must not be empty. */
+/** Length of the well-formed UTF-8 sequence that s starts with, 0 when s starts with none; *n_bad is then how
+ * many bytes one U+FFFD stands for (the maximal subpart, Unicode 3.9). s must not be empty. */
 size_t str_utf8_step(str_t s, size_t *n_bad);
 uint64_t str_hash(str_t s); /* keyed with a per-process random seed: safe against chosen keys */
 /** Heap copy with a NUL added. */

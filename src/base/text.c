@@ -197,8 +197,8 @@ static void double_digits_of_int(uint64_t i, struct double_digits *out)
 	memcpy(out->d, p, (size_t)out->n);
 }
 
-/* What people write: an integer, or one with a few decimals. With at most 15 digits the first decimal that reads back as v is the
- * shortest one, and dividing by an exact power of ten is how it is read. */
+/* What people write: an integer, or one with a few decimals. With at most 15 digits the first decimal that
+ * reads back as v is the shortest one, and dividing by an exact power of ten is how it is read. */
 static bool double_digits_of_short(double v, struct double_digits *out)
 {
 	static const double powers[] = {1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6};

@@ -1,6 +1,7 @@
-/* throttle.c - the state of a limiter is one point in time: the one at which everything admitted so far will be within the rate. An
- * operation moves it on by period / limit, and may proceed as soon as it is not further ahead of now than max_burst operations. It is
- * kept in units of ns / limit, in which that is exact for any rate. */
+/* throttle.c - the state of a limiter is one point in time: the one at which everything admitted so far will
+ * be within the rate. An operation moves it on by period / limit, and may proceed as soon as it is not
+ * further ahead of now than max_burst operations. It is kept in units of ns / limit, in which that is exact
+ * for any rate. */
 #include "base/throttle.h"
 
 #include "base/err.h"
@@ -9,8 +10,9 @@ static const struct {
 	const char *name;
 	uint64_t seconds;
 } throttle_unit[] = {
-	{"s", 1},       {"sec", 1},     {"second", 1},  {"seconds", 1}, {"m", 60},      {"min", 60},    {"minute", 60},  {"minutes", 60},
-	{"h", 3600},    {"hr", 3600},   {"hour", 3600}, {"hours", 3600}, {"d", 86400},  {"day", 86400}, {"days", 86400},
+	{"s", 1},	{"sec", 1},	 {"second", 1},	  {"seconds", 1}, {"m", 60},
+	{"min", 60},	{"minute", 60},	 {"minutes", 60}, {"h", 3600},	  {"hr", 3600},
+	{"hour", 3600}, {"hours", 3600}, {"d", 86400},	  {"day", 86400}, {"days", 86400},
 };
 
 #define THROTTLE_MAX UINT64_C(1000000000000) /* of operations: times a period in ns they fit 128 bits */
@@ -74,12 +76,15 @@ int throttle_spec_parse(str_t text, struct throttle_spec *out)
 	ptrdiff_t comma = str_chr(rest, ',', 0);
 	str_t period = comma < 0 ? rest : str_head(rest, (size_t)comma);
 	if (!throttle_period(period, &s.period_s))
-		return throttle_fail(text, "the period must be s, m, h or d (or sec, min, hr, day), or a number of these");
+		return throttle_fail(
+			text, "the period must be s, m, h or d (or sec, min, hr, day), or a number of these");
 	s.max_burst = s.limit;
 	if (comma >= 0) {
 		rest = str_skip(rest, (size_t)comma + 1);
-		if (!str_starts(rest, STR("max_burst=")) || !throttle_number(str_skip(rest, 10), &s.max_burst))
-			return throttle_fail(text, "expected `max_burst=` and an integer above 0 after the comma");
+		if (!str_starts(rest, STR("max_burst=")) ||
+		    !throttle_number(str_skip(rest, 10), &s.max_burst))
+			return throttle_fail(text,
+					     "expected `max_burst=` and an integer above 0 after the comma");
 	}
 	*out = s;
 	return 0;
@@ -87,7 +92,8 @@ int throttle_spec_parse(str_t text, struct throttle_spec *out)
 
 bool throttle_spec_eq(const struct throttle_spec *a, const struct throttle_spec *b)
 {
-	return a->limit == b->limit && a->period_s == b->period_s && a->max_burst == b->max_burst && a->is_local == b->is_local;
+	return a->limit == b->limit && a->period_s == b->period_s && a->max_burst == b->max_burst &&
+	       a->is_local == b->is_local;
 }
 
 void throttle_init(struct throttle *t, const struct throttle_spec *spec)

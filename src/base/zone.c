@@ -1,7 +1,7 @@
-/* zone.c - named time zones from the system's time zone database (TZif, RFC 8536: the transitions of the 64-bit block, then the rule in
- * the footer). A zone's file is read and checked once, at its first use, and stays in memory; their number is bounded by
- * the number of files there are, their size by ZONE_MAX_BYTES. Nothing of a zone changes after it was made: only the list of them is
- * locked. */
+/* zone.c - named time zones from the system's time zone database (TZif, RFC 8536: the transitions of the
+ * 64-bit block, then the rule in the footer). A zone's file is read and checked once, at its first use, and
+ * stays in memory; their number is bounded by the number of files there are, their size by ZONE_MAX_BYTES.
+ * Nothing of a zone changes after it was made: only the list of them is locked. */
 #include "base/zone.h"
 
 #include "base/alloc.h"
@@ -21,8 +21,9 @@ struct zone {
 	unsigned char *data; /* NULL: UTC */
 	int width;	     /* bytes of a time: 8, or 4 in files of version 1 */
 	int64_t n_times, n_types;
-	const unsigned char *times, *index, *types; /* into data: transitions, the type after each, what the types are */
-	char rule[ZONE_RULE_BYTES];		    /* the footer's, for times after the last transition; or "" */
+	const unsigned char *times, *index,
+		*types;		    /* into data: transitions, the type after each, what the types are */
+	char rule[ZONE_RULE_BYTES]; /* the footer's, for times after the last transition; or "" */
 };
 
 static const struct zone zone_utc = {.name = "UTC"};
@@ -285,7 +286,8 @@ const struct zone *zone_find(str_t name)
 	while (found != NULL && !str_eq(name, str_of(found->name)))
 		found = found->next;
 	if (found == NULL && n_zones < ZONE_MAX_CACHED) {
-		struct zone *z = zone_new(name); /* unknown names are not remembered: they could be anything */
+		struct zone *z =
+			zone_new(name); /* unknown names are not remembered: they could be anything */
 		if (z != NULL) {
 			z->next = zones;
 			zones = found = z;
@@ -321,8 +323,8 @@ int zone_offset(const struct zone *z, int64_t unix_s)
 
 int64_t zone_unix_of_local(const struct zone *z, int64_t local_s)
 {
-	/* Offsets stay under a day: those in force a day before and after are the only ones that local_s can be of,
-	 * unless a zone changes twice within two days, which none does. */
+	/* Offsets stay under a day: those in force a day before and after are the only ones that local_s can
+	 * be of, unless a zone changes twice within two days, which none does. */
 	int before = zone_offset(z, local_s - DAY_S), after = zone_offset(z, local_s + DAY_S);
 	int64_t early = local_s - before, late = local_s - after;
 	if (early > late) {

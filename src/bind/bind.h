@@ -5,7 +5,8 @@
 #include "mail/message.h"
 #include "policy/policy.h"
 
-/** The language itself: kumo.on, log_*, reject, serde, dns, time, the message object, its parts and pool settings. */
+/** The language itself: kumo.on, log_*, reject, serde, dns, time, the message object, its parts and pool
+ * settings. */
 void bind_register_core(void);
 
 /* What bind_register_core consists of. */

@@ -1,5 +1,6 @@
-/* bind_address_header.c - AddressHeader, what message:from_header() gives: the addresses of a field, those of groups too, each with name, user,
- * domain and email. With one address the fields of the whole are those of the one. */
+/* bind_address_header.c - AddressHeader, what message:from_header() gives: the addresses of a field, those of
+ * groups too, each with name, user, domain and email. With one address the fields of the whole are those of
+ * the one. */
 #include "base/err.h"
 #include "bind/bind_mime_impl.h"
 #include "policy/value.h"
@@ -119,7 +120,9 @@ static int list_on_index(lua_State *L)
 		if (strcmp(key, keys[i]) != 0)
 			continue;
 		if (n != 1)
-			return luaL_error(L, "the header does not have one address, but %d: `list` has them all", (int)n);
+			return luaL_error(L,
+					  "the header does not have one address, but %d: `list` has them all",
+					  (int)n);
 		lua_rawgeti(L, list, 1);
 		lua_getfield(L, -1, key);
 		return 1;
@@ -150,8 +153,10 @@ static int list_on_tostring(lua_State *L)
 
 void bind_open_address_header(lua_State *L)
 {
-	static const luaL_Reg list[] = {{"__index", list_on_index}, {"__tostring", list_on_tostring}, {NULL, NULL}};
-	static const luaL_Reg entry[] = {{"__index", entry_on_index}, {"__tostring", entry_on_tostring}, {NULL, NULL}};
+	static const luaL_Reg list[] = {
+		{"__index", list_on_index}, {"__tostring", list_on_tostring}, {NULL, NULL}};
+	static const luaL_Reg entry[] = {
+		{"__index", entry_on_index}, {"__tostring", entry_on_tostring}, {NULL, NULL}};
 	static const struct value_encoder list_encoder = {list_encode}, entry_encoder = {entry_encode};
 	luaL_newmetatable(L, list_class);
 	luaL_setfuncs(L, list, 0);

@@ -1,5 +1,5 @@
-/* bind_header.c - Header, a copy of one field, and HeaderMap, the fields of a part. A map holds its part; what is set through it is in the part
- * at once. */
+/* bind_header.c - Header, a copy of one field, and HeaderMap, the fields of a part. A map holds its part;
+ * what is set through it is in the part at once. */
 #include "base/err.h"
 #include "bind/bind_mime_impl.h"
 #include "mime/header_add.h"
@@ -126,11 +126,19 @@ static int map_on_tostring(lua_State *L)
 	return 1;
 }
 
-/* The known fields: headers:from(), headers:set_from(value). The name of a method is that of the field, in lower case and with `_`. */
+/* The known fields: headers:from(), headers:set_from(value). The name of a method is that of the field, in
+ * lower case and with `_`. */
 static const str_t map_fields[] = {
-	STR("Bcc"), STR("Cc"), STR("Comments"), STR("Content-Disposition"), STR("Content-ID"), STR("Content-Transfer-Encoding"),
-	STR("Content-Type"), STR("From"), STR("Message-ID"), STR("MIME-Version"), STR("References"), STR("Reply-To"), STR("Resent-Bcc"),
-	STR("Resent-Cc"), STR("Resent-From"), STR("Resent-Sender"), STR("Resent-To"), STR("Sender"), STR("Subject"), STR("To"),
+	STR("Bcc"),	     STR("Cc"),
+	STR("Comments"),     STR("Content-Disposition"),
+	STR("Content-ID"),   STR("Content-Transfer-Encoding"),
+	STR("Content-Type"), STR("From"),
+	STR("Message-ID"),   STR("MIME-Version"),
+	STR("References"),   STR("Reply-To"),
+	STR("Resent-Bcc"),   STR("Resent-Cc"),
+	STR("Resent-From"),  STR("Resent-Sender"),
+	STR("Resent-To"),    STR("Sender"),
+	STR("Subject"),	     STR("To"),
 };
 
 static str_t map_upvalue_field(lua_State *L)
@@ -252,7 +260,8 @@ static int map_iter(lua_State *L)
 
 void bind_open_header(lua_State *L)
 {
-	static const luaL_Reg header[] = {{"__index", header_on_index}, {"__tostring", header_on_tostring}, {NULL, NULL}};
+	static const luaL_Reg header[] = {
+		{"__index", header_on_index}, {"__tostring", header_on_tostring}, {NULL, NULL}};
 	luaL_newmetatable(L, header_class);
 	luaL_setfuncs(L, header, 0);
 	lua_pop(L, 1);

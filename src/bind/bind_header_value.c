@@ -1,6 +1,7 @@
-/* bind_header_value.c - structured values of headers as Lua tables, both ways: a mailbox is { name, address = { local_part, domain } }, a group
- * { name, entries = { mailbox ... } }, parameters { value, parameters = { ... } }, results { serv_id, version, results = { ... } }, ids are
- * texts without brackets. Tables come in through JSON, so that nothing of Lua is left to raise while lists are made. */
+/* bind_header_value.c - structured values of headers as Lua tables, both ways: a mailbox is { name, address =
+ * { local_part, domain } }, a group { name, entries = { mailbox ... } }, parameters { value, parameters = {
+ * ... } }, results { serv_id, version, results = { ... } }, ids are texts without brackets. Tables come in
+ * through JSON, so that nothing of Lua is left to raise while lists are made. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "bind/bind_mime_impl.h"
@@ -293,7 +294,8 @@ static int check_keys(const json_t *obj, const char *path, const char *const *ke
 
 static int take_mailbox(struct arena *a, const json_t *v, const char *path, struct address_mailbox *out)
 {
-	static const char *const keys[] = {"name", "address", NULL}, *const address_keys[] = {"local_part", "domain", NULL};
+	static const char *const keys[] = {"name", "address", NULL}, *const address_keys[] = {"local_part",
+											      "domain", NULL};
 	const json_t *address = json_object_get(v, "address");
 	struct buf sub = BUF_INIT;
 	struct address_mailbox m;
@@ -304,7 +306,8 @@ static int take_mailbox(struct arena *a, const json_t *v, const char *path, stru
 	} else if (!json_is_object(address)) {
 		fail_type(sub.p, address, "a table: { local_part, domain }");
 	} else if (check_keys(v, path, keys) == 0 && check_keys(address, sub.p, address_keys) == 0 &&
-		   take_opt_text(v, path, "name", &m.name) == 0 && take_text(address, sub.p, "local_part", &m.local) == 0 &&
+		   take_opt_text(v, path, "name", &m.name) == 0 &&
+		   take_text(address, sub.p, "local_part", &m.local) == 0 &&
 		   take_text(address, sub.p, "domain", &m.domain) == 0) {
 		rc = address_mailbox_check(&m);
 		if (rc != 0)
@@ -334,7 +337,9 @@ static int take_group(struct arena *a, const json_t *v, const char *path, struct
 		rc = fail_type(sub.p, entries, "a list of mailboxes");
 	size_t n = json_array_size(entries);
 	if (rc == 0)
-		*out = (struct address){.is_group = true, .box.name = arena_str(a, name), .member = arena_alloc(a, (n + 1) * sizeof *out->member)};
+		*out = (struct address){.is_group = true,
+					.box.name = arena_str(a, name),
+					.member = arena_alloc(a, (n + 1) * sizeof *out->member)};
 	for (size_t i = 0; i < n && rc == 0; i++) {
 		buf_clear(&sub);
 		buf_printf(&sub, "%s.entries[%zu]", path, i + 1);
@@ -418,7 +423,8 @@ static int take_props(struct arena *a, const json_t *v, const char *path, struct
 		if (text.p == NULL)
 			return fail_type(path, json_object_iter_value(it), "texts");
 		out->prop[out->n_props++] = (struct auth_prop){
-			arena_str(a, str_mk(json_object_iter_key(it), json_object_iter_key_len(it))), arena_str(a, text)};
+			arena_str(a, str_mk(json_object_iter_key(it), json_object_iter_key_len(it))),
+			arena_str(a, text)};
 	}
 	qsort(out->prop, out->n_props, sizeof *out->prop, prop_compare);
 	return 0;
@@ -434,7 +440,8 @@ static int take_result(struct arena *a, const json_t *v, const char *path, struc
 	buf_printf(&sub, "%s.props", path);
 	int rc = check_keys(v, path, keys) == 0 && take_text(v, path, "method", &r.method) == 0 &&
 				 take_opt_version(v, path, "method_version", &r.method_version) == 0 &&
-				 take_text(v, path, "result", &r.result) == 0 && take_opt_text(v, path, "reason", &r.reason) == 0
+				 take_text(v, path, "result", &r.result) == 0 &&
+				 take_opt_text(v, path, "reason", &r.reason) == 0
 			 ? take_props(a, json_object_get(v, "props"), sub.p, &r)
 			 : -1;
 	buf_fini(&sub);
@@ -545,7 +552,8 @@ static int write_text(str_t text, enum header_kind kind, struct header_writer *w
 	case HEADER_ADDRESSES:
 	case HEADER_MAILBOXES:
 	case HEADER_MAILBOX:
-		if ((kind == HEADER_ADDRESSES ? address_list_parse : address_list_parse_mailboxes)(text, &addresses) != 0)
+		if ((kind == HEADER_ADDRESSES ? address_list_parse
+					      : address_list_parse_mailboxes)(text, &addresses) != 0)
 			return -1;
 		if (kind == HEADER_MAILBOX && addresses.n != 1) {
 			err_set(ERR_INVALID, "invalid address: expected one, found %zu", addresses.n);

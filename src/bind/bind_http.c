@@ -124,12 +124,15 @@ static int http_listener_check(void *obj)
 		     {"write_timeout", s->write_timeout}};
 	for (size_t i = 0; i < ARRAY_SIZE(times); i++) {
 		if (times[i].d.ns <= 0) {
-			err_set(ERR_INVALID, "field `%s`: invalid value: 0s, expected a duration of more than nothing", times[i].name);
+			err_set(ERR_INVALID,
+				"field `%s`: invalid value: 0s, expected a duration of more than nothing",
+				times[i].name);
 			return -1;
 		}
 	}
 	if (s->idempotency_ttl.ns < 0 || dur_cmp(s->idempotency_ttl, IDEMPOTENCY_TTL_MAX) > 0) {
-		err_set(ERR_INVALID, "field `idempotency_ttl`: invalid value, expected a duration of up to 30 days");
+		err_set(ERR_INVALID,
+			"field `idempotency_ttl`: invalid value, expected a duration of up to 30 days");
 		return -1;
 	}
 	return 0;
@@ -137,48 +140,61 @@ static int http_listener_check(void *obj)
 
 static const struct param http_listener_fields[] = {
 	PARAM_STR(http_listener_spec, hostname, .doc = "Name of this service; the machine's when not given."),
-	PARAM_CUSTOM(http_listener_spec, listen, .parse = http_listen_parse, .fini = http_listen_fini, .def = "\"127.0.0.1:8000\"",
-		     .doc = "Address and port to listen on; port 0 takes a free one. Or unix:/path, or fd:NAME for a socket that systemd hands "
+	PARAM_CUSTOM(http_listener_spec, listen, .parse = http_listen_parse, .fini = http_listen_fini,
+		     .def = "\"127.0.0.1:8000\"",
+		     .doc = "Address and port to listen on; port 0 takes a free one. Or unix:/path, or "
+			    "fd:NAME for a socket that systemd hands "
 			    "down; who has no address of his own there counts as 127.0.0.1."),
 	PARAM_CUSTOM(http_listener_spec, listen_mode, .parse = http_listen_mode_parse, .def = "\"0660\"",
 		     .doc = "Permissions of the socket of unix:/path, in octal."),
 	PARAM_BOOL(http_listener_spec, use_tls, .def = "false", .doc = "Serve HTTPS instead of HTTP."),
 	PARAM_BYTES(http_listener_spec, request_body_limit, .def = "2097152",
 		    .doc = "Largest body of a request in bytes; a larger one is answered with 413."),
-	PARAM_CUSTOM(http_listener_spec, tls_certificate, .parse = keysource_param_parse, .fini = keysource_param_fini,
-		     .dump = keysource_param_dump,
-		     .doc = "Certificate chain in PEM, the server's first; without one, a self-signed one is made at start."),
-	PARAM_CUSTOM(http_listener_spec, tls_private_key, .parse = keysource_param_parse, .fini = keysource_param_fini,
-		     .dump = keysource_param_dump,
-		     .doc = "Private key of the certificate in PEM; by default it is looked for in tls_certificate."),
-	PARAM_CUSTOM(http_listener_spec, tls_required_client_ca, .parse = keysource_param_parse, .fini = keysource_param_fini,
-		     .dump = keysource_param_dump,
-		     .doc = "Clients must show a certificate that one of these CAs has signed; who they are reaches the AuthInfo."),
-	PARAM_ENUM(http_listener_spec, tls_minimum_version, tls_version_words, .def = "1.2", .doc = "Lowest version of TLS."),
+	PARAM_CUSTOM(http_listener_spec, tls_certificate, .parse = keysource_param_parse,
+		     .fini = keysource_param_fini, .dump = keysource_param_dump,
+		     .doc = "Certificate chain in PEM, the server's first; without one, a self-signed one is "
+			    "made at start."),
+	PARAM_CUSTOM(http_listener_spec, tls_private_key, .parse = keysource_param_parse,
+		     .fini = keysource_param_fini, .dump = keysource_param_dump,
+		     .doc = "Private key of the certificate in PEM; by default it is looked for in "
+			    "tls_certificate."),
+	PARAM_CUSTOM(http_listener_spec, tls_required_client_ca, .parse = keysource_param_parse,
+		     .fini = keysource_param_fini, .dump = keysource_param_dump,
+		     .doc = "Clients must show a certificate that one of these CAs has signed; who they are "
+			    "reaches the AuthInfo."),
+	PARAM_ENUM(http_listener_spec, tls_minimum_version, tls_version_words, .def = "1.2",
+		   .doc = "Lowest version of TLS."),
 	PARAM_CIDRS(http_listener_spec, trusted_hosts, .def = "127.0.0.1,::1",
 		    .doc = "Hosts that may use the service without a login."),
 	PARAM_DUR(http_listener_spec, header_timeout, .def = "30s",
-		  .doc = "From the first byte of a request to the end of its header; also for a TLS handshake and a PROXY header."),
+		  .doc = "From the first byte of a request to the end of its header; also for a TLS "
+			 "handshake and a PROXY header."),
 	PARAM_DUR(http_listener_spec, body_timeout, .def = "60s",
 		  .doc = "For the body of a request, plus what it takes at 4 KB/s."),
-	PARAM_DUR(http_listener_spec, idle_timeout, .def = "75s", .doc = "Between requests; then the connection is closed."),
+	PARAM_DUR(http_listener_spec, idle_timeout, .def = "75s",
+		  .doc = "Between requests; then the connection is closed."),
 	PARAM_DUR(http_listener_spec, write_timeout, .def = "60s",
 		  .doc = "For a client to take an answer, plus what it takes at 4 KB/s."),
 	PARAM_INT(http_listener_spec, max_connections, .min = 1, .max = 1000000, .def = "15000",
 		  .doc = "Connections at a time; further ones wait until one ends."),
 	PARAM_INT(http_listener_spec, max_connections_per_host, .min = 1, .max = 1000000, .def = "1000",
-		  .doc = "Connections at a time of an IPv4 address or IPv6 /64 that is not in trusted_hosts; further ones are closed."),
+		  .doc = "Connections at a time of an IPv4 address or IPv6 /64 that is not in trusted_hosts; "
+			 "further ones are closed."),
 	PARAM_INT(http_listener_spec, max_concurrent_streams, .min = 1, .max = 10000, .def = "100",
 		  .doc = "Requests at a time on a connection of HTTP/2."),
 	PARAM_INT(http_listener_spec, max_request_headers, .min = 1, .max = 1000, .def = "100",
 		  .doc = "Header fields of a request; more are answered with 431."),
 	PARAM_CIDRS(http_listener_spec, proxy_protocol,
-		    .doc = "Proxies that begin each connection with a PROXY header, version 1 or 2; the addresses in it count from then on. "
+		    .doc = "Proxies that begin each connection with a PROXY header, version 1 or 2; the "
+			   "addresses in it count from then on. "
 			   "Nobody else may send one."),
 	PARAM_DUR(http_listener_spec, idempotency_ttl, .def = "24h",
-		  .doc = "How long the answer to a request with an Idempotency-Key is kept for its repetitions; 0: keys are refused."),
-	PARAM_CUSTOM(http_listener_spec, access_log, .parse = http_access_log_parse, .fini = http_access_log_fini,
-		     .doc = "A line of JSON for each request: log_dir, max_file_size, max_segment_duration, compression_level, back_pressure."),
+		  .doc = "How long the answer to a request with an Idempotency-Key is kept for its "
+			 "repetitions; 0: keys are refused."),
+	PARAM_CUSTOM(http_listener_spec, access_log, .parse = http_access_log_parse,
+		     .fini = http_access_log_fini,
+		     .doc = "A line of JSON for each request: log_dir, max_file_size, max_segment_duration, "
+			    "compression_level, back_pressure."),
 	{0}};
 static const struct param_schema http_listener_schema = {
 	"HttpListenerParams", http_listener_fields, sizeof(struct http_listener_spec), http_listener_check};
@@ -206,23 +222,29 @@ static char *http_spec_name(const struct http_listener_spec *s)
 /* NULL without an error: no TLS is wanted. */
 static struct tls_source *http_spec_tls(const struct http_listener_spec *s)
 {
-	bool has_fields = s->tls_certificate.kind != KEYSOURCE_NONE || s->tls_private_key.kind != KEYSOURCE_NONE ||
+	bool has_fields = s->tls_certificate.kind != KEYSOURCE_NONE ||
+			  s->tls_private_key.kind != KEYSOURCE_NONE ||
 			  s->tls_required_client_ca.kind != KEYSOURCE_NONE;
 	char *name = http_spec_name(s);
 	struct tls_source *tls = NULL;
 	err_clear();
 	if (s->use_tls)
-		tls = tls_source_new(&(struct tls_source_params){.service = "https",
-								 .name = name,
-								 .hostname = s->hostname,
-								 .certificate = &s->tls_certificate,
-								 .private_key = &s->tls_private_key,
-								 .client_ca = &s->tls_required_client_ca,
-								 .minimum_version = (enum tls_version)s->tls_minimum_version,
-								 .alpn = https_alpn},
-				     mono_after(TLS_LOAD_TIMEOUT));
+		tls = tls_source_new(
+			&(struct tls_source_params){.service = "https",
+						    .name = name,
+						    .hostname = s->hostname,
+						    .certificate = &s->tls_certificate,
+						    .private_key = &s->tls_private_key,
+						    .client_ca = &s->tls_required_client_ca,
+						    .minimum_version =
+							    (enum tls_version)s->tls_minimum_version,
+						    .alpn = https_alpn},
+			mono_after(TLS_LOAD_TIMEOUT));
 	else if (has_fields)
-		log_warn("kumod", "http listener on %s: tls_* fields are given, but use_tls is not true: it speaks plain HTTP", name);
+		log_warn("kumod",
+			 "http listener on %s: tls_* fields are given, but use_tls is not true: it speaks "
+			 "plain HTTP",
+			 name);
 	free(name);
 	return tls;
 }

@@ -1,7 +1,8 @@
-/* bind_inject.c - kumo.api.inject.inject_v1 and build_v1, kumo.set_httpinject_recipient_rate_limit and kumo.set_httpinject_limits.
+/* bind_inject.c - kumo.api.inject.inject_v1 and build_v1, kumo.set_httpinject_recipient_rate_limit and
+ * kumo.set_httpinject_limits.
  *
- * A request is the same table that HTTP takes as JSON, except that `content` may be any bytes, as msg:get_data() returns them, and
- * that an empty table is an empty list where a list belongs. */
+ * A request is the same table that HTTP takes as JSON, except that `content` may be any bytes, as
+ * msg:get_data() returns them, and that an empty table is an empty list where a list belongs. */
 #include "bind/bind_inject.h"
 
 #include "api/inject.h"
@@ -31,7 +32,8 @@ static void request_push_rest(lua_State *L)
 	lua_newtable(L);
 	int copy = lua_gettop(L);
 	for (lua_pushnil(L); lua_next(L, 1) != 0;) {
-		bool is_content = lua_type(L, -2) == LUA_TSTRING && strcmp(lua_tostring(L, -2), "content") == 0;
+		bool is_content =
+			lua_type(L, -2) == LUA_TSTRING && strcmp(lua_tostring(L, -2), "content") == 0;
 		if (is_content && lua_type(L, -1) == LUA_TSTRING) {
 			lua_pop(L, 1);
 			continue;
@@ -68,7 +70,10 @@ static json_t *request_check(lua_State *L)
 	return request;
 }
 
-static void free_json(void *p) { json_decref(p); }
+static void free_json(void *p)
+{
+	json_decref(p);
+}
 
 static int inject_v1(lua_State *L)
 {
@@ -144,12 +149,13 @@ struct inject_limits {
 };
 static const struct param inject_limits_params[] = {
 	PARAM_INT(inject_limits, deferred_messages, .def = "100000", .max = INT64_MAX,
-	          .doc = "Messages with deferred_spool that may be in memory without being stored."),
+		  .doc = "Messages with deferred_spool that may be in memory without being stored."),
 	PARAM_BYTES(inject_limits, deferred_bytes, .def = "67108864", .doc = "Their bytes."),
 	PARAM_INT(inject_limits, deferred_requests, .def = "100000", .max = INT64_MAX,
-	          .doc = "Requests with deferred_generation that may wait."),
+		  .doc = "Requests with deferred_generation that may wait."),
 	{0}};
-static const struct param_schema inject_limits_schema = {"InjectLimits", inject_limits_params, sizeof(struct inject_limits), NULL};
+static const struct param_schema inject_limits_schema = {"InjectLimits", inject_limits_params,
+							 sizeof(struct inject_limits), NULL};
 
 static int set_limits(lua_State *L)
 {
@@ -162,13 +168,17 @@ static int set_limits(lua_State *L)
 	return 0;
 }
 
-static int kumo_set_httpinject_limits(lua_State *L) { return set_limits(L) == 0 ? 0 : policy_raise(L); }
+static int kumo_set_httpinject_limits(lua_State *L)
+{
+	return set_limits(L) == 0 ? 0 : policy_raise(L);
+}
 
 static void open_inject(lua_State *L)
 {
-	static const luaL_Reg functions[] = {{"set_httpinject_recipient_rate_limit", kumo_set_httpinject_recipient_rate_limit},
-	                                     {"set_httpinject_limits", kumo_set_httpinject_limits},
-	                                     {NULL, NULL}};
+	static const luaL_Reg functions[] = {
+		{"set_httpinject_recipient_rate_limit", kumo_set_httpinject_recipient_rate_limit},
+		{"set_httpinject_limits", kumo_set_httpinject_limits},
+		{NULL, NULL}};
 	static const luaL_Reg api[] = {{"inject_v1", inject_v1}, {"build_v1", build_v1}, {NULL, NULL}};
 	luaL_setfuncs(L, functions, 0);
 	luaL_getsubtable(L, -1, "api");

@@ -1,6 +1,7 @@
-/* bind_inject_message.c - kumo.inject_message (docs/reference/kumo/inject_message): what kumo.make_message or kumo.api.inject.build_v1 has made goes the way of every
- * message that comes in: its queue, the spool, the record of its reception, and only then a delivery. It returns when the message is
- * durable. From then on it is the queues', on whatever worker: the policy's value is emptied, so that nobody else touches it. */
+/* bind_inject_message.c - kumo.inject_message (docs/reference/kumo/inject_message): what kumo.make_message or
+ * kumo.api.inject.build_v1 has made goes the way of every message that comes in: its queue, the spool, the
+ * record of its reception, and only then a delivery. It returns when the message is durable. From then on it
+ * is the queues', on whatever worker: the policy's value is emptied, so that nobody else touches it. */
 #include "bind/bind_inject_message.h"
 
 #include "base/err.h"
@@ -27,7 +28,8 @@ static int inject_check(const struct message *m)
 		return -1;
 	}
 	if (!m->is_draft) {
-		err_set(ERR_INVALID, "only a message that kumo.make_message or build_v1 has made can be injected: this one has come in already");
+		err_set(ERR_INVALID, "only a message that kumo.make_message or build_v1 has made can be "
+				     "injected: this one has come in already");
 		return -1;
 	}
 	if (m->size_bytes == 0) {
@@ -64,8 +66,11 @@ out:
 static int kumo_inject_message(lua_State *L)
 {
 	struct message *m = policy_check_message_to_edit(L, 1);
-	if (policy_current_event(L) == NULL) /* its queue may need a state, for which the file is run, which would inject ... */
-		return luaL_error(L, "kumo.inject_message must be called from an event, not from the policy file itself");
+	if (policy_current_event(L) ==
+	    NULL) /* its queue may need a state, for which the file is run, which would inject ... */
+		return luaL_error(
+			L,
+			"kumo.inject_message must be called from an event, not from the policy file itself");
 	if (inject_message(m, policy_deadline(L)) != 0) {
 		if (!err_is(ERR_REJECT))
 			err_wrap("kumo.inject_message");

@@ -232,7 +232,8 @@ static int kumo_set_lua_gc_on_put(lua_State *L)
 static int kumo_bump_config_epoch(lua_State *L)
 {
 	if (policy_current_event(L) == NULL) /* the bump would run the file, which would bump ... */
-		return luaL_error(L, "kumo.bump_config_epoch must be called from an event, not from the policy file itself");
+		return luaL_error(L, "kumo.bump_config_epoch must be called from an event, not from the "
+				     "policy file itself");
 	policy_bump_epoch();
 	return 0;
 }
@@ -291,8 +292,9 @@ static int kumo_set_config_monitor_globs(lua_State *L)
 	const char **glob = lua_newuserdatauv(L, (n + 1) * sizeof(*glob), 0);
 	for (size_t i = 0; i < n; i++) {
 		if (lua_rawgeti(L, 1, (lua_Integer)i + 1) != LUA_TSTRING)
-			return luaL_error(L, "kumo.set_config_monitor_globs: element %d is a %s, expected a string",
-					  (int)i + 1, luaL_typename(L, -1));
+			return luaL_error(
+				L, "kumo.set_config_monitor_globs: element %d is a %s, expected a string",
+				(int)i + 1, luaL_typename(L, -1));
 		glob[i] = lua_tostring(L, -1);
 		lua_pop(L, 1);
 	}

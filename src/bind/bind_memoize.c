@@ -1,5 +1,6 @@
-/* bind_memoize.c - kumo.memoize: a function whose results are kept in a cache of the process (policy/memoize.h). The key is the JSON of the
- * arguments. A result is kept as text, as JSON, or, of an object that states can share, as a reference to it. */
+/* bind_memoize.c - kumo.memoize: a function whose results are kept in a cache of the process
+ * (policy/memoize.h). The key is the JSON of the arguments. A result is kept as text, as JSON, or, of an
+ * object that states can share, as a reference to it. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "bind/bind.h"
@@ -13,7 +14,8 @@
 #define MEMO_RESULTS_MAX 16
 
 static const struct param memo_params_fields[] = {
-	PARAM_STR(memo_params, name, .is_required = true, .doc = "The name of the cache: one for each purpose."),
+	PARAM_STR(memo_params, name, .is_required = true,
+		  .doc = "The name of the cache: one for each purpose."),
 	PARAM_DUR(memo_params, ttl, .is_required = true, .doc = "How long a result is kept."),
 	PARAM_INT(memo_params, capacity, .is_required = true, .min = 1, .max = INT64_C(1) << 31,
 		  .doc = "How many results are kept; beyond it the least recently used one goes."),
@@ -21,7 +23,8 @@ static const struct param memo_params_fields[] = {
 		   .doc = "A result from before a change of the configuration is computed anew."),
 	PARAM_BOOL(memo_params, allow_stale_reads, .def = "false",
 		   .doc = "While an expired result is computed anew, other callers get the old one."),
-	PARAM_DUR(memo_params, populate_timeout, .doc = "How long to wait for another caller that computes the same result."),
+	PARAM_DUR(memo_params, populate_timeout,
+		  .doc = "How long to wait for another caller that computes the same result."),
 	PARAM_BOOL(memo_params, retry_on_populate_timeout, .def = "false",
 		   .doc = "After populate_timeout compute it, instead of failing."),
 	{0}};
@@ -58,7 +61,8 @@ static void memo_drop(void *p)
 	memo_value_unref(p);
 }
 
-/** Objects inside a table would come back as something else: refused rather than changed. The table is no loop. */
+/** Objects inside a table would come back as something else: refused rather than changed. The table is no
+ * loop. */
 static int memo_check_table(lua_State *L, int idx)
 {
 	luaL_checkstack(L, 6, "memoize");
@@ -166,7 +170,8 @@ static int memo_results_push(lua_State *L, void **box)
 
 /* --- the call --- */
 
-/** One call. Where it ends by an error of Lua's, even for want of memory, its collection gives the turn to the next caller. */
+/** One call. Where it ends by an error of Lua's, even for want of memory, its collection gives the turn to
+ * the next caller. */
 struct memo_claim {
 	struct memo_cache *cache;
 	struct buf key;
@@ -205,7 +210,8 @@ static int memo_claim_key(lua_State *L, int n_args, struct memo_claim *m)
 	return 0;
 }
 
-/** Calls the function with the arguments, which stay at 1 to n_args, and pushes what a hit would give; the value is in *box. */
+/** Calls the function with the arguments, which stay at 1 to n_args, and pushes what a hit would give; the
+ * value is in *box. */
 static int memo_populate(lua_State *L, struct memo_claim *m, int n_args, void **box)
 {
 	int base = lua_gettop(L);

@@ -1,6 +1,7 @@
-/* bind_message.c - the message object: identity, envelope, metadata, data, its place in the spool; and kumo.make_message (contracts A5).
- * Headers are in bind_message_headers.c, times in bind_message_schedule.c. A method that changes the message marks what the spool has
- * to store again; it is stored by save, or by whoever has the message next. */
+/* bind_message.c - the message object: identity, envelope, metadata, data, its place in the spool; and
+ * kumo.make_message (contracts A5). Headers are in bind_message_headers.c, times in bind_message_schedule.c.
+ * A method that changes the message marks what the spool has to store again; it is stored by save, or by
+ * whoever has the message next. */
 #include "base/err.h"
 #include "bind/bind_message_impl.h"
 #include "mime/header.h"
@@ -119,7 +120,8 @@ static int message_to_recipient(lua_State *L, int idx, str_t *out)
 	return 0;
 }
 
-/* The recipients at idx, an address or a list of them; slices of that value. On the stack it leaves what owns the array. */
+/* The recipients at idx, an address or a list of them; slices of that value. On the stack it leaves what owns
+ * the array. */
 static str_t *message_check_recipients(lua_State *L, int idx, uint32_t *n_out)
 {
 	bool is_list = lua_istable(L, idx);

@@ -1,4 +1,5 @@
-/* bind_message_headers.c - headers of the message object: reading them decoded, adding, removing, importing into metadata. */
+/* bind_message_headers.c - headers of the message object: reading them decoded, adding, removing, importing
+ * into metadata. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "bind/bind_message_impl.h"
@@ -77,7 +78,8 @@ static int message_get_all_headers(lua_State *L)
 
 /* --- adding --- */
 
-/* The field that the arguments (name, value, encode) ask for; in a box of the stack, to be emptied with buf_fini. */
+/* The field that the arguments (name, value, encode) ask for; in a box of the stack, to be emptied with
+ * buf_fini. */
 static struct buf *headers_check_field(lua_State *L)
 {
 	str_t name, value;
@@ -114,8 +116,9 @@ static int message_lua_prepend_header(lua_State *L)
 struct headers_names {
 	str_t *v; /* in a value on the stack; the texts are in the table */
 	size_t n;
-	bool is_all;	  /* no list: everything that begins with X- */
-	bool is_first;	  /* a `true` at the end of the list (docs/reference/message/import_x_headers has it there) */
+	bool is_all;   /* no list: everything that begins with X- */
+	bool is_first; /* a `true` at the end of the list (docs/reference/message/import_x_headers has it
+			  there) */
 };
 
 static struct headers_names headers_check_names(lua_State *L, int idx, bool has_flag)
@@ -135,8 +138,10 @@ static struct headers_names headers_check_names(lua_State *L, int idx, bool has_
 			names.is_first = lua_toboolean(L, -1);
 		} else {
 			if (type != LUA_TSTRING)
-				luaL_error(L, "bad argument #%d: element %d of the list is a %s, expected the name of a header", idx - 1,
-					   (int)i + 1, lua_typename(L, type));
+				luaL_error(L,
+					   "bad argument #%d: element %d of the list is a %s, expected the "
+					   "name of a header",
+					   idx - 1, (int)i + 1, lua_typename(L, type));
 			str_t *name = &names.v[names.n++];
 			name->p = lua_tolstring(L, -1, &name->n);
 		}
@@ -181,7 +186,8 @@ static int message_remove_x_headers(lua_State *L)
 static int message_import_x_headers(lua_State *L)
 {
 	struct message *m = bind_check_message_to_rewrite(L);
-	bool has_flag = !bind_is_null(L, 3), flag = bind_opt_bool(L, 3, false); /* before anything else is on the stack */
+	bool has_flag = !bind_is_null(L, 3),
+	     flag = bind_opt_bool(L, 3, false); /* before anything else is on the stack */
 	struct headers_names names = headers_check_names(L, 2, !has_flag);
 	bool is_first = has_flag ? flag : names.is_first;
 	size_t n = names.is_all ? 1 : names.n;
@@ -212,25 +218,32 @@ static int import_spec_check(void *obj)
 	if (is_prefix)
 		name.n--;
 	if (!header_name_is_valid(name) || str_chr(name, '*', 0) >= 0) {
-		err_set(ERR_INVALID, "field `name`: invalid value: \"%.100s\", expected the name of a header, or the beginning of one followed by `*`",
+		err_set(ERR_INVALID,
+			"field `name`: invalid value: \"%.100s\", expected the name of a header, or the "
+			"beginning of one followed by `*`",
 			s->name);
 		return -1;
 	}
 	if (is_prefix && s->target != NULL) {
-		err_set(ERR_INVALID, "field `target`: it needs one name, and `%.100s` may match several", s->name);
+		err_set(ERR_INVALID, "field `target`: it needs one name, and `%.100s` may match several",
+			s->name);
 		return -1;
 	}
 	return 0;
 }
 
 static const struct param import_spec_fields[] = {
-	PARAM_STR(import_spec, name, .is_required = true, .doc = "Name of a header, or `X-*`: all whose names begin so. In any case."),
-	PARAM_ENUM(import_spec, match, match_words, .def = "last", .doc = "Which of several: the first, the last, or all as a list."),
-	PARAM_ENUM(import_spec, transform, transform_words, .def = "snake_case", .doc = "How the key of the metadata is made of the name."),
+	PARAM_STR(import_spec, name, .is_required = true,
+		  .doc = "Name of a header, or `X-*`: all whose names begin so. In any case."),
+	PARAM_ENUM(import_spec, match, match_words, .def = "last",
+		   .doc = "Which of several: the first, the last, or all as a list."),
+	PARAM_ENUM(import_spec, transform, transform_words, .def = "snake_case",
+		   .doc = "How the key of the metadata is made of the name."),
 	PARAM_STR(import_spec, target, .doc = "The key of the metadata; only where `name` is one name."),
 	PARAM_BOOL(import_spec, remove, .def = "false", .doc = "Take the headers out of the message."),
 	{0}};
-static const struct param_schema import_spec_schema = {"HeaderImport", import_spec_fields, sizeof(struct import_spec), import_spec_check};
+static const struct param_schema import_spec_schema = {"HeaderImport", import_spec_fields,
+						       sizeof(struct import_spec), import_spec_check};
 
 struct import_specs {
 	struct import_spec *v;
@@ -259,7 +272,8 @@ static int import_specs_read(lua_State *L, int idx, struct import_specs *out)
 	}
 	out->v = xcalloc(n + 1, sizeof(*out->v));
 	for (; out->n < n; out->n++) {
-		if (param_parse_json(&import_spec_schema, json_array_get(list, out->n), &out->v[out->n]) != 0) {
+		if (param_parse_json(&import_spec_schema, json_array_get(list, out->n), &out->v[out->n]) !=
+		    0) {
 			err_wrap("spec %zu", out->n + 1);
 			goto out;
 		}
@@ -282,7 +296,8 @@ static int import_by_specs(struct message *m, const struct import_specs *s)
 						 .is_removed = from->remove,
 						 .match = (enum header_match)from->match,
 						 .transform = (enum header_transform)from->transform,
-						 .target = from->target != NULL ? str_of(from->target) : STR_NULL};
+						 .target = from->target != NULL ? str_of(from->target)
+										: STR_NULL};
 	}
 	int rc = message_import_headers(m, spec, s->n);
 	free(spec);

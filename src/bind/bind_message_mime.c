@@ -1,5 +1,5 @@
-/* bind_message_mime.c - methods of the message that look into its content: parts, address headers, conformance, reports, and texts that are
- * added to what people read (contracts A5). */
+/* bind_message_mime.c - methods of the message that look into its content: parts, address headers,
+ * conformance, reports, and texts that are added to what people read (contracts A5). */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "bind/bind_message_impl.h"
@@ -108,18 +108,24 @@ static int conformance_settings_check(void *obj)
 	const struct conformance_settings *s = obj;
 	if (s->message_id == NULL || message_id_is_valid(str_of(s->message_id)))
 		return 0;
-	err_set(ERR_INVALID, "field `message_id`: invalid value: \"%.100s\", expected an id without angle brackets and blanks", s->message_id);
+	err_set(ERR_INVALID,
+		"field `message_id`: invalid value: \"%.100s\", expected an id without angle brackets and "
+		"blanks",
+		s->message_id);
 	return -1;
 }
 
 static const struct param conformance_fields[] = {
-	PARAM_STR(conformance_settings, message_id, .doc = "For a message that has no Message-ID; without angle brackets."),
+	PARAM_STR(conformance_settings, message_id,
+		  .doc = "For a message that has no Message-ID; without angle brackets."),
 	PARAM_BOOL(conformance_settings, detect_encoding, .def = "false",
 		   .doc = "Look for the charset of 8-bit text that does not say it, or says a wrong one."),
-	PARAM_STRS(conformance_settings, include_encodings, .doc = "The charsets to try, in this order; windows-1252 when not given."),
+	PARAM_STRS(conformance_settings, include_encodings,
+		   .doc = "The charsets to try, in this order; windows-1252 when not given."),
 	PARAM_STRS(conformance_settings, exclude_encodings, .doc = "Charsets that are not tried."),
 	{0}};
-static const struct param_schema conformance_schema = {"ConformanceSettings", conformance_fields, sizeof(struct conformance_settings),
+static const struct param_schema conformance_schema = {"ConformanceSettings", conformance_fields,
+						       sizeof(struct conformance_settings),
 						       conformance_settings_check};
 
 void bind_register_message_mime(void)
@@ -164,7 +170,8 @@ static void message_default_id(const struct message *m, struct buf *out)
 	uuid_fmt_simple(&m->id, id);
 	buf_add_z(out, id);
 	buf_add_c(out, '@');
-	if (mailbox_parse(str_of(m->sender), &box) == 0 && box.domain.n > 0 && idna_to_ascii(box.domain, out) == 0)
+	if (mailbox_parse(str_of(m->sender), &box) == 0 && box.domain.n > 0 &&
+	    idna_to_ascii(box.domain, out) == 0)
 		return;
 	err_clear();
 	if (gethostname(host, sizeof(host) - 1) != 0)

@@ -35,19 +35,22 @@ static int schedule_name_error(const char *name, int rc)
 static int first_attempt_parse(const json_t *v, void *field)
 {
 	str_t text;
-	return schedule_name_error("first_attempt", schedule_text_of(v, &text) != 0 ? -1 : schedule_parse_time(text, field));
+	return schedule_name_error("first_attempt",
+				   schedule_text_of(v, &text) != 0 ? -1 : schedule_parse_time(text, field));
 }
 
 static int expires_parse(const json_t *v, void *field)
 {
 	str_t text;
-	return schedule_name_error("expires", schedule_text_of(v, &text) != 0 ? -1 : schedule_parse_time(text, field));
+	return schedule_name_error("expires",
+				   schedule_text_of(v, &text) != 0 ? -1 : schedule_parse_time(text, field));
 }
 
 static int dow_parse(const json_t *v, void *field)
 {
 	str_t text;
-	return schedule_name_error("dow", schedule_text_of(v, &text) != 0 ? -1 : schedule_parse_dow(text, field));
+	return schedule_name_error("dow",
+				   schedule_text_of(v, &text) != 0 ? -1 : schedule_parse_dow(text, field));
 }
 
 static int tz_parse(const json_t *v, void *field)
@@ -68,13 +71,15 @@ static void tz_fini(void *field)
 static int start_parse(const json_t *v, void *field)
 {
 	str_t text;
-	return schedule_name_error("start", schedule_text_of(v, &text) != 0 ? -1 : schedule_parse_clock(text, field));
+	return schedule_name_error("start",
+				   schedule_text_of(v, &text) != 0 ? -1 : schedule_parse_clock(text, field));
 }
 
 static int end_parse(const json_t *v, void *field)
 {
 	str_t text;
-	return schedule_name_error("end", schedule_text_of(v, &text) != 0 ? -1 : schedule_parse_clock(text, field));
+	return schedule_name_error("end",
+				   schedule_text_of(v, &text) != 0 ? -1 : schedule_parse_clock(text, field));
 }
 
 static int scheduling_check(void *obj)
@@ -83,14 +88,22 @@ static int scheduling_check(void *obj)
 }
 
 static const struct param scheduling_fields[] = {
-	PARAM_CUSTOM(schedule, first_attempt, .parse = first_attempt_parse, .doc = "Not to be tried before this time, in RFC 3339."),
-	PARAM_CUSTOM(schedule, expires, .parse = expires_parse, .doc = "No longer to be tried from this time on, in RFC 3339; takes the place of max_age."),
-	PARAM_CUSTOM(schedule, dow, .parse = dow_parse, .doc = "Days of the week on which it may be tried: `Mon,Wed`."),
-	PARAM_CUSTOM(schedule, tz, .parse = tz_parse, .fini = tz_fini, .doc = "The time zone of `dow`, `start` and `end`: `America/Phoenix`."),
-	PARAM_CUSTOM(schedule, start, .parse = start_parse, .doc = "Time of day from which on it may be tried: `09:00:00`."),
-	PARAM_CUSTOM(schedule, end, .parse = end_parse, .doc = "Time of day from which on it may not: `17:00:00`."),
+	PARAM_CUSTOM(schedule, first_attempt, .parse = first_attempt_parse,
+		     .doc = "Not to be tried before this time, in RFC 3339."),
+	PARAM_CUSTOM(
+		schedule, expires, .parse = expires_parse,
+		.doc = "No longer to be tried from this time on, in RFC 3339; takes the place of max_age."),
+	PARAM_CUSTOM(schedule, dow, .parse = dow_parse,
+		     .doc = "Days of the week on which it may be tried: `Mon,Wed`."),
+	PARAM_CUSTOM(schedule, tz, .parse = tz_parse, .fini = tz_fini,
+		     .doc = "The time zone of `dow`, `start` and `end`: `America/Phoenix`."),
+	PARAM_CUSTOM(schedule, start, .parse = start_parse,
+		     .doc = "Time of day from which on it may be tried: `09:00:00`."),
+	PARAM_CUSTOM(schedule, end, .parse = end_parse,
+		     .doc = "Time of day from which on it may not: `17:00:00`."),
 	{0}};
-static const struct param_schema scheduling_schema = {"Scheduling", scheduling_fields, sizeof(struct schedule), scheduling_check};
+static const struct param_schema scheduling_schema = {"Scheduling", scheduling_fields,
+						      sizeof(struct schedule), scheduling_check};
 
 /* --- on the message --- */
 
@@ -193,7 +206,10 @@ static int message_set_due(lua_State *L)
 		luaL_checktype(L, 2, LUA_TSTRING);
 		text.p = lua_tolstring(L, 2, &text.n);
 		if (!wall_parse_rfc3339(text, &due))
-			return luaL_error(L, "invalid value: \"%s\", expected a date and time of RFC 3339 such as 2024-03-08T17:51:42Z", text.p);
+			return luaL_error(L,
+					  "invalid value: \"%s\", expected a date and time of RFC 3339 such "
+					  "as 2024-03-08T17:51:42Z",
+					  text.p);
 	}
 	m->due = due;
 	message_touch(m);

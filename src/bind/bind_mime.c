@@ -1,5 +1,5 @@
-/* bind_mime.c - kumo.mimepart with its builder, and the classes that go with it, into each state. The builder gathers parts; build composes
- * them into a message of the usual shape (mime_part_compose) and empties it. */
+/* bind_mime.c - kumo.mimepart with its builder, and the classes that go with it, into each state. The builder
+ * gathers parts; build composes them into a message of the usual shape (mime_part_compose) and empties it. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "bind/bind_mime_impl.h"
@@ -110,8 +110,12 @@ static int builder_set_stable_content(lua_State *L)
 static int builder_build(lua_State *L)
 {
 	struct mime_builder *b = builder_check(L);
-	struct mime_composition c = {.text = b->text, .amp = b->amp, .html = b->html, .attachment = b->attachment,
-				     .n_attachments = b->n_attachments, .is_stable = b->is_stable};
+	struct mime_composition c = {.text = b->text,
+				     .amp = b->amp,
+				     .html = b->html,
+				     .attachment = b->attachment,
+				     .n_attachments = b->n_attachments,
+				     .is_stable = b->is_stable};
 	struct mime_part **box = bind_new_mime_part(L);
 	*box = mime_part_compose(&c);
 	if (*box == NULL)

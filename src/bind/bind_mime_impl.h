@@ -26,7 +26,8 @@ void bind_register_message_mime(void);
 /* --- parts --- */
 /** Takes a reference of its own. */
 void bind_push_mime_part(lua_State *L, struct mime_part *p);
-/** Pushes one that has no part yet: to be stored there, with the reference that the value is to have, before anything else is done. */
+/** Pushes one that has no part yet: to be stored there, with the reference that the value is to have, before
+ * anything else is done. */
 struct mime_part **bind_new_mime_part(lua_State *L);
 struct mime_part *bind_check_mime_part(lua_State *L, int idx); /* raises */
 void bind_push_header_map(lua_State *L, struct mime_part *p);
@@ -42,13 +43,14 @@ str_t bind_check_header_text(lua_State *L, int idx);
 /* --- values of headers --- */
 /** An AddressHeader. Raises. */
 void bind_push_address_header(lua_State *L, const struct address_list *l);
-/** Pushes the form that the field's value has as `kind` (contracts; docs/mime.md). -1 ERR_INVALID, nothing pushed: it has not. Raises what Lua
- * raises. */
+/** Pushes the form that the field's value has as `kind` (contracts; docs/mime.md). -1 ERR_INVALID, nothing
+ * pushed: it has not. Raises what Lua raises. */
 MUST_CHECK int bind_push_header_value(lua_State *L, enum header_kind kind, str_t raw_value);
 /** Text of a field's value, decoded. */
 void bind_push_header_text(lua_State *L, str_t raw_value);
-/** Writes the field `name` of that kind from the value at idx: text, or what bind_push_header_value pushes. -1 ERR_INVALID that says which
- * element is wrong. Raises nothing. */
-MUST_CHECK int bind_write_header_value(lua_State *L, int idx, enum header_kind kind, str_t name, struct buf *out);
+/** Writes the field `name` of that kind from the value at idx: text, or what bind_push_header_value pushes.
+ * -1 ERR_INVALID that says which element is wrong. Raises nothing. */
+MUST_CHECK int bind_write_header_value(lua_State *L, int idx, enum header_kind kind, str_t name,
+				       struct buf *out);
 /** Results as bind_push_header_value makes them, in an array. -1 ERR_INVALID. */
 MUST_CHECK int bind_to_auth_results(const json_t *list, struct auth_results *out);

@@ -1,5 +1,6 @@
-/* bind_mime_part.c - MimePart, a part of a message's tree, and the functions of kumo.mimepart that make parts. A value holds its part; a
- * part that is taken out of a tree (structure.text_part) is still the tree's: what is set in it is in the tree. */
+/* bind_mime_part.c - MimePart, a part of a message's tree, and the functions of kumo.mimepart that make
+ * parts. A value holds its part; a part that is taken out of a tree (structure.text_part) is still the
+ * tree's: what is set in it is in the tree. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "bind/bind_mime_impl.h"
@@ -209,10 +210,14 @@ struct attachment_spec {
 static const struct param attachment_fields[] = {
 	PARAM_STR(attachment_spec, file_name, .doc = "The name that the attachment is saved by."),
 	PARAM_STR(attachment_spec, content_id, .doc = "How HTML refers to it: `cid:` and this."),
-	{.name = "inline", .type = PT_BOOL, .offset = offsetof(struct attachment_spec, is_inline), .def = "false",
+	{.name = "inline",
+	 .type = PT_BOOL,
+	 .offset = offsetof(struct attachment_spec, is_inline),
+	 .def = "false",
 	 .doc = "It is shown in the text, not beside it."},
 	{0}};
-static const struct param_schema attachment_schema = {"AttachmentOptions", attachment_fields, sizeof(struct attachment_spec), NULL};
+static const struct param_schema attachment_schema = {"AttachmentOptions", attachment_fields,
+						      sizeof(struct attachment_spec), NULL};
 
 void bind_register_mime_part(void)
 {
@@ -291,7 +296,9 @@ static int mimepart_new_multipart(lua_State *L)
 		lua_rawgeti(L, 2, i);
 		struct mime_part **child = luaL_testudata(L, -1, part_class);
 		if (child == NULL)
-			return luaL_error(L, "bad argument #2: element %d of the list is a %s, expected a MimePart", (int)i, luaL_typename(L, -1));
+			return luaL_error(
+				L, "bad argument #2: element %d of the list is a %s, expected a MimePart",
+				(int)i, luaL_typename(L, -1));
 		if (mime_part_append(*box, *child) != 0)
 			return policy_raise(L);
 		lua_pop(L, 1);
@@ -312,7 +319,10 @@ static int mimepart_parse(lua_State *L)
 
 void bind_open_mime_part(lua_State *L)
 {
-	static const luaL_Reg meta[] = {{"__gc", part_on_gc}, {"__tostring", part_on_tostring}, {"__newindex", part_on_newindex}, {NULL, NULL}};
+	static const luaL_Reg meta[] = {{"__gc", part_on_gc},
+					{"__tostring", part_on_tostring},
+					{"__newindex", part_on_newindex},
+					{NULL, NULL}};
 	static const luaL_Reg methods[] = {
 		{"append_part", part_append_part},
 		{"replace_body", part_replace_body},
@@ -321,9 +331,12 @@ void bind_open_mime_part(lua_State *L)
 		{NULL, NULL},
 	};
 	static const luaL_Reg functions[] = {
-		{"new_text", mimepart_new_text},	   {"new_text_plain", mimepart_new_text_plain},
-		{"new_html", mimepart_new_html},	   {"new_binary", mimepart_new_binary},
-		{"new_multipart", mimepart_new_multipart}, {"parse", mimepart_parse},
+		{"new_text", mimepart_new_text},
+		{"new_text_plain", mimepart_new_text_plain},
+		{"new_html", mimepart_new_html},
+		{"new_binary", mimepart_new_binary},
+		{"new_multipart", mimepart_new_multipart},
+		{"parse", mimepart_parse},
 		{NULL, NULL},
 	};
 	luaL_newmetatable(L, part_class);

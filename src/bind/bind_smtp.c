@@ -1,6 +1,7 @@
-/* bind_smtp.c - the SMTP service for policies. As with HTTP, the port is bound by the call, so that a port in use is an error of that
- * line of the policy and privileges can be dropped afterwards; it accepts once everything behind it is ready. When a policy is
- * validated, parameters and certificates are looked at, but no port is opened. */
+/* bind_smtp.c - the SMTP service for policies. As with HTTP, the port is bound by the call, so that a port in
+ * use is an error of that line of the policy and privileges can be dropped afterwards; it accepts once
+ * everything behind it is ready. When a policy is validated, parameters and certificates are looked at, but
+ * no port is opened. */
 #include "bind/bind_smtp.h"
 
 #include "aaa/auth_info.h"
@@ -33,7 +34,8 @@ static int start_esmtp_listener(lua_State *L)
 		struct in_listener *l = in_listener_open(params, mono_after(TLS_LOAD_TIMEOUT));
 		rc = l != NULL ? 0 : -1;
 		if (l != NULL) {
-			smtp_listeners.v = xreallocarray(smtp_listeners.v, smtp_listeners.n + 1, sizeof(*smtp_listeners.v));
+			smtp_listeners.v = xreallocarray(smtp_listeners.v, smtp_listeners.n + 1,
+							 sizeof(*smtp_listeners.v));
 			smtp_listeners.v[smtp_listeners.n++] = l;
 		}
 	}

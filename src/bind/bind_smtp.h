@@ -1,5 +1,5 @@
-/* bind_smtp.h - kumo.start_esmtp_listener, kumo.make_listener_domain, the connection object, and the listeners that the policy's init
- * has opened. */
+/* bind_smtp.h - kumo.start_esmtp_listener, kumo.make_listener_domain, the connection object, and the
+ * listeners that the policy's init has opened. */
 #pragma once
 
 #include "base/clock.h"

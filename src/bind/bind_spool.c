@@ -1,5 +1,5 @@
-/* bind_spool.c - kumo.define_spool { name, path, kind, flush, min_free_space, min_free_inodes }. The call only records the definition:
- * spools are opened once `init` has returned, when all of them are known. */
+/* bind_spool.c - kumo.define_spool { name, path, kind, flush, min_free_space, min_free_inodes }. The call
+ * only records the definition: spools are opened once `init` has returned, when all of them are known. */
 #include "bind/bind_spool.h"
 
 #include "base/alloc.h"
@@ -19,7 +19,9 @@ static int define_spool_check(void *obj)
 {
 	const struct spool_definition *d = obj;
 	if (d->kind != SPOOL_JOURNAL) {
-		err_set(ERR_INVALID, "kind: `%s` is not supported by this version of cirrus, expected `Journal`", kind_words[d->kind]);
+		err_set(ERR_INVALID,
+			"kind: `%s` is not supported by this version of cirrus, expected `Journal`",
+			kind_words[d->kind]);
 		return -1;
 	}
 	if (strcmp(d->name, "data") != 0 && strcmp(d->name, "meta") != 0) {
@@ -31,19 +33,25 @@ static int define_spool_check(void *obj)
 
 static const struct param define_spool_params[] = {
 	PARAM_STR(spool_definition, name, .is_required = true, .doc = "`data` or `meta`."),
-	PARAM_STR(spool_definition, path, .is_required = true, .doc = "Directory of the spool; made when missing."),
-	PARAM_ENUM(spool_definition, kind, kind_words, .def = "LocalDisk", .doc = "How it is stored; `Journal` in this version."),
-	PARAM_BOOL(spool_definition, flush, .def = "true", .doc = "Answer only after the data is on stable storage."),
-	PARAM_CUSTOM(spool_definition, min_free_space, .parse = disk_limit_param_parse, .fini = disk_limit_param_fini, .def = "\"10%\"",
-	             .doc = "Free space under which no mail is taken: a percentage or bytes."),
-	PARAM_CUSTOM(spool_definition, min_free_inodes, .parse = disk_limit_param_parse, .fini = disk_limit_param_fini,
-	             .def = "\"10%\"", .doc = "Free inodes under which no mail is taken: a percentage or a number."),
+	PARAM_STR(spool_definition, path, .is_required = true,
+		  .doc = "Directory of the spool; made when missing."),
+	PARAM_ENUM(spool_definition, kind, kind_words, .def = "LocalDisk",
+		   .doc = "How it is stored; `Journal` in this version."),
+	PARAM_BOOL(spool_definition, flush, .def = "true",
+		   .doc = "Answer only after the data is on stable storage."),
+	PARAM_CUSTOM(spool_definition, min_free_space, .parse = disk_limit_param_parse,
+		     .fini = disk_limit_param_fini, .def = "\"10%\"",
+		     .doc = "Free space under which no mail is taken: a percentage or bytes."),
+	PARAM_CUSTOM(spool_definition, min_free_inodes, .parse = disk_limit_param_parse,
+		     .fini = disk_limit_param_fini, .def = "\"10%\"",
+		     .doc = "Free inodes under which no mail is taken: a percentage or a number."),
 	PARAM_INT(spool_definition, max_idempotency_keys, .min = 1, .max = 100000000, .def = "4000000",
-	          .doc = "Idempotency-Keys that are held at a time; with more, requests under a new one are answered 503."),
+		  .doc = "Idempotency-Keys that are held at a time; with more, requests under a new one are "
+			 "answered 503."),
 	PARAM_UNSUPPORTED(rocks_params),
 	{0}};
-static const struct param_schema define_spool_schema = {"Spool", define_spool_params, sizeof(struct spool_definition),
-                                                        define_spool_check};
+static const struct param_schema define_spool_schema = {"Spool", define_spool_params,
+							sizeof(struct spool_definition), define_spool_check};
 
 static struct spool_definition *defined[2];
 

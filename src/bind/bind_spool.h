@@ -1,10 +1,11 @@
-/* bind_spool.h - kumo.define_spool: what the policy says of the spools. The application opens them after init. */
+/* bind_spool.h - kumo.define_spool: what the policy says of the spools. The application opens them after
+ * init. */
 #pragma once
 
 #include "base/defs.h"
 
 struct spool_definition {
-	char *name;              /* "data" or "meta" */
+	char *name; /* "data" or "meta" */
 	char *path;
 	int kind;
 	bool flush;

@@ -1,6 +1,7 @@
-/* memory.c - sampling and limits. A sample reads one or two small files of /proc or /sys, some 20 us, so it is taken on the loop. The
- * limits are looked up anew with each sample, because a control group's can be changed while the process runs. When the
- * soft limit is reached the allocator is asked to give back what it only keeps for later: often that is enough. */
+/* memory.c - sampling and limits. A sample reads one or two small files of /proc or /sys, some 20 us, so it
+ * is taken on the loop. The limits are looked up anew with each sample, because a control group's can be
+ * changed while the process runs. When the soft limit is reached the allocator is asked to give back what it
+ * only keeps for later: often that is enough. */
 #include "fiber/memory.h"
 
 #include "base/err.h"
@@ -85,7 +86,8 @@ static uint64_t memory_resident(void)
 	return n_pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-/** Of a control group that has a limit, its working set: page cache that nobody uses is no reason to refuse mail. */
+/** Of a control group that has a limit, its working set: page cache that nobody uses is no reason to refuse
+ * mail. */
 static uint64_t memory_sample(void)
 {
 	uint64_t limit, current, inactive_file, anon;
@@ -136,9 +138,18 @@ uint64_t memory_low_threshold(void)
 	return given > 0 ? given : memory_soft_limit() / 5 * 4;
 }
 
-void memory_set_hard_limit(uint64_t bytes) { atomic_store(&memory.hard.of_policy, bytes); }
-void memory_set_soft_limit(uint64_t bytes) { atomic_store(&memory.soft.of_policy, bytes); }
-void memory_set_low_threshold(uint64_t bytes) { atomic_store(&memory.low.of_policy, bytes); }
+void memory_set_hard_limit(uint64_t bytes)
+{
+	atomic_store(&memory.hard.of_policy, bytes);
+}
+void memory_set_soft_limit(uint64_t bytes)
+{
+	atomic_store(&memory.soft.of_policy, bytes);
+}
+void memory_set_low_threshold(uint64_t bytes)
+{
+	atomic_store(&memory.low.of_policy, bytes);
+}
 
 /* --- looking --- */
 
@@ -161,7 +172,8 @@ void memory_look(void)
 		memory_purge();
 		usage = memory_sample();
 	}
-	enum memory_level level = memory_level_of(usage, soft, low), before = (enum memory_level)atomic_exchange(&memory.level, (int)level);
+	enum memory_level level = memory_level_of(usage, soft, low),
+			  before = (enum memory_level)atomic_exchange(&memory.level, (int)level);
 	atomic_store(&memory.usage, usage);
 	if (memory.m_usage != NULL) {
 		metric_set(memory.m_usage, (int64_t)usage);
@@ -171,22 +183,35 @@ void memory_look(void)
 		metric_add(memory.n_low, level != MEMORY_PLENTY && before == MEMORY_PLENTY);
 	}
 	if (level == MEMORY_OVER && before != MEMORY_OVER)
-		log_error("kumod", "memory usage of %llu bytes is over the soft limit of %llu: no mail is taken until it is below",
-		          (unsigned long long)usage, (unsigned long long)soft);
+		log_error("kumod",
+			  "memory usage of %llu bytes is over the soft limit of %llu: no mail is taken until "
+			  "it is below",
+			  (unsigned long long)usage, (unsigned long long)soft);
 	else if (level != MEMORY_OVER && before == MEMORY_OVER)
-		log_info("kumod", "memory usage of %llu bytes is below the soft limit again", (unsigned long long)usage);
+		log_info("kumod", "memory usage of %llu bytes is below the soft limit again",
+			 (unsigned long long)usage);
 }
 
-uint64_t memory_usage(void) { return atomic_load(&memory.usage); }
-enum memory_level memory_level(void) { return (enum memory_level)atomic_load_explicit(&memory.level, memory_order_relaxed); }
-const char *memory_health(void) { return memory_level() == MEMORY_OVER ? "load shedding" : NULL; }
+uint64_t memory_usage(void)
+{
+	return atomic_load(&memory.usage);
+}
+enum memory_level memory_level(void)
+{
+	return (enum memory_level)atomic_load_explicit(&memory.level, memory_order_relaxed);
+}
+const char *memory_health(void)
+{
+	return memory_level() == MEMORY_OVER ? "load shedding" : NULL;
+}
 
 static int memory_read_environment(const char *name, struct memory_limit *l)
 {
 	const char *text = getenv(name);
 	uint64_t bytes = 0;
 	if (text != NULL && (!str_to_u64(str_of(text), &bytes) || bytes == 0)) {
-		err_set(ERR_INVALID, "the environment variable %s is `%.40s`, expected a number of bytes", name, text);
+		err_set(ERR_INVALID, "the environment variable %s is `%.40s`, expected a number of bytes",
+			name, text);
 		return -1;
 	}
 	atomic_store(&l->of_environment, bytes);
@@ -210,11 +235,15 @@ int memory_start(void)
 	if (memory_read_environment("KUMOD_MEMORY_HARD_LIMIT", &memory.hard) != 0 ||
 	    memory_read_environment("KUMOD_MEMORY_SOFT_LIMIT", &memory.soft) != 0)
 		return -1;
-	memory.m_usage = memory_metric(METRIC_GAUGE, "memory_usage", "bytes of memory in use, as the limits count them");
+	memory.m_usage = memory_metric(METRIC_GAUGE, "memory_usage",
+				       "bytes of memory in use, as the limits count them");
 	memory.m_limit = memory_metric(METRIC_GAUGE, "memory_limit", "soft memory limit measured in bytes");
-	memory.m_low = memory_metric(METRIC_GAUGE, "memory_low_thresh", "low memory threshold measured in bytes");
-	memory.n_over = memory_metric(METRIC_COUNTER, "memory_over_limit_count", "how many times the soft memory limit was exceeded");
-	memory.n_low = memory_metric(METRIC_COUNTER, "memory_low_count", "how many times the low memory threshold was exceeded");
+	memory.m_low =
+		memory_metric(METRIC_GAUGE, "memory_low_thresh", "low memory threshold measured in bytes");
+	memory.n_over = memory_metric(METRIC_COUNTER, "memory_over_limit_count",
+				      "how many times the soft memory limit was exceeded");
+	memory.n_low = memory_metric(METRIC_COUNTER, "memory_low_count",
+				     "how many times the low memory threshold was exceeded");
 	memory_look();
 	worker_start_fiber(worker_get(0), "memory", memory_fiber, NULL);
 	return 0;

@@ -1,13 +1,15 @@
 /* body.c - the body of a request: decoded as it arrives, within three limits.
  *
- * The listener's request_body_limit holds for what comes out of a decoder. What goes in may be an eighth larger (data that
- * does not compress grows a little), so that an endless stream of nothing ends as well. And a body of more than
- * HTTP_RATIO_FREE may not be more than HTTP_MAX_RATIO times as large as what was sent for it: text compresses tenfold, JSON
- * with much repetition fiftyfold; what is beyond is a bomb, and with it a small sender would take much of our memory.
+ * The listener's request_body_limit holds for what comes out of a decoder. What goes in may be an eighth
+ * larger (data that does not compress grows a little), so that an endless stream of nothing ends as well. And
+ * a body of more than HTTP_RATIO_FREE may not be more than HTTP_MAX_RATIO times as large as what was sent for
+ * it: text compresses tenfold, JSON with much repetition fiftyfold; what is beyond is a bomb, and with it a
+ * small sender would take much of our memory.
  *
- * The third is common to all listeners: the memory of the bodies that are being received or handled. A body takes from it
- * what it has room for and a decoder what it holds, before either grows; when there is nothing left the request is
- * answered 503, and the client may try again. One atomic counter, two additions for a small request. */
+ * The third is common to all listeners: the memory of the bodies that are being received or handled. A body
+ * takes from it what it has room for and a decoder what it holds, before either grows; when there is nothing
+ * left the request is answered 503, and the client may try again. One atomic counter, two additions for a
+ * small request. */
 #include "http/http_impl.h"
 
 #include "base/err.h"
@@ -15,7 +17,7 @@
 #include <stdio.h>
 
 enum {
-	HTTP_KEEP_BODY_BYTES = 65536,	 /* a buffer up to here is kept for the next request */
+	HTTP_KEEP_BODY_BYTES = 65536, /* a buffer up to here is kept for the next request */
 	HTTP_ROOM_MIN = 4096,
 	HTTP_ROOM_MAX = 65536,
 	HTTP_RATIO_FREE = 1 << 20,
@@ -206,6 +208,7 @@ int http_body_end(struct http_body *b, const char **why)
 	if (is_complete)
 		return H1_DONE;
 	str_t name = http_coding_name(b->coding);
-	snprintf(b->why, sizeof(b->why), "the request body is not valid " STR_FMT ": it ends too early", STR_ARG(name));
+	snprintf(b->why, sizeof(b->why), "the request body is not valid " STR_FMT ": it ends too early",
+		 STR_ARG(name));
 	return http_body_refuse(why, 400, b->why);
 }

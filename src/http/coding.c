@@ -1,5 +1,5 @@
-/* coding.c - content codings (RFC 9110 section 8.4): their names, what a request says about its body, and which one a
- * client wants for the answer (section 12.5.3). */
+/* coding.c - content codings (RFC 9110 section 8.4): their names, what a request says about its body, and
+ * which one a client wants for the answer (section 12.5.3). */
 #include "http/coding.h"
 
 static const str_t http_coding_names[] = {
@@ -90,7 +90,8 @@ static int http_codings_weight(const struct http_codings *a, enum http_coding c)
 
 enum http_coding http_codings_choose(const struct http_codings *a, bool *is_identity_refused)
 {
-	static const enum http_coding preference[] = {HTTP_CODING_ZSTD, HTTP_CODING_GZIP, HTTP_CODING_DEFLATE};
+	static const enum http_coding preference[] = {HTTP_CODING_ZSTD, HTTP_CODING_GZIP,
+						      HTTP_CODING_DEFLATE};
 	enum http_coding best = HTTP_CODING_IDENTITY;
 	*is_identity_refused = false;
 	if (!a->is_given)

@@ -259,8 +259,8 @@ static int conn_read_sized_body(struct http_conn *c, const char **why)
 }
 
 /* What of a chunked body has arrived. *n_data: its bytes without the framing, over all calls. */
-static int conn_take_chunks(struct http_conn *c, struct h1_chunks *chunks, str_t in, size_t *n_used, uint64_t *n_data,
-			    const char **why)
+static int conn_take_chunks(struct http_conn *c, struct h1_chunks *chunks, str_t in, size_t *n_used,
+			    uint64_t *n_data, const char **why)
 {
 	uint64_t limit = http_body_wire_limit(c->f.coding, c->l->p.request_body_limit);
 	if (c->f.coding == HTTP_CODING_IDENTITY) {

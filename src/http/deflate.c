@@ -1,9 +1,10 @@
-/* deflate.c - compressing answers. Levels are low ones: an answer is made once and read once, so what counts is CPU time, and
- * the text that is sent here (JSON, metrics) shrinks tenfold at any level. zstd is about four times as cheap as gzip.
+/* deflate.c - compressing answers. Levels are low ones: an answer is made once and read once, so what counts
+ * is CPU time, and the text that is sent here (JSON, metrics) shrinks tenfold at any level. zstd is about
+ * four times as cheap as gzip.
  *
- * Long answers are compressed in pieces of HTTP_DEFLATE_PIECE, a few milliseconds at most, with other fibers getting their
- * turn in between. One compressor of each kind is kept per worker; a second one that is needed at the same time is made and
- * freed. Indexed by worker, the table needs no lock. */
+ * Long answers are compressed in pieces of HTTP_DEFLATE_PIECE, a few milliseconds at most, with other fibers
+ * getting their turn in between. One compressor of each kind is kept per worker; a second one that is needed
+ * at the same time is made and freed. Indexed by worker, the table needs no lock. */
 #include "http/coding.h"
 
 #include "base/alloc.h"

@@ -1,6 +1,7 @@
-/* encode.c - compressing an answer as the client accepts it (RFC 9110 section 12.5.3), where it pays: text of more than
- * HTTP_ENCODE_MIN bytes. Whether it is compressed or not, such an answer says that it might have been (Vary), so that no cache
- * gives it to somebody else. HEAD goes the same way as GET, for the same header. */
+/* encode.c - compressing an answer as the client accepts it (RFC 9110 section 12.5.3), where it pays: text of
+ * more than HTTP_ENCODE_MIN bytes. Whether it is compressed or not, such an answer says that it might have
+ * been (Vary), so that no cache gives it to somebody else. HEAD goes the same way as GET, for the same
+ * header. */
 #include "http/http_impl.h"
 
 #include "base/err.h"
@@ -10,8 +11,9 @@ enum { HTTP_ENCODE_MIN = 1024 };
 
 static bool http_is_compressible(const char *content_type)
 {
-	static const char *const types[] = {"application/json", "application/javascript", "application/xml",
-					    "application/yaml", "application/openmetrics-text", "image/svg+xml"};
+	static const char *const types[] = {
+		"application/json", "application/javascript",	    "application/xml",
+		"application/yaml", "application/openmetrics-text", "image/svg+xml"};
 	str_t type = str_of(content_type);
 	ptrdiff_t semicolon = str_chr(type, ';', 0);
 	if (semicolon >= 0)
@@ -19,7 +21,8 @@ static bool http_is_compressible(const char *content_type)
 	type = str_trim(type);
 	if (str_istarts(type, STR("text/")))
 		return true;
-	if (type.n > 5 && (str_ieq(str_skip(type, type.n - 5), STR("+json")) || str_ieq(str_skip(type, type.n - 4), STR("+xml"))))
+	if (type.n > 5 && (str_ieq(str_skip(type, type.n - 5), STR("+json")) ||
+			   str_ieq(str_skip(type, type.n - 4), STR("+xml"))))
 		return true;
 	for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
 		if (str_ieq(type, str_of(types[i])))
@@ -53,7 +56,8 @@ static void http_response_vary(struct http_request *r, struct http_response *a)
 	for (size_t i = 0; i < a->n_headers; i++) {
 		struct http_header *h = &a->header[i];
 		if (str_ieq(h->name, STR("vary"))) {
-			h->value = str_of(arena_printf(r->arena, STR_FMT ", accept-encoding", STR_ARG(h->value)));
+			h->value = str_of(
+				arena_printf(r->arena, STR_FMT ", accept-encoding", STR_ARG(h->value)));
 			return;
 		}
 	}
@@ -70,7 +74,8 @@ static bool http_may_refuse_identity(const struct http_request *r)
 void http_response_encode(struct http_request *r, struct http_response *a, mono_t deadline)
 {
 	bool is_identity_refused = false;
-	bool is_worth_it = a->body.n > HTTP_ENCODE_MIN && a->content_type != NULL && http_is_compressible(a->content_type);
+	bool is_worth_it = a->body.n > HTTP_ENCODE_MIN && a->content_type != NULL &&
+			   http_is_compressible(a->content_type);
 	if (a->body.n == 0 || a->status == 204 || a->status == 304 || http_is_encoded(a))
 		return;
 	if (!is_worth_it && !http_may_refuse_identity(r))

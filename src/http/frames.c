@@ -1,11 +1,12 @@
-/* frames.c - the frames of a websocket, with wslay: bytes received go in, whole messages come out, and so do the bytes to be written, among
- * them the answers to pings and closes that wslay gives by itself. No I/O.
+/* frames.c - the frames of a websocket, with wslay: bytes received go in, whole messages come out, and so do
+ * the bytes to be written, among them the answers to pings and closes that wslay gives by itself. No I/O.
  *
- * wslay pulls its input by a callback; what is fed is handed over until it is used up, so all of it is taken at once. Messages that
- * become whole meanwhile are kept one behind the other in `in`: never more than one of the largest size and what one feed holds.
+ * wslay pulls its input by a callback; what is fed is handed over until it is used up, so all of it is taken
+ * at once. Messages that become whole meanwhile are kept one behind the other in `in`: never more than one of
+ * the largest size and what one feed holds.
  *
- * A message may come in fragments, and wslay allocates for each of them; their number is limited, or empty and tiny ones would make much
- * of little. */
+ * A message may come in fragments, and wslay allocates for each of them; their number is limited, or empty
+ * and tiny ones would make much of little. */
 #include "http/websocket_impl.h"
 
 #include "base/alloc.h"
@@ -41,7 +42,8 @@ static ssize_t ws_on_send(wslay_event_context_ptr ctx, const uint8_t *p, size_t 
 	return (ssize_t)n;
 }
 
-static void ws_on_frame(wslay_event_context_ptr ctx, const struct wslay_event_on_frame_recv_start_arg *f, void *arg)
+static void ws_on_frame(wslay_event_context_ptr ctx, const struct wslay_event_on_frame_recv_start_arg *f,
+			void *arg)
 {
 	struct ws_frames *w = arg;
 	if (wslay_is_ctrl_frame(f->opcode) || ++w->n_fragments <= WS_MAX_FRAGMENTS)
@@ -56,7 +58,8 @@ static void ws_on_message(wslay_event_context_ptr ctx, const struct wslay_event_
 	if (wslay_is_ctrl_frame(m->opcode) || !wslay_event_get_read_enabled(ctx))
 		return;
 	w->n_fragments = 0;
-	struct ws_kept kept = {.kind = m->opcode == WSLAY_TEXT_FRAME ? WEBSOCKET_TEXT : WEBSOCKET_BINARY, .n_bytes = m->msg_length};
+	struct ws_kept kept = {.kind = m->opcode == WSLAY_TEXT_FRAME ? WEBSOCKET_TEXT : WEBSOCKET_BINARY,
+			       .n_bytes = m->msg_length};
 	buf_add(&w->in, &kept, sizeof(kept));
 	buf_add(&w->in, m->msg, m->msg_length);
 }
@@ -65,7 +68,8 @@ static void ws_on_message(wslay_event_context_ptr ctx, const struct wslay_event_
 static void ws_must(int rc, const char *what)
 {
 	if (rc == WSLAY_ERR_NOMEM || rc == WSLAY_ERR_INVALID_ARGUMENT)
-		panic("websocket: %s: %s", what, rc == WSLAY_ERR_NOMEM ? "out of memory" : "what wslay does not take");
+		panic("websocket: %s: %s", what,
+		      rc == WSLAY_ERR_NOMEM ? "out of memory" : "what wslay does not take");
 }
 
 void ws_frames_init(struct ws_frames *w)
@@ -89,7 +93,10 @@ void ws_frames_fini(struct ws_frames *w)
 	*w = (struct ws_frames){0};
 }
 
-static void ws_frames_write(struct ws_frames *w) { ws_must(wslay_event_send(w->wslay), "send"); }
+static void ws_frames_write(struct ws_frames *w)
+{
+	ws_must(wslay_event_send(w->wslay), "send");
+}
 
 void ws_frames_feed(struct ws_frames *w, str_t bytes)
 {
@@ -117,8 +124,14 @@ bool ws_frames_next(struct ws_frames *w, enum websocket_got *kind, str_t *messag
 	return true;
 }
 
-bool ws_frames_has_ended(const struct ws_frames *w) { return !wslay_event_get_read_enabled(w->wslay); }
-bool ws_frames_peer_has_closed(const struct ws_frames *w) { return wslay_event_get_close_received(w->wslay); }
+bool ws_frames_has_ended(const struct ws_frames *w)
+{
+	return !wslay_event_get_read_enabled(w->wslay);
+}
+bool ws_frames_peer_has_closed(const struct ws_frames *w)
+{
+	return wslay_event_get_close_received(w->wslay);
+}
 
 static void ws_frames_add(struct ws_frames *w, uint8_t opcode, str_t text)
 {
@@ -127,13 +140,20 @@ static void ws_frames_add(struct ws_frames *w, uint8_t opcode, str_t text)
 	ws_frames_write(w);
 }
 
-void ws_frames_add_text(struct ws_frames *w, str_t text) { ws_frames_add(w, WSLAY_TEXT_FRAME, text); }
-void ws_frames_add_ping(struct ws_frames *w) { ws_frames_add(w, WSLAY_PING, STR("")); }
+void ws_frames_add_text(struct ws_frames *w, str_t text)
+{
+	ws_frames_add(w, WSLAY_TEXT_FRAME, text);
+}
+void ws_frames_add_ping(struct ws_frames *w)
+{
+	ws_frames_add(w, WSLAY_PING, STR(""));
+}
 
 void ws_frames_add_close(struct ws_frames *w, unsigned code, str_t reason)
 {
 	if (reason.n > WS_MAX_REASON_BYTES)
 		panic("websocket: the reason of a close has %zu bytes", reason.n);
-	ws_must(wslay_event_queue_close(w->wslay, (uint16_t)code, (const uint8_t *)reason.p, reason.n), "close");
+	ws_must(wslay_event_queue_close(w->wslay, (uint16_t)code, (const uint8_t *)reason.p, reason.n),
+		"close");
 	ws_frames_write(w);
 }

@@ -1,20 +1,22 @@
 /* h2_conn.c - one connection of HTTP/2: reading, writing, time-outs, the end.
  *
- * The connection's fiber reads, and feeds the session; it never writes, so it cannot be kept from reading the window
- * updates that a write waits for. What is to be written is written by a fiber of its own, started when there is something
- * and gone when there is nothing: it runs after the requests that are ready, so that their answers leave in one write, and an
- * idle connection has one fiber. Every fiber of the connection may call into the session (they share a thread, and no callback
- * yields); only the writer takes what the session wants to send.
+ * The connection's fiber reads, and feeds the session; it never writes, so it cannot be kept from reading the
+ * window updates that a write waits for. What is to be written is written by a fiber of its own, started when
+ * there is something and gone when there is nothing: it runs after the requests that are ready, so that their
+ * answers leave in one write, and an idle connection has one fiber. Every fiber of the connection may call
+ * into the session (they share a thread, and no callback yields); only the writer takes what the session
+ * wants to send.
  *
- * Time-outs. Without a stream: idle_timeout since the last one, whatever else the client sends. A header section has
- * header_timeout, and so has the client's first frame. Bodies are h2_stream.c's. An answer that the client does not let
- * through has write_timeout and what it takes at the slowest rate, and is then reset; so has a write that TCP does not take,
- * which is the end of the connection. While there are streams the reader looks at all that at intervals.
+ * Time-outs. Without a stream: idle_timeout since the last one, whatever else the client sends. A header
+ * section has header_timeout, and so has the client's first frame. Bodies are h2_stream.c's. An answer that
+ * the client does not let through has write_timeout and what it takes at the slowest rate, and is then reset;
+ * so has a write that TCP does not take, which is the end of the connection. While there are streams the
+ * reader looks at all that at intervals.
  *
- * The end. A listener that stops says so (GOAWAY), lets the streams finish and then says which the last one was. After any
- * end of reading the requests at work are finished, and what the windows still allow is written; a client that has closed
- * its half gets its answers. Then, as with HTTP/1, what still comes is dropped for a moment, so that no reset takes the last
- * frames away. */
+ * The end. A listener that stops says so (GOAWAY), lets the streams finish and then says which the last one
+ * was. After any end of reading the requests at work are finished, and what the windows still allow is
+ * written; a client that has closed its half gets its answers. Then, as with HTTP/1, what still comes is
+ * dropped for a moment, so that no reset takes the last frames away. */
 #include "http/h2_impl.h"
 
 #include "base/err.h"

@@ -1,5 +1,6 @@
-/* h2_impl.h - what the files of HTTP/2 (RFC 9113) share. h2_session.c turns frames into streams and back, without I/O;
- * h2_stream.c answers one request; h2_conn.c reads and writes. All of a connection belongs to one worker. */
+/* h2_impl.h - what the files of HTTP/2 (RFC 9113) share. h2_session.c turns frames into streams and back,
+ * without I/O; h2_stream.c answers one request; h2_conn.c reads and writes. All of a connection belongs to
+ * one worker. */
 #pragma once
 
 #include "fiber/sync.h"
@@ -9,17 +10,20 @@
 #include <nghttp2/nghttp2.h>
 
 enum {
-	H2_MAX_HEADER_LIST = HTTP_MAX_HEADER_BYTES, /* as RFC 9113 section 6.5.2 counts; more: 431 */
+	H2_MAX_HEADER_LIST = HTTP_MAX_HEADER_BYTES,   /* as RFC 9113 section 6.5.2 counts; more: 431 */
 	H2_CALM_HEADER_LIST = 8 * H2_MAX_HEADER_LIST, /* of one header section; more ends the connection */
-	H2_STREAM_WINDOW = 65535,    /* until a request is let in */
-	H2_BODY_WINDOW = 512 << 10,  /* then, for large bodies */
+	H2_STREAM_WINDOW = 65535,		      /* until a request is let in */
+	H2_BODY_WINDOW = 512 << 10,		      /* then, for large bodies */
 	H2_CONN_WINDOW = 1 << 20,
-	H2_OUT_BYTES = 65536,	     /* of frames gathered for one write */
-	H2_MAX_UNSENT = 8 << 20,     /* bytes of answers that wait for the client; then no further handler is run */
-	H2_RESET_BURST = 500, H2_RESETS_PER_S = 25,
-	H2_CONTROL_BURST = 1000, H2_CONTROLS_PER_S = 100,
+	H2_OUT_BYTES = 65536, /* of frames gathered for one write */
+	H2_MAX_UNSENT =
+		8 << 20, /* bytes of answers that wait for the client; then no further handler is run */
+	H2_RESET_BURST = 500,
+	H2_RESETS_PER_S = 25,
+	H2_CONTROL_BURST = 1000,
+	H2_CONTROLS_PER_S = 100,
 	H2_FRAME_HEAD = 9,
-	H2_TINY_WINDOW = 256,	     /* a smaller increment counts as control frame */
+	H2_TINY_WINDOW = 256, /* a smaller increment counts as control frame */
 };
 
 /* What a client may do for free: `level` drains at a rate and must not exceed a burst. */
@@ -42,17 +46,19 @@ struct h2_conn {
 	size_t n_unsent;	     /* bytes of answers that have not been sent */
 	uint64_t n_update_credit;    /* WINDOW_UPDATE frames that our DATA frames explain */
 	struct buf out;
-	bool is_writing;	     /* there is a writer */
-	bool is_broken;		     /* nothing can be written any more */
-	bool is_calmed;		     /* ended with ENHANCE_YOUR_CALM */
-	bool is_ending;		     /* no more input */
-	bool has_settings;	     /* the client's first frame is there */
-	mono_t stopping_since;	     /* 0: the listener goes on */
-	mono_t idle_since;	     /* the last stream ended; or the connection began */
-	mono_t header_deadline;	     /* of the header section that is arriving, or of the first frame; MONO_NEVER: none */
-	int32_t header_stream;	     /* whose it is, or was */
+	bool is_writing;	/* there is a writer */
+	bool is_broken;		/* nothing can be written any more */
+	bool is_calmed;		/* ended with ENHANCE_YOUR_CALM */
+	bool is_ending;		/* no more input */
+	bool has_settings;	/* the client's first frame is there */
+	mono_t stopping_since;	/* 0: the listener goes on */
+	mono_t idle_since;	/* the last stream ended; or the connection began */
+	mono_t header_deadline; /* of the header section that is arriving, or of the first frame; MONO_NEVER:
+				   none */
+	int32_t header_stream;	/* whose it is, or was */
 	struct h2_budget resets, controls;
-	/* h2_count_frames: length and type of the next frame, as far as they have come; bytes until it begins. */
+	/* h2_count_frames: length and type of the next frame, as far as they have come; bytes until it
+	 * begins. */
 	uint8_t head[4];
 	size_t n_head, n_skip;
 };
@@ -67,33 +73,34 @@ struct h2_stream {
 	struct h2_conn *c;
 	struct list link;
 	int32_t id;
-	bool is_running;	/* its fiber uses it */
-	bool is_closed;		/* nghttp2 has forgotten it */
-	bool is_request_done;	/* all of it is here */
-	bool is_sending;	/* the answer is submitted and not sent yet */
+	bool is_running;      /* its fiber uses it */
+	bool is_closed;	      /* nghttp2 has forgotten it */
+	bool is_request_done; /* all of it is here */
+	bool is_sending;      /* the answer is submitted and not sent yet */
 	enum h2_intake intake;
-	int status;		/* why the request is refused, found out while it arrived; 0: it is not */
+	int status; /* why the request is refused, found out while it arrived; 0: it is not */
 	const char *why;
-	struct waiter *waiter;	/* of its fiber, while that waits for the body */
+	struct waiter *waiter; /* of its fiber, while that waits for the body */
 
 	struct arena arena;
 	struct http_request r;
 	struct http_framing f;
 	struct http_response a;
 	struct http_body body;
-	struct buf early;	/* H2_HOLD */
-	size_t n_header_list;	/* bytes, as they are counted */
+	struct buf early;     /* H2_HOLD */
+	size_t n_header_list; /* bytes, as they are counted */
 	str_t path, authority;
-	size_t n_sent;		/* of a.body */
+	size_t n_sent; /* of a.body */
 	mono_t send_begun;
-	mono_t unwanted_since;	/* answered, with the request still coming; 0: it is not so */
+	mono_t unwanted_since; /* answered, with the request still coming; 0: it is not so */
 };
 
 /* --- h2_session.c --- */
 void h2_session_open(struct h2_conn *c);
 void h2_session_close(struct h2_conn *c); /* frees the streams, none of which is running */
 void h2_stream_free(struct h2_stream *s);
-/** Counts the frames that nghttp2 passes over without a word; `in` is all that comes, the preface included. */
+/** Counts the frames that nghttp2 passes over without a word; `in` is all that comes, the preface included.
+ */
 void h2_count_frames(struct h2_conn *c, str_t in);
 /** Counts towards a budget; false, and the end of the connection, when it is used up. */
 bool h2_spend(struct h2_conn *c, struct h2_budget *b, unsigned burst, unsigned per_s, const char *what);

@@ -1,18 +1,20 @@
 /* h2_session.c - frames to streams and back: the callbacks of nghttp2, and what a client may do at most.
  *
- * nghttp2 keeps the rules of RFC 9113: states, flow control, HPACK, the form of a header section (section 8.2: names in lower
- * case, no connection-specific fields, pseudo-header fields once and first, no CR, LF or NUL), and that content-length agrees
- * with the DATA frames. What breaks them is a stream or connection error that it sends itself. A field with bytes that are
- * not allowed, which it would pass over, resets the stream here.
+ * nghttp2 keeps the rules of RFC 9113: states, flow control, HPACK, the form of a header section
+ * (section 8.2: names in lower case, no connection-specific fields, pseudo-header fields once and first, no
+ * CR, LF or NUL), and that content-length agrees with the DATA frames. What breaks them is a stream or
+ * connection error that it sends itself. A field with bytes that are not allowed, which it would pass over,
+ * resets the stream here.
  *
- * Everything a client can have us do for nothing is bounded. Resets, ours on account of its mistakes as well as its own, and
- * frames that carry nothing (PING, SETTINGS, PRIORITY, unknown ones, empty DATA, WINDOW_UPDATE of a few bytes or without any
- * data to explain them) count towards budgets that refill with time; more of them, more than a few CONTINUATION frames, or a
- * header section that unpacks to eight times its limit, end the connection with ENHANCE_YOUR_CALM. Streams whose fiber is at
- * work count as concurrent even after a reset: a client cannot have more requests in work than it was told.
+ * Everything a client can have us do for nothing is bounded. Resets, ours on account of its mistakes as well
+ * as its own, and frames that carry nothing (PING, SETTINGS, PRIORITY, unknown ones, empty DATA,
+ * WINDOW_UPDATE of a few bytes or without any data to explain them) count towards budgets that refill with
+ * time; more of them, more than a few CONTINUATION frames, or a header section that unpacks to eight times
+ * its limit, end the connection with ENHANCE_YOUR_CALM. Streams whose fiber is at work count as concurrent
+ * even after a reset: a client cannot have more requests in work than it was told.
  *
- * Callbacks run inside nghttp2_session_mem_recv and nghttp2_session_send, that is in the fiber that reads or writes. None
- * yields. */
+ * Callbacks run inside nghttp2_session_mem_recv and nghttp2_session_send, that is in the fiber that reads or
+ * writes. None yields. */
 #include "http/h2_impl.h"
 
 #include "base/alloc.h"
@@ -21,7 +23,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-#define H2_STOP_GRACE dur_s(1) /* in which a client that was told of the end may begin streams, not knowing it yet */
+#define H2_STOP_GRACE \
+	dur_s(1) /* in which a client that was told of the end may begin streams, not knowing it yet */
 
 static nghttp2_session_callbacks *h2_callbacks;
 static nghttp2_option *h2_options;
@@ -40,7 +43,8 @@ static void h2_calm(struct h2_conn *c, const char *what)
 	if (c->is_calmed)
 		return;
 	c->is_calmed = true;
-	log_debug("kumod::http", "%s: the HTTP/2 connection ends: %s", net_addr_fmt(stream_peer(c->st), peer), what);
+	log_debug("kumod::http", "%s: the HTTP/2 connection ends: %s", net_addr_fmt(stream_peer(c->st), peer),
+		  what);
 	nghttp2_session_terminate_session(c->h2, NGHTTP2_ENHANCE_YOUR_CALM);
 }
 
@@ -150,8 +154,8 @@ static void h2_take_field(struct h2_stream *s, str_t name, nghttp2_rcbuf *value)
 	}
 }
 
-static int h2_on_header(nghttp2_session *h2, const nghttp2_frame *frame, nghttp2_rcbuf *name, nghttp2_rcbuf *value,
-			uint8_t flags, void *arg)
+static int h2_on_header(nghttp2_session *h2, const nghttp2_frame *frame, nghttp2_rcbuf *name,
+			nghttp2_rcbuf *value, uint8_t flags, void *arg)
 {
 	struct h2_conn *c = arg;
 	struct h2_stream *s = h2_stream_of(h2, frame->hd.stream_id);
@@ -173,13 +177,14 @@ static int h2_on_header(nghttp2_session *h2, const nghttp2_frame *frame, nghttp2
 	return 0;
 }
 
-static int h2_on_invalid_header(nghttp2_session *h2, const nghttp2_frame *frame, nghttp2_rcbuf *name, nghttp2_rcbuf *value,
-				uint8_t flags, void *arg)
+static int h2_on_invalid_header(nghttp2_session *h2, const nghttp2_frame *frame, nghttp2_rcbuf *name,
+				nghttp2_rcbuf *value, uint8_t flags, void *arg)
 {
 	return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE; /* a stream error, PROTOCOL_ERROR */
 }
 
-static int h2_on_data(nghttp2_session *h2, uint8_t flags, int32_t id, const uint8_t *data, size_t n, void *arg)
+static int h2_on_data(nghttp2_session *h2, uint8_t flags, int32_t id, const uint8_t *data, size_t n,
+		      void *arg)
 {
 	struct h2_stream *s = h2_stream_of(h2, id);
 	str_t in = str_mk((const char *)data, n);
@@ -241,7 +246,8 @@ void h2_count_frames(struct h2_conn *c, str_t in)
 		if (c->n_head < sizeof(c->head))
 			continue;
 		c->n_head = 0;
-		c->n_skip = ((size_t)c->head[0] << 16 | (size_t)c->head[1] << 8 | c->head[2]) + H2_FRAME_HEAD - sizeof(c->head);
+		c->n_skip = ((size_t)c->head[0] << 16 | (size_t)c->head[1] << 8 | c->head[2]) +
+			    H2_FRAME_HEAD - sizeof(c->head);
 		if (c->head[3] == NGHTTP2_PRIORITY || c->head[3] > NGHTTP2_CONTINUATION)
 			h2_spend_control(c, "too many frames of types that are passed over");
 	}
@@ -270,7 +276,8 @@ static void h2_on_headers(struct h2_conn *c, const nghttp2_frame *frame)
 		h2_stream_wake(s);
 }
 
-/* A client answers each DATA frame with two of these at most; some send more, so four are taken as explained. */
+/* A client answers each DATA frame with two of these at most; some send more, so four are taken as explained.
+ */
 static void h2_on_window_update(struct h2_conn *c, const nghttp2_frame *frame)
 {
 	bool is_tiny = frame->window_update.window_size_increment < H2_TINY_WINDOW;
@@ -312,8 +319,9 @@ static int h2_on_frame(nghttp2_session *h2, const nghttp2_frame *frame, void *ar
 	return 0;
 }
 
-/* The answer is out. A request that is still coming is not wanted any more, and is reset (RFC 9113 section 8.1), but not at once: a
- * client that is busy sending may see the reset first and drop the answer, as curl 7.88 does. Its window stays shut. */
+/* The answer is out. A request that is still coming is not wanted any more, and is reset (RFC 9113
+ * section 8.1), but not at once: a client that is busy sending may see the reset first and drop the answer,
+ * as curl 7.88 does. Its window stays shut. */
 static void h2_on_answer_sent(struct h2_conn *c, int32_t id)
 {
 	struct h2_stream *s = h2_stream_of(c->h2, id);
@@ -365,8 +373,8 @@ static ssize_t h2_read_answer(nghttp2_session *h2, int32_t id, uint8_t *unused, 
 	return (ssize_t)(n_left < n ? n_left : n);
 }
 
-static int h2_send_data(nghttp2_session *h2, nghttp2_frame *frame, const uint8_t *head, size_t n, nghttp2_data_source *source,
-			void *arg)
+static int h2_send_data(nghttp2_session *h2, nghttp2_frame *frame, const uint8_t *head, size_t n,
+			nghttp2_data_source *source, void *arg)
 {
 	struct h2_conn *c = arg;
 	struct h2_stream *s = source->ptr;
@@ -396,7 +404,8 @@ static str_t h2_lower(struct arena *arena, str_t s)
 
 static nghttp2_nv h2_nv(str_t name, str_t value)
 {
-	return (nghttp2_nv){(uint8_t *)(uintptr_t)name.p, (uint8_t *)(uintptr_t)value.p, name.n, value.n, NGHTTP2_NV_FLAG_NONE};
+	return (nghttp2_nv){(uint8_t *)(uintptr_t)name.p, (uint8_t *)(uintptr_t)value.p, name.n, value.n,
+			    NGHTTP2_NV_FLAG_NONE};
 }
 
 void h2_submit_answer(struct h2_stream *s)
@@ -412,7 +421,8 @@ void h2_submit_answer(struct h2_stream *s)
 	nv[n++] = h2_nv(STR("date"), http_date());
 	for (size_t i = 0; i < a->n_headers; i++)
 		nv[n++] = h2_nv(h2_lower(&s->arena, a->header[i].name), a->header[i].value);
-	bool has_body = a->body.n != 0 && !str_eq(s->r.method, STR("HEAD")) && a->status != 204 && a->status != 304;
+	bool has_body =
+		a->body.n != 0 && !str_eq(s->r.method, STR("HEAD")) && a->status != 204 && a->status != 304;
 	if (!has_body)
 		buf_clear(&a->body);
 	nghttp2_data_provider body = {.source.ptr = s, .read_callback = h2_read_answer};

@@ -1,14 +1,16 @@
-/* h2_stream.c - one request of HTTP/2 in its own fiber: let in, body, handler, answer, by the same functions as HTTP/1.
+/* h2_stream.c - one request of HTTP/2 in its own fiber: let in, body, handler, answer, by the same functions
+ * as HTTP/1.
  *
- * The fiber is started when the header section is complete. Until http_admit has let the request in, which may take a while
- * when a policy is asked, what arrives of its body is kept as it came, within the stream's first window of 64 KB. Then it
- * is decoded as it comes, in the reader's callback, and the fiber only waits for the end. The window is refilled with what
- * was taken, so a client cannot send faster than bodies are consumed.
+ * The fiber is started when the header section is complete. Until http_admit has let the request in, which
+ * may take a while when a policy is asked, what arrives of its body is kept as it came, within the stream's
+ * first window of 64 KB. Then it is decoded as it comes, in the reader's callback, and the fiber only waits
+ * for the end. The window is refilled with what was taken, so a client cannot send faster than bodies are
+ * consumed.
  *
- * A reset by the client ends the wait for a body; a handler that has begun is left to finish, as it is with HTTP/1 when
- * the client has gone: what it does may be done already. The answer is handed to nghttp2 and sent by the writer, paced
- * by the client's windows; the fiber does not wait for that, so slow readers hold memory but no fiber. When too much
- * waits to be sent, no further handler is run. */
+ * A reset by the client ends the wait for a body; a handler that has begun is left to finish, as it is with
+ * HTTP/1 when the client has gone: what it does may be done already. The answer is handed to nghttp2 and sent
+ * by the writer, paced by the client's windows; the fiber does not wait for that, so slow readers hold memory
+ * but no fiber. When too much waits to be sent, no further handler is run. */
 #include "http/h2_impl.h"
 
 #include "base/alloc.h"
@@ -119,7 +121,8 @@ static int h2_take_early(struct h2_stream *s, const char **why)
 
 static void h2_ask_for_body(struct h2_stream *s)
 {
-	static const nghttp2_nv go_on = {(uint8_t *)(uintptr_t) ":status", (uint8_t *)(uintptr_t) "100", 7, 3, NGHTTP2_NV_FLAG_NONE};
+	static const nghttp2_nv go_on = {(uint8_t *)(uintptr_t) ":status", (uint8_t *)(uintptr_t) "100", 7, 3,
+					 NGHTTP2_NV_FLAG_NONE};
 	nghttp2_session *h2 = s->c->h2;
 	if (s->f.is_expecting)
 		nghttp2_submit_headers(h2, NGHTTP2_FLAG_NONE, s->id, NULL, &go_on, 1, NULL);
@@ -148,7 +151,8 @@ static int h2_wait_for_body(struct h2_stream *s, const char **why)
 			err_clear();
 			if (!is_timeout)
 				rc = H2_LOST;
-			else if (mono_is_past(http_deadline(begun, s->c->l->p.body_timeout, s->body.n_received)))
+			else if (mono_is_past(
+					 http_deadline(begun, s->c->l->p.body_timeout, s->body.n_received)))
 				rc = h2_refuse(why, 408, "the request body took too long");
 		}
 		s->waiter = NULL;
@@ -226,7 +230,8 @@ static void h2_answer(struct h2_stream *s)
 	uint64_t n = h2_answer_bytes(s);
 	if (!s->is_closed && !c->is_broken) {
 		if (s->a.is_closing)
-			nghttp2_submit_goaway(c->h2, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(c->h2),
+			nghttp2_submit_goaway(c->h2, NGHTTP2_FLAG_NONE,
+					      nghttp2_session_get_last_proc_stream_id(c->h2),
 					      NGHTTP2_NO_ERROR, NULL, 0);
 		h2_submit_answer(s);
 		h2_want_write(c);

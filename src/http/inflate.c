@@ -1,16 +1,19 @@
-/* inflate.c - decoding what a client has compressed, piece by piece, into room that the caller gives: how much may come
- * out is decided there (body.c), so nothing here can be made to produce more than was asked for.
+/* inflate.c - decoding what a client has compressed, piece by piece, into room that the caller gives: how
+ * much may come out is decided there (body.c), so nothing here can be made to produce more than was asked
+ * for.
  *
- * A gzip body may have several members, a zstd body several frames; what stands behind them must be another one. Bodies
- * called deflate are zlib's format or, from many clients, bare deflate data; the first two bytes tell (RFC 1950 section
- * 2.2: a multiple of 31 that names method 8, which no bare data begins with that a compressor would write).
+ * A gzip body may have several members, a zstd body several frames; what stands behind them must be another
+ * one. Bodies called deflate are zlib's format or, from many clients, bare deflate data; the first two bytes
+ * tell (RFC 1950 section 2.2: a multiple of 31 that names method 8, which no bare data begins with that a
+ * compressor would write).
  *
- * A zstd decoder holds the window that the frame asks for, 8 MB at most (RFC 9659); zlib's holds 32 KB. libzstd also reads the
- * formats from before RFC 8878, with decoders of their own; a frame must begin with the number of today's. And it looks for a
- * short way when a frame's header is complete, for which it takes the bytes of that call for the frame's beginning, whatever
- * came before; so it gets the header byte by byte, and one body means the same however it was cut. Contexts are
- * kept in a few places per worker, large ones are not. Indexed by worker, the table needs no lock, and what is in it is
- * still reachable when the process ends. */
+ * A zstd decoder holds the window that the frame asks for, 8 MB at most (RFC 9659); zlib's holds 32 KB.
+ * libzstd also reads the formats from before RFC 8878, with decoders of their own; a frame must begin with
+ * the number of today's. And it looks for a short way when a frame's header is complete, for which it takes
+ * the bytes of that call for the frame's beginning, whatever came before; so it gets the header byte by byte,
+ * and one body means the same however it was cut. Contexts are kept in a few places per worker, large ones
+ * are not. Indexed by worker, the table needs no lock, and what is in it is still reachable when the process
+ * ends. */
 #include "http/coding.h"
 
 #include "base/alloc.h"
@@ -22,9 +25,9 @@
 #include <zstd.h>
 
 enum {
-	INFLATE_SPARES = 4,		 /* of a kind, per worker */
-	INFLATE_ZLIB_BYTES = 44 << 10,	 /* what inflate allocates: state and window */
-	INFLATE_KEEP_BYTES = 512 << 10,	 /* a larger decoder is not kept */
+	INFLATE_SPARES = 4,		/* of a kind, per worker */
+	INFLATE_ZLIB_BYTES = 44 << 10,	/* what inflate allocates: state and window */
+	INFLATE_KEEP_BYTES = 512 << 10, /* a larger decoder is not kept */
 	INFLATE_MAX_WINDOW_LOG = 23,
 	INFLATE_ZSTD_HEADER = 18, /* longest of a frame */
 	INFLATE_MAX_WORKERS = 256,
@@ -41,7 +44,8 @@ struct http_inflater {
 	enum inflate_state state;
 	z_stream z;	 /* gzip, deflate */
 	ZSTD_DCtx *zstd; /* NULL: one of zlib's */
-	/* The beginning of a deflate body or zstd frame, held back until there is enough to tell what it is. */
+	/* The beginning of a deflate body or zstd frame, held back until there is enough to tell what it is.
+	 */
 	uint8_t first[4];
 	size_t n_first;
 	unsigned n_frame; /* bytes of the zstd frame, until its header is certainly over */
@@ -198,7 +202,8 @@ static int inflate_zlib(struct http_inflater *z, str_t in, size_t *n_used, struc
 	return inflate_step(z, p, in.n, n_used, out);
 }
 
-static int inflate_zstd_step(struct http_inflater *z, const void *p, size_t n, size_t *n_used, struct buf *out)
+static int inflate_zstd_step(struct http_inflater *z, const void *p, size_t n, size_t *n_used,
+			     struct buf *out)
 {
 	ZSTD_inBuffer i = {p, n, 0};
 	ZSTD_outBuffer o = {out->p + out->n, out->cap - 1 - out->n, 0};
@@ -235,7 +240,8 @@ static int inflate_zstd(struct http_inflater *z, str_t in, size_t *n_used, struc
 	if (!inflate_is_zstd(z->first))
 		return inflate_fail(z, "unknown frame");
 	size_t n;
-	return inflate_zstd_step(z, z->first, sizeof(z->first), &n, out); /* nothing comes out of its number */
+	return inflate_zstd_step(z, z->first, sizeof(z->first), &n,
+				 out); /* nothing comes out of its number */
 }
 
 int http_inflate(struct http_inflater *z, str_t in, size_t *n_used, struct buf *out)
@@ -243,5 +249,6 @@ int http_inflate(struct http_inflater *z, str_t in, size_t *n_used, struct buf *
 	*n_used = 0;
 	if (in.n == 0 && z->state != INFLATE_INSIDE)
 		return 0;
-	return z->coding == HTTP_CODING_ZSTD ? inflate_zstd(z, in, n_used, out) : inflate_zlib(z, in, n_used, out);
+	return z->coding == HTTP_CODING_ZSTD ? inflate_zstd(z, in, n_used, out)
+					     : inflate_zlib(z, in, n_used, out);
 }

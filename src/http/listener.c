@@ -1,8 +1,9 @@
 /* listener.c - an HTTP listener: its parameters, and its end in good order.
  *
- * Sockets, accepting and the placing of connections are src/net's, and so is the list of the connections (crowd.h). When the listener
- * stops, those that wait for a request are cancelled: nothing is lost by that, they have none. The others look at the crowd's
- * flag before they wait for one, and when they write an answer. */
+ * Sockets, accepting and the placing of connections are src/net's, and so is the list of the connections
+ * (crowd.h). When the listener stops, those that wait for a request are cancelled: nothing is lost by that,
+ * they have none. The others look at the crowd's flag before they wait for one, and when they write an
+ * answer. */
 #include "http/http_impl.h"
 
 #include "base/alloc.h"
@@ -41,10 +42,13 @@ static void http_listener_set_defaults(struct http_listener_params *p)
 static void http_listener_fit_connections(struct http_listener *l)
 {
 	struct rlimit r;
-	if (getrlimit(RLIMIT_NOFILE, &r) != 0 || r.rlim_cur == RLIM_INFINITY || l->p.max_connections <= r.rlim_cur / 4 * 3)
+	if (getrlimit(RLIMIT_NOFILE, &r) != 0 || r.rlim_cur == RLIM_INFINITY ||
+	    l->p.max_connections <= r.rlim_cur / 4 * 3)
 		return;
 	unsigned max = (unsigned)(r.rlim_cur / 4 * 3);
-	log_warn("kumod", "max_connections of the listener on %s is %u instead of %u, as this process may open %llu files only",
+	log_warn("kumod",
+		 "max_connections of the listener on %s is %u instead of %u, as this process may open %llu "
+		 "files only",
 		 http_listener_name(l), max, l->p.max_connections, (unsigned long long)r.rlim_cur);
 	l->p.max_connections = max;
 }
@@ -126,8 +130,8 @@ void http_listener_close(struct http_listener *l, mono_t deadline)
 	fiber_shield_begin(); /* from here on every wait is short, and l must not be left behind */
 	if (!is_gone) {
 		err_clear();
-		log_warn("kumod", "http listener on %s: cancelling %zu connections",
-			 http_listener_name(l), listener_n_connections(l->listener));
+		log_warn("kumod", "http listener on %s: cancelling %zu connections", http_listener_name(l),
+			 listener_n_connections(l->listener));
 		is_gone = listener_join(l->listener, true, mono_after(HTTP_CANCEL_TIMEOUT)) == 0;
 	}
 	if (crowd_join(l->crowd, mono_after(HTTP_CANCEL_TIMEOUT)) != 0)

@@ -15,8 +15,9 @@
 enum { HTTP_STATUS_CLASSES = 5 };
 
 struct http_counters {
-	const struct http_route *route;			     /* its address is the key */
-	struct metric_series *requests[HTTP_STATUS_CLASSES]; /* 1xx to 5xx; of the first NULL but for websockets */
+	const struct http_route *route; /* its address is the key */
+	struct metric_series
+		*requests[HTTP_STATUS_CLASSES]; /* 1xx to 5xx; of the first NULL but for websockets */
 	struct metric_series *seconds, *bytes_in, *bytes_out;
 };
 

@@ -46,7 +46,8 @@ struct http_answer {
 	const struct http_schema *schema; /* of a JSON body; NULL: any, or text */
 	const struct http_field
 		*list; /* instead of schema: a field that describes the body, as a list mostly */
-	const struct http_field *headers; /* that it may have, ended by one without a name; NULL: none of its own */
+	const struct http_field
+		*headers; /* that it may have, ended by one without a name; NULL: none of its own */
 };
 
 struct http_reference_info {

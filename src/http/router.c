@@ -5,9 +5,8 @@
  *
  * http_admit decides from the header alone, before anything of the body is read, so that what is refused
  * costs nothing. Its order: unknown path (404), the authorizer (401, 403; it may wait), method (405), length
- * (411, 413), type (415), expectation (417), whether it begins a websocket where that is all there is (400, 426, 403), the
- * route's own gate (503). Which protocol carried the request does not
- * matter here. */
+ * (411, 413), type (415), expectation (417), whether it begins a websocket where that is all there is (400,
+ * 426, 403), the route's own gate (503). Which protocol carried the request does not matter here. */
 #include "http/websocket_impl.h"
 
 #include "base/alloc.h"
@@ -142,7 +141,8 @@ static bool http_admit_body(struct http_request *r, const struct http_route *rou
 		http_response_text(a, 411, "Error: this request needs a body and its Content-Length");
 		return false;
 	}
-	if (f->has_length && f->content_length > http_body_wire_limit(f->coding, r->listener->p.request_body_limit)) {
+	if (f->has_length &&
+	    f->content_length > http_body_wire_limit(f->coding, r->listener->p.request_body_limit)) {
 		http_response_refuse(r, a, 413, HTTP_TOO_LARGE);
 		return false;
 	}
@@ -152,7 +152,8 @@ static bool http_admit_body(struct http_request *r, const struct http_route *rou
 		return false;
 	}
 	if (f->coding == HTTP_CODING_OTHER) {
-		http_response_text(a, 415, "Error: a request body may be coded with one of " HTTP_CODINGS_TEXT);
+		http_response_text(a, 415,
+				   "Error: a request body may be coded with one of " HTTP_CODINGS_TEXT);
 		http_response_add_header(r, a, STR("accept-encoding"), STR(HTTP_CODINGS_TEXT));
 		return false;
 	}

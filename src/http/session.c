@@ -1,12 +1,13 @@
 /* session.c - a connection from its beginning to its end, whatever its protocol.
  *
- * First a peer that is a proxy says on whose behalf it comes, then the host is counted, then comes what the listener has
- * set up (TLS), then the protocol is found out: by ALPN, or else by the first bytes. The preface of HTTP/2 (RFC 9113 section
- * 3.4) begins with the method PRI, which HTTP/1 does not have; whatever is not the preface is left to HTTP/1.
+ * First a peer that is a proxy says on whose behalf it comes, then the host is counted, then comes what the
+ * listener has set up (TLS), then the protocol is found out: by ALPN, or else by the first bytes. The preface
+ * of HTTP/2 (RFC 9113 section 3.4) begins with the method PRI, which HTTP/1 does not have; whatever is not
+ * the preface is left to HTTP/1.
  *
- * Hosts are counted in a map of the listener, under its lock, for connections only and not for requests. Peers that are
- * trusted are not counted: that is where an application's connections come from. IPv6 hosts are counted by /64, since that
- * much a single customer gets. */
+ * Hosts are counted in a map of the listener, under its lock, for connections only and not for requests.
+ * Peers that are trusted are not counted: that is where an application's connections come from. IPv6 hosts
+ * are counted by /64, since that much a single customer gets. */
 #include "http/http_impl.h"
 
 #include "base/alloc.h"
@@ -160,7 +161,8 @@ static void http_session_stop(struct crowd_member *m)
 
 void http_session_main(struct stream *st, void *arg)
 {
-	struct http_session s = {.st = st, .l = arg, .fiber = fiber_self(), .member = {.stop = http_session_stop}};
+	struct http_session s = {
+		.st = st, .l = arg, .fiber = fiber_self(), .member = {.stop = http_session_stop}};
 	struct http_host *host = NULL;
 	enum http_protocol protocol = HTTP_PROTOCOL_UNKNOWN;
 	crowd_enter(s.l->crowd, &s.member);

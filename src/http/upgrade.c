@@ -1,8 +1,9 @@
-/* upgrade.c - the request that asks for a websocket (RFC 6455 section 4.2) and its answer. The router has seen to it that the peer may.
+/* upgrade.c - the request that asks for a websocket (RFC 6455 section 4.2) and its answer. The router has
+ * seen to it that the peer may.
  *
- * A browser lets any page open a websocket to any address, and there is no preflight; what it does is to say where the page is from. A
- * service that trusts addresses must not be used through the browser of somebody who is trusted: an Origin has to be this service's own.
- * What is no browser sends none. */
+ * A browser lets any page open a websocket to any address, and there is no preflight; what it does is to say
+ * where the page is from. A service that trusts addresses must not be used through the browser of somebody
+ * who is trusted: an Origin has to be this service's own. What is no browser sends none. */
 #include "http/websocket_impl.h"
 
 #include "base/err.h"
@@ -37,7 +38,8 @@ static bool ws_key_is_good(const struct http_request *r)
 {
 	struct buf key = BUF_INIT;
 	bool is_good = ws_count(r, STR("sec-websocket-key")) == 1 &&
-		       base64_decode(&key, http_request_header(r, STR("sec-websocket-key"))) && key.n == WS_KEY_BYTES;
+		       base64_decode(&key, http_request_header(r, STR("sec-websocket-key"))) &&
+		       key.n == WS_KEY_BYTES;
 	buf_fini(&key);
 	return is_good;
 }
@@ -80,7 +82,8 @@ bool websocket_check_upgrade(struct http_request *r, const struct http_framing *
 		return false;
 	}
 	if (!str_eq(http_request_header(r, STR("sec-websocket-version")), WS_VERSION)) {
-		http_response_refuse(r, a, 426, "version 13 is the only one of websockets that is spoken here");
+		http_response_refuse(r, a, 426,
+				     "version 13 is the only one of websockets that is spoken here");
 		http_response_add_header(r, a, STR("sec-websocket-version"), WS_VERSION);
 		http_response_add_header(r, a, STR("upgrade"), STR("websocket"));
 		http_response_add_header(r, a, STR("connection"), STR("upgrade"));
@@ -101,7 +104,9 @@ void websocket_write_upgrade(const struct http_request *r, struct buf *out)
 	buf_add_z(&key, "258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
 	SHA1((const unsigned char *)key.p, key.n, digest);
 	base64_encode(&accept, str_mk((const char *)digest, sizeof(digest)));
-	buf_printf(out, "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: %s\r\ndate: " STR_FMT "\r\n\r\n",
+	buf_printf(out,
+		   "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: "
+		   "upgrade\r\nsec-websocket-accept: %s\r\ndate: " STR_FMT "\r\n\r\n",
 		   accept.p, STR_ARG(http_date()));
 	buf_fini(&key);
 	buf_fini(&accept);

@@ -1,14 +1,15 @@
 /* websocket.c - a websocket on what was a connection of HTTP/1: its handler, and the two ends of it.
  *
- * The answer 101 is the first thing that is held back: a handler sets up what the peer may count on from then on, and it leaves with the
- * first websocket_receive. From then on reading and writing are frames (frames.c), in the one fiber of the connection.
+ * The answer 101 is the first thing that is held back: a handler sets up what the peer may count on from then
+ * on, and it leaves with the first websocket_receive. From then on reading and writing are frames (frames.c),
+ * in the one fiber of the connection.
  *
- * Silence: who has not been heard of for the listener's idle_timeout is sent a ping, and is lost when the same time goes by again. That
- * a write has been taken counts as a sign of life, too, since a peer that reads slowly answers late; one that does not read at all
- * is found out by write_timeout.
+ * Silence: who has not been heard of for the listener's idle_timeout is sent a ping, and is lost when the
+ * same time goes by again. That a write has been taken counts as a sign of life, too, since a peer that reads
+ * slowly answers late; one that does not read at all is found out by write_timeout.
  *
- * Stopping: the fiber is cancelled, so that whatever the handler waits for fails. What is said then - close, 1001 - and the wait for
- * the peer's answer to it are shielded, and short. */
+ * Stopping: the fiber is cancelled, so that whatever the handler waits for fails. What is said then - close,
+ * 1001 - and the wait for the peer's answer to it are shielded, and short. */
 #include "http/websocket_impl.h"
 
 #include "base/err.h"
@@ -29,11 +30,11 @@ struct websocket {
 	struct http_session *s;
 	struct ws_frames frames;
 	bool is_woken;
-	bool is_pinged;   /* and nothing was heard since */
-	bool has_end;     /* of input */
-	bool has_failed;  /* to write */
+	bool is_pinged;	 /* and nothing was heard since */
+	bool has_end;	 /* of input */
+	bool has_failed; /* to write */
 	mono_t heard;
-	unsigned code;    /* of the close; 0: none was asked for */
+	unsigned code; /* of the close; 0: none was asked for */
 	char reason[WS_REASON_BYTES];
 };
 
@@ -161,7 +162,8 @@ void websocket_close(struct websocket *ws, enum websocket_code code, const char 
 	buf_vprintf(&text, reason, ap);
 	va_end(ap);
 	size_t n = 0;
-	for (size_t step; n < text.n && (step = str_utf8_step(str_skip(buf_str(&text), n), &n_bad)) != 0; n += step)
+	for (size_t step; n < text.n && (step = str_utf8_step(str_skip(buf_str(&text), n), &n_bad)) != 0;
+	     n += step)
 		if (n + step >= WS_REASON_BYTES)
 			break;
 	memcpy(ws->reason, text.p, n); /* whole characters */
@@ -178,7 +180,8 @@ static int ws_say_goodbye(struct websocket *ws, mono_t deadline)
 	if (ws_flush(ws, deadline) != 0)
 		return -1;
 	while (!ws->has_end && !ws_frames_peer_has_closed(&ws->frames) && !ws_frames_has_ended(&ws->frames)) {
-		int rc = stream_buffered(ws->s->st).n > 0 ? 1 : stream_fill(ws->s->st, WS_FILL_BYTES, deadline);
+		int rc = stream_buffered(ws->s->st).n > 0 ? 1
+							  : stream_fill(ws->s->st, WS_FILL_BYTES, deadline);
 		if (rc < 0)
 			return -1;
 		ws->has_end = rc == 0;
@@ -201,9 +204,13 @@ static void ws_end(struct websocket *ws)
 }
 
 /* The listener stops. */
-static void ws_on_stop(struct http_session *s) { fiber_cancel(s->fiber); }
+static void ws_on_stop(struct http_session *s)
+{
+	fiber_cancel(s->fiber);
+}
 
-void websocket_serve(struct http_session *s, struct http_request *r, const struct http_route *route, struct buf *held)
+void websocket_serve(struct http_session *s, struct http_request *r, const struct http_route *route,
+		     struct buf *held)
 {
 	struct websocket ws = {.s = s, .heard = mono_now()};
 	ws_frames_init(&ws.frames);

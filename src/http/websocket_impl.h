@@ -6,7 +6,8 @@
 
 /* --- upgrade.c: RFC 6455 section 4.2 --- */
 /** Whether r, which the router has let pass, may become a websocket; else the answer is in a. */
-MUST_CHECK bool websocket_check_upgrade(struct http_request *r, const struct http_framing *f, struct http_response *a);
+MUST_CHECK bool websocket_check_upgrade(struct http_request *r, const struct http_framing *f,
+					struct http_response *a);
 /** The answer 101 to such a request. */
 void websocket_write_upgrade(const struct http_request *r, struct buf *out);
 
@@ -14,11 +15,11 @@ void websocket_write_upgrade(const struct http_request *r, struct buf *out);
 struct wslay_event_context;
 struct ws_frames {
 	struct wslay_event_context *wslay;
-	struct buf out;         /* frames to be written */
-	struct buf in;          /* whole messages: kind, length, bytes; taken up to n_taken */
+	struct buf out; /* frames to be written */
+	struct buf in;	/* whole messages: kind, length, bytes; taken up to n_taken */
 	size_t n_taken;
-	str_t feed;             /* of ws_frames_feed */
-	unsigned n_fragments;   /* of the message that is being received */
+	str_t feed;	      /* of ws_frames_feed */
+	unsigned n_fragments; /* of the message that is being received */
 };
 void ws_frames_init(struct ws_frames *w);
 void ws_frames_fini(struct ws_frames *w);
@@ -36,6 +37,7 @@ void ws_frames_add_ping(struct ws_frames *w);
 void ws_frames_add_close(struct ws_frames *w, unsigned code, str_t reason);
 
 /* --- websocket.c --- */
-/** Runs the route's handler on what was a connection of HTTP/1, and closes. held: the answer 101, behind those to earlier requests, to be
- * written first; taken over. */
-void websocket_serve(struct http_session *s, struct http_request *r, const struct http_route *route, struct buf *held);
+/** Runs the route's handler on what was a connection of HTTP/1, and closes. held: the answer 101, behind
+ * those to earlier requests, to be written first; taken over. */
+void websocket_serve(struct http_session *s, struct http_request *r, const struct http_route *route,
+		     struct buf *held);

@@ -1,4 +1,5 @@
-/* body.h - the bytes of a message: immutable, refcounted (atomically), shared by every recipient of a batch. */
+/* body.h - the bytes of a message: immutable, refcounted (atomically), shared by every recipient of a batch.
+ */
 #pragma once
 
 #include "base/str.h"
@@ -12,10 +13,10 @@ struct body {
 	char p[]; /* n_bytes, CRLF lines, then a NUL */
 };
 
-struct body *body_new(str_t bytes);            /* copies; one reference */
-struct body *body_alloc(size_t n_bytes);       /* to be filled by the caller before it is shared */
+struct body *body_new(str_t bytes);	 /* copies; one reference */
+struct body *body_alloc(size_t n_bytes); /* to be filled by the caller before it is shared */
 struct body *body_ref(struct body *b);
-void body_unref(struct body *b);               /* NULL is fine; any thread */
+void body_unref(struct body *b); /* NULL is fine; any thread */
 /** Whether it has bytes over 127; looks once. */
 bool body_is_8bit(struct body *b);
 /** Bytes held by all bodies in memory: the queues shed bodies over their budget. */

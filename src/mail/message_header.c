@@ -1,6 +1,6 @@
-/* message_header.c - reading and changing the header of a message that is in two pieces. New fields that go first need only a new
- * prefix, so that the recipients of a batch go on sharing one body; those that go last, or that are taken out of the middle, need a body
- * of its own. */
+/* message_header.c - reading and changing the header of a message that is in two pieces. New fields that go
+ * first need only a new prefix, so that the recipients of a batch go on sharing one body; those that go last,
+ * or that are taken out of the middle, need a body of its own. */
 #include "mail/message_header.h"
 
 static str_t message_prefix(const struct message *m)
@@ -59,7 +59,8 @@ void message_append_header(struct message *m, str_t fields)
 	while (header_next(&it, &f))
 		;
 	str_t head = str_head(body, body.n - it.rest.n);
-	str_t gap = head.n > 0 && head.p[head.n - 1] != '\n' ? STR("\r\n") : STR(""); /* the last line had no end */
+	str_t gap = head.n > 0 && head.p[head.n - 1] != '\n' ? STR("\r\n")
+							     : STR(""); /* the last line had no end */
 	const str_t part[] = {head, gap, fields, it.rest};
 	struct body *b = body_alloc(body.n + gap.n + fields.n);
 	size_t at = 0;

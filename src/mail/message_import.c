@@ -1,6 +1,7 @@
-/* message_import.c - header fields into metadata. One pass over the header sorts its fields into groups, one for each key of each spec;
- * then each group is one entry of the metadata. Who sent the message chose the names and the number of its fields: groups are found by
- * hash, and there are no more of them than IMPORT_KEYS_MAX, since every entry stays with the message and is stored with it. */
+/* message_import.c - header fields into metadata. One pass over the header sorts its fields into groups, one
+ * for each key of each spec; then each group is one entry of the metadata. Who sent the message chose the
+ * names and the number of its fields: groups are found by hash, and there are no more of them than
+ * IMPORT_KEYS_MAX, since every entry stays with the message and is stored with it. */
 #include "base/arena.h"
 #include "base/err.h"
 #include "base/json.h"
@@ -56,7 +57,9 @@ static void import_add_key(struct buf *out, str_t name, enum header_transform tr
 		char c = name.p[i];
 		bool is_gap = c == '-' || c == '_';
 		if (!is_joined) {
-			buf_add_c(out, !is_gap ? import_lower(c) : transform == HEADER_SNAKE_CASE ? '_' : '-');
+			buf_add_c(out, !is_gap				? import_lower(c)
+				       : transform == HEADER_SNAKE_CASE ? '_'
+									: '-');
 		} else if (is_gap) {
 			is_word_start = out->n > from || transform == HEADER_PASCAL_CASE;
 		} else {
@@ -93,7 +96,8 @@ static int import_add(struct import *im, const struct header_field *f)
 	}
 	buf_fini(&key);
 	if (g == NULL) {
-		err_set(ERR_LIMIT, "the message has more than %d different header fields to be imported", IMPORT_KEYS_MAX);
+		err_set(ERR_LIMIT, "the message has more than %d different header fields to be imported",
+			IMPORT_KEYS_MAX);
 		return -1;
 	}
 	if (g->first != NULL && spec->match == HEADER_FIRST)

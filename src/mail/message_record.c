@@ -1,7 +1,7 @@
 /* message_record.c - the spool's record of a message. Binary, because the prefix may hold any byte and
  * because every message is decoded at start. Little endian:
- *   u8 version (2), u8 flags (1: 8-bit body, 2: has a schedule), u16 attempts, u32 size, i64 due (ns since 1970)
- *   text sender; varint n, n times text recipient; varint n, n times text key, text json; text prefix
+ *   u8 version (2), u8 flags (1: 8-bit body, 2: has a schedule), u16 attempts, u32 size, i64 due (ns since
+ * 1970) text sender; varint n, n times text recipient; varint n, n times text key, text json; text prefix
  *   with flag 2: u8 parts (1: first_attempt, 2: expires, 4: window); for each of the first two, i64 ns since
  *   1970, i32 offset in seconds; for a window, u8 days, u32 start, u32 end in seconds, text name of the zone
  * where text is a varint length and its bytes, and varint is LEB128. Version 1 had no schedules. A reader
@@ -68,8 +68,9 @@ static void record_add_time(struct buf *out, const struct schedule_time *t)
 
 static void record_add_schedule(struct buf *out, const struct schedule *s)
 {
-	buf_add_c(out, (char)((s->first_attempt.is_set ? SCHEDULE_FIRST_ATTEMPT : 0) |
-			      (s->expires.is_set ? SCHEDULE_EXPIRES : 0) | (s->tz != NULL ? SCHEDULE_WINDOW : 0)));
+	buf_add_c(out,
+		  (char)((s->first_attempt.is_set ? SCHEDULE_FIRST_ATTEMPT : 0) |
+			 (s->expires.is_set ? SCHEDULE_EXPIRES : 0) | (s->tz != NULL ? SCHEDULE_WINDOW : 0)));
 	record_add_time(out, &s->first_attempt);
 	record_add_time(out, &s->expires);
 	if (s->tz == NULL)
@@ -175,14 +176,17 @@ static bool record_clock(str_t *rest, struct schedule_clock *out)
 	return true;
 }
 
-/* A zone that was there when the message came may have gone with an update of the system: the message goes on. */
+/* A zone that was there when the message came may have gone with an update of the system: the message goes
+ * on. */
 static void record_set_zone(struct schedule *s, str_t name)
 {
 	static atomic_flag has_warned = ATOMIC_FLAG_INIT;
 	s->tz = str_dup(name);
 	s->zone = zone_find(name);
 	if (s->zone == NULL && !atomic_flag_test_and_set(&has_warned))
-		log_warn("kumod", "messages are scheduled by the time zone `%s`, which this system does not know: UTC stands in for it",
+		log_warn("kumod",
+			 "messages are scheduled by the time zone `%s`, which this system does not know: UTC "
+			 "stands in for it",
 			 s->tz);
 }
 

@@ -1,5 +1,6 @@
-/* meta.h - a message's metadata: names to JSON values. Small (a dozen entries), so an array, searched linearly; each
- * value is kept as its JSON text. Zero-initialised is empty. Not thread-safe: a message has one owner at a time. */
+/* meta.h - a message's metadata: names to JSON values. Small (a dozen entries), so an array, searched
+ * linearly; each value is kept as its JSON text. Zero-initialised is empty. Not thread-safe: a message has
+ * one owner at a time. */
 #pragma once
 
 #include "base/json.h"
@@ -19,8 +20,10 @@ void meta_set_str(struct meta *m, str_t key, str_t text);
 bool meta_remove(struct meta *m, str_t key);
 /** The JSON text, borrowed until the next change; false when unset. */
 bool meta_get_json(const struct meta *m, str_t key, str_t *json);
-/** A value that is a JSON string without escapes, borrowed; otherwise decoded into *scratch. False when unset or not a string. */
+/** A value that is a JSON string without escapes, borrowed; otherwise decoded into *scratch. False when unset
+ * or not a string. */
 bool meta_get_str(const struct meta *m, str_t key, struct buf *scratch, str_t *text);
-bool meta_at(const struct meta *m, uint32_t i, str_t *key, str_t *json); /* i in insertion order; false past the end */
+bool meta_at(const struct meta *m, uint32_t i, str_t *key,
+	     str_t *json); /* i in insertion order; false past the end */
 void meta_copy(struct meta *dst, const struct meta *src);
 void meta_write(const struct meta *m, struct json_out *j); /* as one object */

@@ -1,6 +1,6 @@
-/* schedule.c - the arithmetic of a message's schedule. A window is looked for day by day on the zone's own calendar, and each start is
- * then put on UTC, so that it stays at nine in the morning when the clocks change. A start that the clocks jump over is the moment of the
- * jump, if the window is still open then. */
+/* schedule.c - the arithmetic of a message's schedule. A window is looked for day by day on the zone's own
+ * calendar, and each start is then put on UTC, so that it stays at nine in the morning when the clocks
+ * change. A start that the clocks jump over is the moment of the jump, if the window is still open then. */
 #include "mail/schedule.h"
 
 #include "base/alloc.h"
@@ -10,9 +10,12 @@
 #include <stdlib.h>
 
 #define DAY_S INT64_C(86400)
-#define SEARCH_DAYS 400 /* a weekday comes within a week; a window that the clocks skip, within another year at the most */
+#define SEARCH_DAYS                                                                                          \
+	400 /* a weekday comes within a week; a window that the clocks skip, within another year at the most \
+	     */
 
-static const char *const day_names[] = {"Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"};
+static const char *const day_names[] = {"Monday", "Tuesday",  "Wednesday", "Thursday",
+					"Friday", "Saturday", "Sunday"};
 
 void schedule_fini(struct schedule *s)
 {
@@ -37,7 +40,8 @@ bool schedule_is_empty(const struct schedule *s)
 
 static int schedule_fail(str_t text, const char *expected)
 {
-	err_set(ERR_INVALID, "invalid value: \"" STR_FMT "\", expected %s", STR_ARG(str_head(text, 100)), expected);
+	err_set(ERR_INVALID, "invalid value: \"" STR_FMT "\", expected %s", STR_ARG(str_head(text, 100)),
+		expected);
 	return -1;
 }
 
@@ -84,7 +88,8 @@ int schedule_parse_clock(str_t text, struct schedule_clock *out)
 		is_ok = str_to_u64(str_mk(text.p + 3 * i, 2), &part[i]) && part[i] < (i == 0 ? 24 : 60);
 	if (!is_ok)
 		return schedule_fail(text, "a time of day as HH:MM:SS, 00:00:00 to 23:59:59");
-	*out = (struct schedule_clock){.s = (int32_t)(part[0] * 3600 + part[1] * 60 + part[2]), .is_set = true};
+	*out = (struct schedule_clock){.s = (int32_t)(part[0] * 3600 + part[1] * 60 + part[2]),
+				       .is_set = true};
 	return 0;
 }
 
@@ -104,7 +109,10 @@ int schedule_check(const struct schedule *s)
 	const struct {
 		const char *name;
 		bool is_set;
-	} parts[] = {{"dow", s->dow != 0}, {"tz", s->tz != NULL}, {"start", s->start.is_set}, {"end", s->end.is_set}};
+	} parts[] = {{"dow", s->dow != 0},
+		     {"tz", s->tz != NULL},
+		     {"start", s->start.is_set},
+		     {"end", s->end.is_set}};
 	size_t n_set = 0;
 	const char *missing = NULL;
 	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
@@ -113,11 +121,15 @@ int schedule_check(const struct schedule *s)
 			missing = parts[i].name;
 	}
 	if (n_set != 0 && missing != NULL) {
-		err_set(ERR_INVALID, "missing field `%s`: `dow`, `tz`, `start` and `end` are given all together or not at all", missing);
+		err_set(ERR_INVALID,
+			"missing field `%s`: `dow`, `tz`, `start` and `end` are given all together or not at "
+			"all",
+			missing);
 		return -1;
 	}
 	if (n_set != 0 && s->start.s == s->end.s) {
-		err_set(ERR_INVALID, "field `end`: it is the same time as `start`, which leaves no time in between");
+		err_set(ERR_INVALID,
+			"field `end`: it is the same time as `start`, which leaves no time in between");
 		return -1;
 	}
 	return 0;
@@ -143,10 +155,12 @@ static bool schedule_has_day(const struct schedule *s, int64_t day)
 
 static bool schedule_is_open(const struct schedule *s, int64_t unix_s)
 {
-	int64_t local = unix_s + schedule_zone_offset(s, unix_s), day = schedule_day_of(local), at = local - day * DAY_S;
+	int64_t local = unix_s + schedule_zone_offset(s, unix_s), day = schedule_day_of(local),
+		at = local - day * DAY_S;
 	if (s->start.s < s->end.s)
 		return schedule_has_day(s, day) && at >= s->start.s && at < s->end.s;
-	return (schedule_has_day(s, day) && at >= s->start.s) || (schedule_has_day(s, day - 1) && at < s->end.s);
+	return (schedule_has_day(s, day) && at >= s->start.s) ||
+	       (schedule_has_day(s, day - 1) && at < s->end.s);
 }
 
 static wall_t schedule_next_open(const struct schedule *s, wall_t due)
@@ -158,7 +172,8 @@ static wall_t schedule_next_open(const struct schedule *s, wall_t due)
 	for (int64_t day = today; day < today + SEARCH_DAYS; day++) {
 		if (!schedule_has_day(s, day))
 			continue;
-		int64_t local = day * DAY_S + s->start.s, at = s->zone != NULL ? zone_unix_of_local(s->zone, local) : local;
+		int64_t local = day * DAY_S + s->start.s,
+			at = s->zone != NULL ? zone_unix_of_local(s->zone, local) : local;
 		if (at > due_s && schedule_is_open(s, at))
 			return at < INT64_MAX / NS_PER_S ? (wall_t){at * NS_PER_S} : due;
 	}
@@ -202,7 +217,8 @@ static void schedule_write_time(struct json_out *j, str_t key, const struct sche
 static void schedule_write_clock(struct json_out *j, str_t key, const struct schedule_clock *c)
 {
 	char z[16];
-	snprintf(z, sizeof(z), "%02u:%02u:%02u", (unsigned)c->s / 3600 % 24, (unsigned)c->s / 60 % 60, (unsigned)c->s % 60);
+	snprintf(z, sizeof(z), "%02u:%02u:%02u", (unsigned)c->s / 3600 % 24, (unsigned)c->s / 60 % 60,
+		 (unsigned)c->s % 60);
 	json_kv_str(j, key, str_of(z));
 }
 

@@ -5,7 +5,8 @@
 
 #define TRACE_COLUMNS 75 /* of the value, as its readers know it */
 
-/** A client chooses some of these texts: none of them may end the line, close the comment early or be invisible. */
+/** A client chooses some of these texts: none of them may end the line, close the comment early or be
+ * invisible. */
 static void trace_add_text(struct buf *b, str_t s)
 {
 	for (size_t i = 0; i < s.n; i++) {

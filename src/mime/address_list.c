@@ -1,6 +1,7 @@
-/* address_list.c - one pass. An element of the list begins with words (atoms, quoted strings and what stands for atoms); the byte after
- * them says what they were: `<` a display name, `:` the name of a group, `@` a local part. Words are gathered in two forms: as a display name,
- * with one blank where there were any, and as a local part, with none; blanks that a local part may not have are remembered. */
+/* address_list.c - one pass. An element of the list begins with words (atoms, quoted strings and what stands
+ * for atoms); the byte after them says what they were: `<` a display name, `:` the name of a group, `@` a
+ * local part. Words are gathered in two forms: as a display name, with one blank where there were any, and as
+ * a local part, with none; blanks that a local part may not have are remembered. */
 #include "mime/address_list.h"
 
 #include "base/err.h"
@@ -12,14 +13,14 @@
 struct address_parser {
 	struct header_lex lex;
 	struct address_list *out;
-	size_t cap;                /* of out->v */
+	size_t cap; /* of out->v */
 	struct address_mailbox *member;
 	size_t n_members, cap_members;
-	bool has_groups;           /* may have */
+	bool has_groups; /* may have */
 	/* The words at hand. */
 	struct buf phrase, local;
 	size_t n_words;
-	bool is_spread;            /* blanks between words that no dot explains: no local part */
+	bool is_spread; /* blanks between words that no dot explains: no local part */
 	bool is_last_dot;
 	struct buf comment;
 };
@@ -30,9 +31,11 @@ static int address_fail(const struct address_parser *p, const char *what)
 	if (c < 0)
 		err_set(ERR_INVALID, "invalid address: %s, found the end", what);
 	else if (c <= 0x20 || c >= 0x7f)
-		err_set(ERR_INVALID, "invalid address: %s, found byte 0x%02x at position %zu", what, (unsigned)c, p->lex.at + 1);
+		err_set(ERR_INVALID, "invalid address: %s, found byte 0x%02x at position %zu", what,
+			(unsigned)c, p->lex.at + 1);
 	else
-		err_set(ERR_INVALID, "invalid address: %s, found '%c' at position %zu", what, c, p->lex.at + 1);
+		err_set(ERR_INVALID, "invalid address: %s, found '%c' at position %zu", what, c,
+			p->lex.at + 1);
 	return -1;
 }
 
@@ -125,7 +128,9 @@ static int address_read_domain(struct address_parser *p, struct buf *out)
 		buf_add_c(out, '[');
 		buf_add_str(out, header_lex_run(&p->lex, is_literal_byte));
 		buf_add_c(out, ']');
-		return header_lex_eat(&p->lex, ']') ? 0 : address_fail(p, "expected ']' after the address literal");
+		return header_lex_eat(&p->lex, ']')
+			       ? 0
+			       : address_fail(p, "expected ']' after the address literal");
 	}
 	for (;;) {
 		str_t part = header_lex_run(&p->lex, is_domain_byte);
@@ -137,7 +142,8 @@ static int address_read_domain(struct address_parser *p, struct buf *out)
 		int c = header_lex_peek(&p->lex);
 		if (part.n > 0 && (is_dot || c == '.') && c >= 0 && is_domain_byte((unsigned char)c))
 			continue; /* blanks around a dot: obs-domain */
-		if (out->n == 0 || out->p[0] == '.' || out->p[out->n - 1] == '.' || str_find(buf_str(out), STR("..")) >= 0) {
+		if (out->n == 0 || out->p[0] == '.' || out->p[out->n - 1] == '.' ||
+		    str_find(buf_str(out), STR("..")) >= 0) {
 			p->lex.at = part.n > 0 ? end : p->lex.at;
 			return address_fail(p, "expected a domain");
 		}
@@ -151,12 +157,14 @@ static int address_read_mailbox(struct address_parser *p, struct address_mailbox
 	struct buf domain = BUF_INIT;
 	if (p->n_words == 0 || p->is_spread || p->local.n == 0) {
 		p->lex.at--;
-		return address_fail(p, p->is_spread ? "the part before the '@' has blanks in it" : "expected a local part");
+		return address_fail(p, p->is_spread ? "the part before the '@' has blanks in it"
+						    : "expected a local part");
 	}
 	str_t local = address_keep_text(p, buf_str(&p->local));
 	int rc = address_read_domain(p, &domain);
 	if (rc == 0)
-		*out = (struct address_mailbox){.local = local, .domain = address_keep_text(p, buf_str(&domain))};
+		*out = (struct address_mailbox){.local = local,
+						.domain = address_keep_text(p, buf_str(&domain))};
 	buf_fini(&domain);
 	return rc;
 }
@@ -229,7 +237,8 @@ static struct address *address_append(struct address_parser *p)
 	return &l->v[l->n++];
 }
 
-static void address_append_member(struct address_parser *p, struct address *group, const struct address_mailbox *m)
+static void address_append_member(struct address_parser *p, struct address *group,
+				  const struct address_mailbox *m)
 {
 	if (group == NULL) {
 		*address_append(p) = (struct address){.box = *m};
@@ -267,7 +276,8 @@ static int address_read_element(struct address_parser *p, struct address **group
 		p->cap_members = 0;
 		return 0;
 	} else {
-		return address_fail(p, p->n_words > 0 ? "expected '@' or '<' after a name" : "expected an address");
+		return address_fail(p, p->n_words > 0 ? "expected '@' or '<' after a name"
+						      : "expected an address");
 	}
 	address_append_member(p, *group, &m);
 	return address_skip(p);
@@ -380,11 +390,12 @@ int address_mailbox_check(const struct address_mailbox *m)
 {
 	struct buf email = BUF_INIT;
 	address_add_email(m, &email);
-	const char *why = m->local.n == 0 || m->local.n > 512   ? "the local part is empty or too long"
-			  : header_has_controls(m->local) || header_has_controls(m->name) ? "it has a control character"
-			  : !str_is_utf8(buf_str(&email)) || !str_is_utf8(m->name)	  ? "the bytes are not UTF-8"
-			  : !domain_is_valid(m->domain) || m->domain.n > 255		  ? "the domain is none"
-											  : NULL;
+	const char *why = m->local.n == 0 || m->local.n > 512 ? "the local part is empty or too long"
+			  : header_has_controls(m->local) || header_has_controls(m->name)
+				  ? "it has a control character"
+			  : !str_is_utf8(buf_str(&email)) || !str_is_utf8(m->name) ? "the bytes are not UTF-8"
+			  : !domain_is_valid(m->domain) || m->domain.n > 255	   ? "the domain is none"
+										   : NULL;
 	if (why != NULL)
 		err_set(ERR_INVALID, "invalid address: %s", why);
 	buf_fini(&email);

@@ -1,5 +1,6 @@
-/* auth_results.c - value: authserv-id [version] 1*(";" method["/" version] "=" result ["reason" "=" text] *(ptype "." property "=" pvalue)).
- * Words are read leniently (a keyword may have any token byte but `=` and `/`), values may be quoted. */
+/* auth_results.c - value: authserv-id [version] 1*(";" method["/" version] "=" result ["reason" "=" text]
+ * *(ptype "." property "=" pvalue)). Words are read leniently (a keyword may have any token byte but `=` and
+ * `/`), values may be quoted. */
 #include "mime/auth_results.h"
 
 #include "base/err.h"
@@ -97,8 +98,8 @@ static int auth_read_result(struct auth_parser *p, struct auth_result *r)
 	header_lex_skip(&p->lex, NULL);
 	if (r->method.n == 0)
 		return auth_fail(p, "expected a method");
-	if ((header_lex_eat(&p->lex, '/') && auth_read_version(p, &r->method_version) != 0) || auth_expect_equals(p) != 0 ||
-	    auth_read_value(p, is_word_byte, &r->result) != 0)
+	if ((header_lex_eat(&p->lex, '/') && auth_read_version(p, &r->method_version) != 0) ||
+	    auth_expect_equals(p) != 0 || auth_read_value(p, is_word_byte, &r->result) != 0)
 		return -1;
 	if (r->result.n == 0)
 		return auth_fail(p, "expected a result");
@@ -211,7 +212,8 @@ int auth_results_check(const struct auth_results *r)
 		       : !text_is_valid(v->reason) ? "reason"
 						   : NULL;
 		for (size_t k = 0; k < v->n_props && what == NULL; k++)
-			what = word_is_valid(v->prop[k].name) && text_is_valid(v->prop[k].value) ? NULL : "property";
+			what = word_is_valid(v->prop[k].name) && text_is_valid(v->prop[k].value) ? NULL
+												 : "property";
 	}
 	if (what == NULL)
 		return 0;

@@ -1,5 +1,6 @@
-/* charset.c - UTF-8, ASCII and Latin-1 are done here, iconv does the others. A charset's name comes from the network: only letters, digits
- * and a few signs reach iconv_open, whose own syntax ("//TRANSLIT") has others. */
+/* charset.c - UTF-8, ASCII and Latin-1 are done here, iconv does the others. A charset's name comes from the
+ * network: only letters, digits and a few signs reach iconv_open, whose own syntax ("//TRANSLIT") has others.
+ */
 #include "mime/charset.h"
 
 #include <iconv.h>
@@ -12,7 +13,8 @@ bool charset_is_name(str_t s)
 		return false;
 	for (size_t i = 0; i < s.n; i++) {
 		char c = s.p[i];
-		if (!((c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z') || (c != 0 && strchr("-_.:+", c) != NULL)))
+		if (!((c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z') ||
+		      (c != 0 && strchr("-_.:+", c) != NULL)))
 			return false;
 	}
 	return true;
@@ -24,16 +26,26 @@ static str_t charset_real_name(str_t name)
 	static const struct {
 		str_t alias, name;
 	} aliases[] = {
-		{STR("ms949"), STR("CP949")},		{STR("x-windows-949"), STR("CP949")},
-		{STR("ks_c_5601-1987"), STR("CP949")},	{STR("ks_c_5601"), STR("CP949")},
-		{STR("x-sjis"), STR("CP932")},		{STR("ms_kanji"), STR("CP932")},
-		{STR("shift_jis"), STR("CP932")},	{STR("windows-31j"), STR("CP932")},
-		{STR("x-euc-jp"), STR("EUC-JP")},	{STR("gb2312"), STR("GB18030")},
-		{STR("x-gbk"), STR("GB18030")},		{STR("gbk"), STR("GB18030")},
-		{STR("x-big5"), STR("BIG5-HKSCS")},	{STR("big5"), STR("BIG5-HKSCS")},
-		{STR("x-mac-roman"), STR("MACINTOSH")}, {STR("unicode-1-1-utf-7"), STR("UTF-7")},
-		{STR("iso-8859-8-i"), STR("ISO-8859-8")}, {STR("iso-8859-8-e"), STR("ISO-8859-8")},
-		{STR("iso-8859-6-i"), STR("ISO-8859-6")}, {STR("iso-8859-6-e"), STR("ISO-8859-6")},
+		{STR("ms949"), STR("CP949")},
+		{STR("x-windows-949"), STR("CP949")},
+		{STR("ks_c_5601-1987"), STR("CP949")},
+		{STR("ks_c_5601"), STR("CP949")},
+		{STR("x-sjis"), STR("CP932")},
+		{STR("ms_kanji"), STR("CP932")},
+		{STR("shift_jis"), STR("CP932")},
+		{STR("windows-31j"), STR("CP932")},
+		{STR("x-euc-jp"), STR("EUC-JP")},
+		{STR("gb2312"), STR("GB18030")},
+		{STR("x-gbk"), STR("GB18030")},
+		{STR("gbk"), STR("GB18030")},
+		{STR("x-big5"), STR("BIG5-HKSCS")},
+		{STR("big5"), STR("BIG5-HKSCS")},
+		{STR("x-mac-roman"), STR("MACINTOSH")},
+		{STR("unicode-1-1-utf-7"), STR("UTF-7")},
+		{STR("iso-8859-8-i"), STR("ISO-8859-8")},
+		{STR("iso-8859-8-e"), STR("ISO-8859-8")},
+		{STR("iso-8859-6-i"), STR("ISO-8859-6")},
+		{STR("iso-8859-6-e"), STR("ISO-8859-6")},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(aliases); i++)
 		if (str_ieq(name, aliases[i].alias))
@@ -95,7 +107,8 @@ bool charset_to_utf8(str_t charset, str_t in, struct buf *out)
 {
 	if (!charset_is_name(charset))
 		return false;
-	if (str_ieq(charset, STR("utf-8")) || str_ieq(charset, STR("us-ascii")) || str_ieq(charset, STR("utf8"))) {
+	if (str_ieq(charset, STR("utf-8")) || str_ieq(charset, STR("us-ascii")) ||
+	    str_ieq(charset, STR("utf8"))) {
 		if (!str_is_utf8(in))
 			return false;
 		buf_add_str(out, in);

@@ -46,8 +46,9 @@ static int date_read_zone(struct header_lex *l)
 		str_t name;
 		int hours;
 	} zones[] = {
-		{STR("EST"), -5}, {STR("EDT"), -4}, {STR("CST"), -6}, {STR("CDT"), -5}, {STR("MST"), -7}, {STR("MDT"), -6},
-		{STR("PST"), -8}, {STR("PDT"), -7}, {STR("CET"), 1},  {STR("CEST"), 2}, {STR("EET"), 2},  {STR("EEST"), 3},
+		{STR("EST"), -5}, {STR("EDT"), -4}, {STR("CST"), -6}, {STR("CDT"), -5},
+		{STR("MST"), -7}, {STR("MDT"), -6}, {STR("PST"), -8}, {STR("PDT"), -7},
+		{STR("CET"), 1},  {STR("CEST"), 2}, {STR("EET"), 2},  {STR("EEST"), 3},
 		{STR("BST"), 1},  {STR("MSK"), 3},  {STR("JST"), 9},  {STR("KST"), 9},
 	};
 	header_lex_skip(l, NULL);
@@ -93,8 +94,8 @@ bool date_parse(str_t value, wall_t *out)
 		header_lex_skip(&l, NULL);
 		header_lex_eat(&l, ',');
 	}
-	if (!date_read_number(&l, 2, &day, NULL) || !date_read_month(&l, &month) || !date_read_number(&l, 4, &year, &n_year) ||
-	    !date_read_number(&l, 2, &hour, NULL))
+	if (!date_read_number(&l, 2, &day, NULL) || !date_read_month(&l, &month) ||
+	    !date_read_number(&l, 4, &year, &n_year) || !date_read_number(&l, 2, &hour, NULL))
 		return false;
 	header_lex_skip(&l, NULL);
 	if (!header_lex_eat(&l, ':') || !date_read_number(&l, 2, &minute, NULL))
@@ -108,9 +109,11 @@ bool date_parse(str_t value, wall_t *out)
 	else if (n_year == 3)
 		year += 1900;
 	/* What wall_t can hold, and a leap second. */
-	if (n_year < 2 || year < 1700 || year > 2250 || day < 1 || day > days_of_month(year, month) || hour > 23 || minute > 59 || second > 60)
+	if (n_year < 2 || year < 1700 || year > 2250 || day < 1 || day > days_of_month(year, month) ||
+	    hour > 23 || minute > 59 || second > 60)
 		return false;
-	int64_t unix_s = days_from_civil(year, month, day) * 86400 + hour * 3600 + minute * 60 + second - zone;
+	int64_t unix_s =
+		days_from_civil(year, month, day) * 86400 + hour * 3600 + minute * 60 + second - zone;
 	*out = (wall_t){unix_s * NS_PER_S};
 	return true;
 }

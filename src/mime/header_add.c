@@ -1,5 +1,6 @@
-/* header_add.c - the check that stands between a policy, with whatever it got its values from, and the header of a message. A fold that is
- * in a value already ends no field, if something follows it: a line of blanks alone is taken for the end of the header by some readers. */
+/* header_add.c - the check that stands between a policy, with whatever it got its values from, and the header
+ * of a message. A fold that is in a value already ends no field, if something follows it: a line of blanks
+ * alone is taken for the end of the header by some readers. */
 #include "mime/header_add.h"
 
 #include "base/err.h"
@@ -8,7 +9,9 @@
 
 static int header_fail_name(str_t name)
 {
-	err_set(ERR_INVALID, "invalid header name \"" STR_FMT "\", expected up to 200 printable ASCII characters without blanks and colons",
+	err_set(ERR_INVALID,
+		"invalid header name \"" STR_FMT
+		"\", expected up to 200 printable ASCII characters without blanks and colons",
 		STR_ARG(str_head(name, 100)));
 	return -1;
 }
@@ -16,7 +19,8 @@ static int header_fail_name(str_t name)
 static int header_fail_byte(str_t name, str_t value, size_t at)
 {
 	const char *what = value.p[at] == 0 ? "a NUL byte" : value.p[at] == '\r' ? "a CR" : "a LF";
-	err_set(ERR_INVALID, "invalid value of header `" STR_FMT "`: %s at position %zu would end it", STR_ARG(name), what, at + 1);
+	err_set(ERR_INVALID, "invalid value of header `" STR_FMT "`: %s at position %zu would end it",
+		STR_ARG(name), what, at + 1);
 	return -1;
 }
 

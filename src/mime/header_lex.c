@@ -1,4 +1,5 @@
-/* header_lex.c - each function moves the cursor over one token and never back, so parsers made of them take linear time. */
+/* header_lex.c - each function moves the cursor over one token and never back, so parsers made of them take
+ * linear time. */
 #include "mime/header_lex.h"
 
 static bool is_fold(char c)

@@ -1,5 +1,5 @@
-/* header_lex.h - the tokens of structured fields (RFC 5322 section 3.2): what the parsers of addresses, ids, parameters and results share.
- * Values may be folded. Comments nest, but nothing here recurses. */
+/* header_lex.h - the tokens of structured fields (RFC 5322 section 3.2): what the parsers of addresses, ids,
+ * parameters and results share. Values may be folded. Comments nest, but nothing here recurses. */
 #pragma once
 
 #include "base/buf.h"
@@ -20,10 +20,11 @@ static inline bool header_lex_eat(struct header_lex *l, char c)
 	l->at += is_there;
 	return is_there;
 }
-/** Skips blanks, folds and comments; the text of the last comment, without the outer brackets, goes to comment (NULL: nobody wants it).
- * False: a comment has no end; all is skipped then. */
+/** Skips blanks, folds and comments; the text of the last comment, without the outer brackets, goes to
+ * comment (NULL: nobody wants it). False: a comment has no end; all is skipped then. */
 bool header_lex_skip(struct header_lex *l, struct buf *comment);
-/** At a quote: appends what is quoted, without escapes and folds. False: the closing quote is missing; all is taken then. */
+/** At a quote: appends what is quoted, without escapes and folds. False: the closing quote is missing; all is
+ * taken then. */
 bool header_lex_quoted(struct header_lex *l, struct buf *out);
 /** As many bytes as `is` takes, maybe none. */
 str_t header_lex_run(struct header_lex *l, bool (*is)(unsigned char c));

@@ -1,5 +1,6 @@
-/* header_value.c - see the header. Fields with a structure that is not known here are text, which is only folded at its blanks while it is
- * ASCII; a fold never adds a blank where none was, so lists of URLs and signatures survive. */
+/* header_value.c - see the header. Fields with a structure that is not known here are text, which is only
+ * folded at its blanks while it is ASCII; a fold never adds a blank where none was, so lists of URLs and
+ * signatures survive. */
 #include "mime/header_value.h"
 
 #include "base/err.h"

@@ -1,11 +1,13 @@
-/* header_write.c - a field grows piece by piece; before each piece its width decides between a blank and a fold (CRLF and a blank).
- * The first piece of a field stays on the line of the name, however long it is, unless it can be cut.
+/* header_write.c - a field grows piece by piece; before each piece its width decides between a blank and a
+ * fold (CRLF and a blank). The first piece of a field stays on the line of the name, however long it is,
+ * unless it can be cut.
  *
- * Encoded words: text is cut into tokens (blanks, then what is none). Tokens that need encoding and stand next to each other become one
- * run, encoded with Q, or with B when most of it is not ASCII, and cut between characters so that no word passes 75 and no line 76 columns (RFC 2047
- * section 2). Blanks between a run and an encoded word that the caller wrote would be dropped by readers, so the run takes them in.
- * The Q form uses the alphabet that phrases allow (section 5 (3)) everywhere. A token of ASCII is encoded too when it is too long for
- * any line. */
+ * Encoded words: text is cut into tokens (blanks, then what is none). Tokens that need encoding and stand
+ * next to each other become one run, encoded with Q, or with B when most of it is not ASCII, and cut between
+ * characters so that no word passes 75 and no line 76 columns (RFC 2047 section 2). Blanks between a run and
+ * an encoded word that the caller wrote would be dropped by readers, so the run takes them in. The Q form
+ * uses the alphabet that phrases allow (section 5 (3)) everywhere. A token of ASCII is encoded too when it is
+ * too long for any line. */
 #include "mime/header_write.h"
 
 #include "base/text.h"
@@ -13,7 +15,7 @@
 #define FOLD_COLUMNS 76 /* 78 may be, but not on lines with encoded words (RFC 2047 section 2) */
 #define WORD_MAX 75
 #define LINE_MAX_COLUMNS 998
-#define TOKEN_MAX 900    /* longer ones are encoded */
+#define TOKEN_MAX 900 /* longer ones are encoded */
 #define WORD_START "=?UTF-8?q?"
 #define WORD_FRAME (sizeof WORD_START - 1 + 2)
 
@@ -75,7 +77,8 @@ void header_write_token(struct header_writer *w, str_t token)
 
 static bool byte_is_q_safe(unsigned char c)
 {
-	return (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z') || c == '!' || c == '*' || c == '+' || c == '-' || c == '/';
+	return (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z') || c == '!' || c == '*' ||
+	       c == '+' || c == '-' || c == '/';
 }
 
 static size_t q_width(str_t s)
@@ -108,7 +111,8 @@ static size_t char_length(str_t s)
 	return n > 0 ? n : 1;
 }
 
-/* The longest start of text, in whole characters, whose encoding fits into `room` columns; one character at least. */
+/* The longest start of text, in whole characters, whose encoding fits into `room` columns; one character at
+ * least. */
 static str_t word_cut(str_t text, bool is_q, size_t room)
 {
 	size_t n = 0, width = 0;
@@ -122,17 +126,20 @@ static str_t word_cut(str_t text, bool is_q, size_t room)
 	return str_head(text, n);
 }
 
-/* text as words, the first after `blanks`, the others each on a line of its own. `tail` columns stay free behind the last. */
+/* text as words, the first after `blanks`, the others each on a line of its own. `tail` columns stay free
+ * behind the last. */
 static void header_put_words(struct header_writer *w, str_t blanks, str_t text, size_t tail)
 {
-	bool is_q = q_width(text) <= text.n * 2 + 8; /* a person may have to read it: Q while it is bearable */
-	size_t one = is_q ? 12 : 8; /* what any one character needs */
+	bool is_q =
+		q_width(text) <= text.n * 2 + 8; /* a person may have to read it: Q while it is bearable */
+	size_t one = is_q ? 12 : 8;		 /* what any one character needs */
 	while (text.n > 0) {
 		if (header_column(w) + blanks.n + WORD_FRAME + one + tail > FOLD_COLUMNS)
 			header_fold(w, blanks.n > 0 ? blanks : STR(" "));
 		else
 			buf_add_str(w->out, blanks);
-		size_t col = header_column(w), room = col + tail < FOLD_COLUMNS ? FOLD_COLUMNS - col - tail : 0;
+		size_t col = header_column(w),
+		       room = col + tail < FOLD_COLUMNS ? FOLD_COLUMNS - col - tail : 0;
 		room = room < WORD_MAX ? room : WORD_MAX;
 		str_t part = word_cut(text, is_q, room > WORD_FRAME ? room - WORD_FRAME : 0);
 		buf_add_z(w->out, is_q ? WORD_START : "=?UTF-8?b?");
@@ -288,7 +295,8 @@ void header_write_quoted(struct header_writer *w, str_t prefix, str_t text)
 	} else { /* folds between the quotes: blanks there are kept by readers */
 		bool is_first = true;
 		str_t rest = buf_str(&quoted);
-		for (struct text_token t = token_next(&rest); t.blanks.n + t.word.n > 0; t = token_next(&rest)) {
+		for (struct text_token t = token_next(&rest); t.blanks.n + t.word.n > 0;
+		     t = token_next(&rest)) {
 			header_put(w, is_first ? STR(" ") : t.blanks, t.word);
 			is_first = false;
 		}
@@ -325,7 +333,8 @@ void header_write_mailbox(struct header_writer *w, str_t name, str_t email)
 
 static bool byte_is_attr(unsigned char c) /* attribute-char of RFC 2231 section 7 */
 {
-	return (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z') || (c != 0 && strchr("!#$&+-.^_`|~", c) != NULL);
+	return (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z') ||
+	       (c != 0 && strchr("!#$&+-.^_`|~", c) != NULL);
 }
 
 static void attr_add(struct buf *out, str_t s)
@@ -372,7 +381,9 @@ void header_write_param(struct header_writer *w, str_t name, str_t value)
 			size_t n_char = char_length(str_skip(value, n));
 			for (size_t i = n; i < n + n_char; i++) {
 				char c = value.p[i];
-				width += is_extended ? (byte_is_attr((unsigned char)c) ? 1 : 3) : c == '"' || c == '\\' ? 2 : 1;
+				width += is_extended		 ? (byte_is_attr((unsigned char)c) ? 1 : 3)
+					 : c == '"' || c == '\\' ? 2
+								 : 1;
 			}
 			if (n > 0 && width > room)
 				break;

@@ -1,9 +1,10 @@
-/* mime_build.c - messages in the shape that readers know best: mixed(alternative(text, amp, related(html, inline ...)), attachments ...),
- * with each level left out that would have one child. A part's bytes have no line end of their own after them: the one before the
- * boundary belongs to the boundary (RFC 2046 section 5.1.1), so that a text without a final line end is read back as it was.
+/* mime_build.c - messages in the shape that readers know best: mixed(alternative(text, amp, related(html,
+ * inline ...)), attachments ...), with each level left out that would have one child. A part's bytes have no
+ * line end of their own after them: the one before the boundary belongs to the boundary (RFC 2046
+ * section 5.1.1), so that a text without a final line end is read back as it was.
  *
- * Boundaries begin with "=_", which neither quoted-printable nor base64 makes; only parts left as they are (7bit, 8bit) with a line that
- * begins with "--" are searched, and on a hit another boundary is drawn. */
+ * Boundaries begin with "=_", which neither quoted-printable nor base64 makes; only parts left as they are
+ * (7bit, 8bit) with a line that begins with "--" are searched, and on a hit another boundary is drawn. */
 #include "mime/mime_build_impl.h"
 
 #include "base/clock.h"
@@ -32,8 +33,13 @@ static int mime_check_value(str_t s, bool may_tab, const char *path, const char 
 	for (size_t i = 0; i < s.n; i++) {
 		unsigned char c = (unsigned char)s.p[i];
 		if ((c < 0x20 && !(c == '\t' && may_tab)) || c == 0x7f) {
-			err_set(ERR_INVALID, "%s%s: the %s at position %zu may not stand in a header", path, field,
-				c == '\r' ? "CR" : c == '\n' ? "LF" : c == 0 ? "NUL" : "control character", i + 1);
+			err_set(ERR_INVALID, "%s%s: the %s at position %zu may not stand in a header", path,
+				field,
+				c == '\r'   ? "CR"
+				: c == '\n' ? "LF"
+				: c == 0    ? "NUL"
+					    : "control character",
+				i + 1);
 			return -1;
 		}
 	}
@@ -65,9 +71,9 @@ int mime_check_address(const struct mime_address *a, const char *path)
 /* Fields with rules of their own. */
 struct field_rule {
 	str_t name;
-	bool is_ours;   /* no caller may set it */
+	bool is_ours;	/* no caller may set it */
 	bool is_single; /* RFC 5322 section 3.6: once at most */
-	bool is_ascii;  /* has no place for encoded words */
+	bool is_ascii;	/* has no place for encoded words */
 };
 static const struct field_rule field_rules[] = {
 	{STR("Content-Type"), .is_ours = true},
@@ -163,8 +169,9 @@ int mime_check_content(const struct mime_content *c, const char *path)
 	buf_printf(&sub, "%s.reply_to", path);
 	rc = rc == 0 ? mime_check_address(&c->reply_to, sub.p) : rc;
 	buf_fini(&sub);
-	if (rc != 0 || mime_check_value(c->subject, true, path, ".subject") != 0 || mime_check_headers(c, path) != 0 ||
-	    mime_check_utf8(c->text_body, path, ".text_body") != 0 || mime_check_utf8(c->html_body, path, ".html_body") != 0 ||
+	if (rc != 0 || mime_check_value(c->subject, true, path, ".subject") != 0 ||
+	    mime_check_headers(c, path) != 0 || mime_check_utf8(c->text_body, path, ".text_body") != 0 ||
+	    mime_check_utf8(c->html_body, path, ".html_body") != 0 ||
 	    mime_check_utf8(c->amp_html_body, path, ".amp_html_body") != 0)
 		return -1;
 	return 0;
@@ -277,7 +284,8 @@ static void attachment_write_fields(const struct mime_attachment *a, struct buf 
 /* RFC 2046 section 5.2.1 forbids base64 for messages: they stay as they are while SMTP can carry them. */
 static bool attachment_stays(const struct mime_attachment *a, const struct transfer_scan *scan)
 {
-	return str_istarts(a->content_type, STR("message/")) && !scan->has_nul && scan->longest_line <= TRANSFER_LINE_MAX;
+	return str_istarts(a->content_type, STR("message/")) && !scan->has_nul &&
+	       scan->longest_line <= TRANSFER_LINE_MAX;
 }
 
 void mime_encode_attachment(const struct mime_attachment *a, struct mime_encoded_part *out)
@@ -318,7 +326,7 @@ struct mime_builder {
 	struct buf *out;
 	struct text_part text, amp, html;
 	size_t n_texts;
-	size_t n_related;     /* parts that go with the HTML */
+	size_t n_related;      /* parts that go with the HTML */
 	char boundary[24 + 1]; /* shared by the levels, which put "=_" and a letter of their own before it */
 };
 
@@ -340,14 +348,16 @@ static void builder_init(struct mime_builder *b, const struct mime_content *c, s
 	text_part_init(&b->text, "plain", c->text_body);
 	text_part_init(&b->amp, "x-amp-html", c->amp_html_body);
 	text_part_init(&b->html, "html", c->html_body);
-	b->n_texts = (size_t)(c->text_body.p != NULL) + (c->amp_html_body.p != NULL) + (c->html_body.p != NULL);
+	b->n_texts =
+		(size_t)(c->text_body.p != NULL) + (c->amp_html_body.p != NULL) + (c->html_body.p != NULL);
 	for (size_t i = 0; i < c->n_parts; i++)
 		b->n_related += c->html_body.p != NULL && c->part[i].is_inline;
 }
 
 static bool boundary_is_taken(const struct mime_builder *b, str_t boundary)
 {
-	if (text_part_has(&b->text, boundary) || text_part_has(&b->amp, boundary) || text_part_has(&b->html, boundary))
+	if (text_part_has(&b->text, boundary) || text_part_has(&b->amp, boundary) ||
+	    text_part_has(&b->html, boundary))
 		return true;
 	for (size_t i = 0; i < b->c->n_parts; i++)
 		if (b->c->part[i].has_dash_line && str_find(buf_str(&b->c->part[i].bytes), boundary) >= 0)
@@ -534,7 +544,8 @@ void mime_build_rest(const struct mime_content *c, struct buf *out)
 		buf_add_z(out, "\r\n");
 }
 
-void mime_build_recipient(const struct mime_content *c, const struct mime_address *to, str_t id_left, str_t id_domain, struct buf *out)
+void mime_build_recipient(const struct mime_content *c, const struct mime_address *to, str_t id_left,
+			  str_t id_domain, struct buf *out)
 {
 	if (to->email.p != NULL && !content_has_header(c, STR("To")))
 		address_write(out, STR("To"), to);
@@ -543,7 +554,8 @@ void mime_build_recipient(const struct mime_content *c, const struct mime_addres
 	buf_add_z(out, "Message-ID: <");
 	buf_add_str(out, id_left);
 	buf_add_c(out, '@');
-	if (idna_to_ascii(id_domain, out) != 0) { /* as written, then: it still tells the ids of domains apart */
+	if (idna_to_ascii(id_domain, out) !=
+	    0) { /* as written, then: it still tells the ids of domains apart */
 		err_clear();
 		buf_add_str(out, id_domain);
 	}

@@ -1,9 +1,10 @@
-/* mime_conform.c - issues are found in the tree as it was parsed. Headers that are missing are added, and nothing else is touched; for any other
- * issue the whole message is rebuilt from the tree, part by part. Messages in messages are rebuilt in turn, while all
- * levels together are no more than LEVELS_MAX: fibers have small stacks.
+/* mime_conform.c - issues are found in the tree as it was parsed. Headers that are missing are added, and
+ * nothing else is touched; for any other issue the whole message is rebuilt from the tree, part by part.
+ * Messages in messages are rebuilt in turn, while all levels together are no more than LEVELS_MAX: fibers
+ * have small stacks.
  *
- * A signature is over the exact bytes of a part (RFC 1847), so what is below a multipart/signed stays as it is while SMTP can carry it, even
- * with lines of more than 78 bytes. */
+ * A signature is over the exact bytes of a part (RFC 1847), so what is below a multipart/signed stays as it
+ * is while SMTP can carry it, even with lines of more than 78 bytes. */
 #include "mime/mime_conform.h"
 
 #include "base/alloc.h"
@@ -60,8 +61,8 @@ int mime_issues_parse(str_t text, unsigned *out)
 		if (i == ARRAY_SIZE(issue_names)) {
 			struct buf all = BUF_INIT;
 			mime_issues_write(~0u, &all);
-			err_set(ERR_INVALID, "`" STR_FMT "` is no conformance issue: these are " STR_FMT, STR_ARG(str_head(word, 80)),
-				STR_ARG(buf_str(&all)));
+			err_set(ERR_INVALID, "`" STR_FMT "` is no conformance issue: these are " STR_FMT,
+				STR_ARG(str_head(word, 80)), STR_ARG(buf_str(&all)));
 			buf_fini(&all);
 			return -1;
 		}
@@ -76,7 +77,8 @@ int mime_issues_parse(str_t text, unsigned *out)
 static unsigned scan_issues(str_t bytes, size_t longest)
 {
 	struct transfer_scan scan = transfer_scan(bytes);
-	return (scan.longest_line > longest ? MIME_LINE_TOO_LONG : 0) | (!scan.is_canonical ? MIME_NON_CANONICAL_LINE_ENDINGS : 0) |
+	return (scan.longest_line > longest ? MIME_LINE_TOO_LONG : 0) |
+	       (!scan.is_canonical ? MIME_NON_CANONICAL_LINE_ENDINGS : 0) |
 	       (!scan.is_ascii || scan.has_nul ? MIME_NEEDS_TRANSFER_ENCODING : 0);
 }
 
@@ -113,7 +115,9 @@ unsigned mime_part_issues(const struct mime_part *root)
 		found |= scan_issues(str_mk(root->source->p, root->source->n_bytes), TRANSFER_LINE_MAX);
 	found |= mime_field_first(root, STR("Date")) == NULL ? MIME_MISSING_DATE_HEADER : 0;
 	found |= mime_field_first(root, STR("Message-ID")) == NULL ? MIME_MISSING_MESSAGE_ID_HEADER : 0;
-	found |= !field_is(mime_field_first(root, STR("MIME-Version")), STR("1.0")) ? MIME_MISSING_MIME_VERSION : 0;
+	found |= !field_is(mime_field_first(root, STR("MIME-Version")), STR("1.0"))
+			 ? MIME_MISSING_MIME_VERSION
+			 : 0;
 	return found;
 }
 
@@ -124,7 +128,8 @@ struct rebuild {
 	size_t n_levels; /* above the part at hand, messages around this one counted */
 };
 
-static struct mime_part *rebuild_part(const struct rebuild *r, const struct mime_part *p, bool is_signed, bool may_keep);
+static struct mime_part *rebuild_part(const struct rebuild *r, const struct mime_part *p, bool is_signed,
+				      bool may_keep);
 static void rebuild_check_boundaries(struct mime_part *p);
 
 static bool bytes_are_clean(str_t bytes, size_t longest)
@@ -192,8 +197,10 @@ static void rebuild_set_encoding(struct mime_part *out, enum transfer_encoding e
 	buf_fini(&whole);
 }
 
-/* Text that has lost its transfer encoding: its charset is set right, and it gets the encoding that it needs. */
-static void rebuild_text(const struct rebuild *r, const struct mime_part *p, str_t bytes, struct mime_part *out)
+/* Text that has lost its transfer encoding: its charset is set right, and it gets the encoding that it needs.
+ */
+static void rebuild_text(const struct rebuild *r, const struct mime_part *p, str_t bytes,
+			 struct mime_part *out)
 {
 	struct buf scratch = BUF_INIT, utf8 = BUF_INIT, encoded = BUF_INIT;
 	struct transfer_scan scan = transfer_scan(bytes);
@@ -252,7 +259,8 @@ static void rebuild_leaf(const struct rebuild *r, const struct mime_part *p, str
 {
 	bool is_plain = mime_part_encoding(p) < TRANSFER_QP;
 	bool is_message = mime_part_is_type(p, STR("message/rfc822"));
-	bool is_fixed = mime_part_is_type(p, STR("message/partial")) || mime_part_is_type(p, STR("message/external-body"));
+	bool is_fixed = mime_part_is_type(p, STR("message/partial")) ||
+			mime_part_is_type(p, STR("message/external-body"));
 	struct buf bytes = BUF_INIT, encoded = BUF_INIT;
 	if (bytes_are_clean(p->content, LINE_COLUMNS)) {
 		mime_part_own_content(out, p->content);
@@ -261,10 +269,12 @@ static void rebuild_leaf(const struct rebuild *r, const struct mime_part *p, str
 	} else if (is_fixed || (is_message && is_plain)) {
 		transfer_encode_text(TRANSFER_8BIT, p->content, &bytes);
 		mime_part_own_content(out, buf_str(&bytes));
-	} else if (mime_part_is_type(p, STR("multipart/"))) { /* without parts: with line ends set right it might have some */
+	} else if (mime_part_is_type(p, STR("multipart/"))) { /* without parts: with line ends set right it
+								 might have some */
 		mime_field_set(out, STR("Content-Type: text/plain\r\n"));
 		rebuild_text(r, p, p->content, out);
-	} else if (!is_message && (mime_part_is_type(p, STR("text/")) || mime_part_is_type(p, STR("message/")))) {
+	} else if (!is_message &&
+		   (mime_part_is_type(p, STR("text/")) || mime_part_is_type(p, STR("message/")))) {
 		mime_part_decode(p, &bytes);
 		rebuild_text(r, p, buf_str(&bytes), out);
 	} else {
@@ -277,10 +287,12 @@ static void rebuild_leaf(const struct rebuild *r, const struct mime_part *p, str
 	buf_fini(&encoded);
 }
 
-static void rebuild_children(const struct rebuild *r, const struct mime_part *p, bool may_keep, struct mime_part *out)
+static void rebuild_children(const struct rebuild *r, const struct mime_part *p, bool may_keep,
+			     struct mime_part *out)
 {
 	struct rebuild inner = {r->charsets, r->n_levels + 1};
-	bool is_signed = mime_part_is_type(p, STR("multipart/signed")) || mime_part_is_type(p, STR("multipart/encrypted"));
+	bool is_signed = mime_part_is_type(p, STR("multipart/signed")) ||
+			 mime_part_is_type(p, STR("multipart/encrypted"));
 	for (size_t i = 0; i < p->n_children; i++) {
 		struct mime_part *c = rebuild_part(&inner, p->child[i].part, is_signed, may_keep);
 		c->parent = out;
@@ -293,8 +305,10 @@ static void rebuild_children(const struct rebuild *r, const struct mime_part *p,
 	mime_part_set_boundary(out, is_valid ? xstrdup(p->boundary) : mime_boundary_new(STR("")));
 }
 
-/* Below a signed part that cannot be kept nothing is looked at in this way again: each look is at all that is below. */
-static struct mime_part *rebuild_part(const struct rebuild *r, const struct mime_part *p, bool is_signed, bool may_keep)
+/* Below a signed part that cannot be kept nothing is looked at in this way again: each look is at all that is
+ * below. */
+static struct mime_part *rebuild_part(const struct rebuild *r, const struct mime_part *p, bool is_signed,
+				      bool may_keep)
 {
 	if (is_signed && may_keep) {
 		struct buf bytes = BUF_INIT;
@@ -334,8 +348,8 @@ static void parts_draw_boundaries(struct mime_part *p, str_t bytes)
 		parts_draw_boundaries(p->child[i].part, bytes);
 }
 
-/* Bodies that are encoded anew have no line that could be a delimiter, and those that stay had none. What is left are messages at the limits
- * of the parser, and fields that begin with "--". */
+/* Bodies that are encoded anew have no line that could be a delimiter, and those that stay had none. What is
+ * left are messages at the limits of the parser, and fields that begin with "--". */
 static void rebuild_check_boundaries(struct mime_part *p)
 {
 	struct buf bytes = BUF_INIT;
@@ -353,7 +367,8 @@ struct mime_part *mime_part_rebuild(const struct mime_part *p, const struct mime
 {
 	struct rebuild r = {.charsets = charsets};
 	struct mime_part *out = rebuild_part(&r, p, false, true);
-	bool has_mime = mime_field_first(out, STR("Content-Type")) != NULL || mime_field_first(out, STR("Content-Transfer-Encoding")) != NULL;
+	bool has_mime = mime_field_first(out, STR("Content-Type")) != NULL ||
+			mime_field_first(out, STR("Content-Transfer-Encoding")) != NULL;
 	if (has_mime && p->parent == NULL && mime_field_first(out, STR("MIME-Version")) == NULL)
 		mime_field_append(out, STR("MIME-Version: 1.0\r\n"));
 	rebuild_check_boundaries(out);

@@ -1,5 +1,6 @@
-/* mime_content.c - what a part is and what is in it: types, parameters, decoding, replacing; parts made from content, and the parts that a
- * reader shows. A text that is replaced becomes UTF-8 or ASCII and says so in its charset. */
+/* mime_content.c - what a part is and what is in it: types, parameters, decoding, replacing; parts made from
+ * content, and the parts that a reader shows. A text that is replaced becomes UTF-8 or ASCII and says so in
+ * its charset. */
 #include "mime/mime_impl.h"
 
 #include "base/alloc.h"
@@ -141,14 +142,16 @@ static const char *charset_wanted(const struct mime_params *params, bool is_asci
 	return is_utf8 ? NULL : "utf-8";
 }
 
-static enum transfer_encoding encoding_for(str_t content, const struct transfer_scan *scan, bool is_text, bool is_message)
+static enum transfer_encoding encoding_for(str_t content, const struct transfer_scan *scan, bool is_text,
+					   bool is_message)
 {
 	if (is_message && !scan->has_nul && scan->longest_line <= TRANSFER_LINE_MAX)
 		return scan->is_ascii ? TRANSFER_7BIT : TRANSFER_8BIT;
 	if (!is_text)
 		return TRANSFER_BASE64;
 	enum transfer_encoding e = transfer_for_text(content, scan, TRANSFER_LINE_MAX);
-	return e == TRANSFER_7BIT && scan->has_dash_line ? TRANSFER_QP : e; /* what could be a boundary is encoded */
+	return e == TRANSFER_7BIT && scan->has_dash_line ? TRANSFER_QP
+							 : e; /* what could be a boundary is encoded */
 }
 
 /* A message that stays as it is may have the boundary of a multipart around it. */
@@ -168,7 +171,10 @@ int mime_part_set_body(struct mime_part *p, str_t content, str_t type)
 {
 	const struct mime_field *f = mime_field_first(p, STR("Content-Type"));
 	bool is_utf8 = str_is_utf8(content) && (content.n == 0 || memchr(content.p, 0, content.n) == NULL);
-	str_t wanted = type.p != NULL ? type : f != NULL ? f->raw_value : is_utf8 ? STR("text/plain") : STR("application/octet-stream");
+	str_t wanted = type.p != NULL ? type
+		       : f != NULL    ? f->raw_value
+		       : is_utf8      ? STR("text/plain")
+				      : STR("application/octet-stream");
 	struct mime_params params;
 	if (mime_params_parse(wanted, &params) != 0) {
 		if (type.p != NULL)
@@ -184,13 +190,15 @@ int mime_part_set_body(struct mime_part *p, str_t content, str_t type)
 		return -1;
 	}
 	if (str_istarts(params.value, STR("multipart/"))) {
-		err_set(ERR_INVALID, "the content of a multipart is its parts: give another content type, or change the parts");
+		err_set(ERR_INVALID, "the content of a multipart is its parts: give another content type, or "
+				     "change the parts");
 		mime_params_fini(&params);
 		return -1;
 	}
 	struct transfer_scan scan = transfer_scan(content);
 	bool is_text = str_istarts(params.value, STR("text/")) && is_utf8;
-	enum transfer_encoding e = encoding_for(content, &scan, is_text, str_istarts(params.value, STR("message/")));
+	enum transfer_encoding e =
+		encoding_for(content, &scan, is_text, str_istarts(params.value, STR("message/")));
 	const char *charset = is_text ? charset_wanted(&params, scan.is_ascii) : NULL;
 	if (charset != NULL)
 		mime_params_set(&params, STR("charset"), str_of(charset));
@@ -226,7 +234,8 @@ struct mime_part *mime_part_new_text(str_t type, str_t text)
 	if (mime_params_parse(type, &params) != 0)
 		return NULL;
 	if (mime_params_get(&params, STR("charset")).p == NULL && str_istarts(params.value, STR("text/")))
-		mime_params_set(&params, STR("charset"), transfer_scan(text).is_ascii ? STR("us-ascii") : STR("utf-8"));
+		mime_params_set(&params, STR("charset"),
+				transfer_scan(text).is_ascii ? STR("us-ascii") : STR("utf-8"));
 	if (str_chr(params.value, '/', 0) < 0) {
 		err_set(ERR_INVALID, "`" STR_FMT "` is no type", STR_ARG(str_head(params.value, 80)));
 	} else if (mime_params_check(&params) == 0) {
@@ -245,8 +254,8 @@ static int mime_part_set_disposition(struct mime_part *p, const struct mime_disp
 {
 	struct buf whole = BUF_INIT;
 	struct header_writer w;
-	if (d->file_name.p != NULL &&
-	    (header_has_controls(d->file_name) || !str_is_utf8(d->file_name) || d->file_name.n > FILE_NAME_MAX)) {
+	if (d->file_name.p != NULL && (header_has_controls(d->file_name) || !str_is_utf8(d->file_name) ||
+				       d->file_name.n > FILE_NAME_MAX)) {
 		err_set(ERR_INVALID, "file_name: must be UTF-8 without controls, of at most 1024 bytes");
 		return -1;
 	}
@@ -279,8 +288,10 @@ struct mime_part *mime_part_new_binary(str_t type, str_t data, const struct mime
 	bool is_ok = mime_params_parse(type, &params) == 0;
 	if (is_ok) {
 		is_ok = mime_params_check(&params) == 0;
-		if (is_ok && (str_istarts(params.value, STR("multipart/")) || str_chr(params.value, '/', 0) < 0)) {
-			err_set(ERR_INVALID, "`" STR_FMT "` is no type that data can have", STR_ARG(str_head(params.value, 80)));
+		if (is_ok &&
+		    (str_istarts(params.value, STR("multipart/")) || str_chr(params.value, '/', 0) < 0)) {
+			err_set(ERR_INVALID, "`" STR_FMT "` is no type that data can have",
+				STR_ARG(str_head(params.value, 80)));
 			is_ok = false;
 		}
 		if (is_ok)
@@ -289,7 +300,8 @@ struct mime_part *mime_part_new_binary(str_t type, str_t data, const struct mime
 	}
 	if (is_ok) {
 		struct transfer_scan scan = transfer_scan(data);
-		enum transfer_encoding e = encoding_for(data, &scan, false, mime_part_is_type(p, STR("message/")));
+		enum transfer_encoding e =
+			encoding_for(data, &scan, false, mime_part_is_type(p, STR("message/")));
 		if (e == TRANSFER_BASE64)
 			transfer_encode_base64(data, &encoded);
 		else
@@ -315,11 +327,13 @@ static bool part_is_related(const struct mime_part *p)
 }
 
 /* A multipart of the first n parts that are not NULL; their owner lets them go. */
-static struct mime_part *compose_multipart(const char *subtype, const char *stable_boundary, struct mime_part **part, size_t n)
+static struct mime_part *compose_multipart(const char *subtype, const char *stable_boundary,
+					   struct mime_part **part, size_t n)
 {
 	struct buf type = BUF_INIT;
 	buf_printf(&type, "multipart/%s", subtype);
-	struct mime_part *p = mime_part_new_multipart(buf_str(&type), stable_boundary != NULL ? str_of(stable_boundary) : STR_NULL);
+	struct mime_part *p = mime_part_new_multipart(
+		buf_str(&type), stable_boundary != NULL ? str_of(stable_boundary) : STR_NULL);
 	buf_fini(&type);
 	bool is_ok = p != NULL;
 	for (size_t i = 0; i < n; i++) {
@@ -340,7 +354,9 @@ static struct mime_part *compose_related(const struct mime_composition *c)
 	for (size_t i = 0; i < c->n_attachments; i++)
 		if (part_is_related(c->attachment[i]))
 			part[n++] = mime_part_copy(c->attachment[i]);
-	struct mime_part *p = n == 1 ? part[0] : compose_multipart("related; type=\"text/html\"", c->is_stable ? "mr-boundary" : NULL, part, n);
+	struct mime_part *p = n == 1 ? part[0]
+				     : compose_multipart("related; type=\"text/html\"",
+							 c->is_stable ? "mr-boundary" : NULL, part, n);
 	free(part);
 	return p;
 }
@@ -362,7 +378,8 @@ static struct mime_part *compose_texts(const struct mime_composition *c)
 		part[n] = part[2], n++;
 	if (n == 0)
 		return mime_part_new_text(STR("text/plain"), STR(""));
-	return n == 1 ? part[0] : compose_multipart("alternative", c->is_stable ? "ma-boundary" : NULL, part, n);
+	return n == 1 ? part[0]
+		      : compose_multipart("alternative", c->is_stable ? "ma-boundary" : NULL, part, n);
 }
 
 static struct mime_part *compose_mixed(const struct mime_composition *c)
@@ -383,7 +400,8 @@ static struct mime_part *compose_mixed(const struct mime_composition *c)
 	if (has_texts)
 		part[0] = compose_texts(c);
 	if (!has_texts || part[0] != NULL) {
-		p = compose_multipart("mixed", c->is_stable ? "mm-boundary" : NULL, has_texts ? part : part + 1, has_texts ? n + 1 : n);
+		p = compose_multipart("mixed", c->is_stable ? "mm-boundary" : NULL,
+				      has_texts ? part : part + 1, has_texts ? n + 1 : n);
 	} else {
 		for (size_t i = 1; i <= n; i++)
 			mime_part_unref(part[i]);
@@ -442,9 +460,11 @@ static void structure_attach(struct mime_structure *s, size_t *cap, struct mime_
 	}
 	struct mime_attached *a = &s->attached[s->n_attached++];
 	*a = (struct mime_attached){.part = p, .is_inline = part_has_disposition(p, STR("inline"))};
-	a->file_name = structure_keep(s, mime_part_param(p, STR("Content-Disposition"), STR("filename"), &scratch));
+	a->file_name =
+		structure_keep(s, mime_part_param(p, STR("Content-Disposition"), STR("filename"), &scratch));
 	if (a->file_name.p == NULL)
-		a->file_name = structure_keep(s, mime_part_param(p, STR("Content-Type"), STR("name"), &scratch));
+		a->file_name =
+			structure_keep(s, mime_part_param(p, STR("Content-Type"), STR("name"), &scratch));
 	const struct mime_field *id = mime_field_first(p, STR("Content-ID"));
 	str_t value;
 	if (id != NULL && message_id_parse(id->raw_value, &value) == 0)

@@ -1,5 +1,6 @@
-/* mime_params.c - parameters are first collected as they come, each with its section number (name*1), then those of one name are put
- * together in the order of their sections: sorted, so that a header with thousands of them costs no more than it is long. */
+/* mime_params.c - parameters are first collected as they come, each with its section number (name*1), then
+ * those of one name are put together in the order of their sections: sorted, so that a header with thousands
+ * of them costs no more than it is long. */
 #include "mime/mime_params.h"
 
 #include "base/err.h"
@@ -14,11 +15,11 @@
 #define SECTION_NONE UINT32_MAX
 
 struct param_piece {
-	str_t name;        /* lower case */
-	uint32_t section;  /* SECTION_NONE: the whole value */
-	bool is_extended;  /* percent-encoded, with a charset if it is the first */
-	uint32_t order;    /* of appearance */
-	str_t value;       /* quotes and escapes removed */
+	str_t name;	  /* lower case */
+	uint32_t section; /* SECTION_NONE: the whole value */
+	bool is_extended; /* percent-encoded, with a charset if it is the first */
+	uint32_t order;	  /* of appearance */
+	str_t value;	  /* quotes and escapes removed */
 };
 
 static str_t params_keep(struct mime_params *p, str_t s)
@@ -132,8 +133,10 @@ static int param_compare_order(const void *a, const void *b)
 static void percent_decode_lenient(str_t s, struct buf *out)
 {
 	for (size_t i = 0; i < s.n; i++) {
-		bool is_escape = s.p[i] == '%' && i + 2 < s.n && hex_digit(s.p[i + 1]) >= 0 && hex_digit(s.p[i + 2]) >= 0;
-		buf_add_c(out, is_escape ? (char)(hex_digit(s.p[i + 1]) * 16 + hex_digit(s.p[i + 2])) : s.p[i]);
+		bool is_escape = s.p[i] == '%' && i + 2 < s.n && hex_digit(s.p[i + 1]) >= 0 &&
+				 hex_digit(s.p[i + 2]) >= 0;
+		buf_add_c(out,
+			  is_escape ? (char)(hex_digit(s.p[i + 1]) * 16 + hex_digit(s.p[i + 2])) : s.p[i]);
 		i += is_escape ? 2 : 0;
 	}
 }
@@ -172,8 +175,8 @@ static void pieces_decode(const struct param_piece *piece, size_t n, struct buf 
 	buf_fini(&raw);
 }
 
-/* piece is sorted. Each run of one name becomes its first piece; a name in the form of RFC 2231 wins over the plain one, which those who send
- * both make for old readers. Returns how many are left. */
+/* piece is sorted. Each run of one name becomes its first piece; a name in the form of RFC 2231 wins over the
+ * plain one, which those who send both make for old readers. Returns how many are left. */
 static size_t params_join(struct mime_params *p, struct param_piece *piece, size_t n)
 {
 	struct buf value = BUF_INIT;
@@ -181,7 +184,8 @@ static size_t params_join(struct mime_params *p, struct param_piece *piece, size
 	for (size_t i = 0; i < n; i = end) {
 		size_t n_sections = 0, whole = n;
 		for (end = i; end < n && str_eq(piece[end].name, piece[i].name); end++) {
-			if (piece[end].section == SECTION_NONE && (whole == n || (piece[end].is_extended && !piece[whole].is_extended)))
+			if (piece[end].section == SECTION_NONE &&
+			    (whole == n || (piece[end].is_extended && !piece[whole].is_extended)))
 				whole = end;
 			if (end == i + n_sections && piece[end].section == n_sections)
 				n_sections++;
@@ -194,7 +198,8 @@ static size_t params_join(struct mime_params *p, struct param_piece *piece, size
 		bool is_whole = n_sections == 0 || (whole < n && piece[whole].is_extended);
 		buf_clear(&value);
 		pieces_decode(is_whole ? &piece[whole] : &piece[i], is_whole ? 1 : n_sections, &value);
-		piece[n_out] = (struct param_piece){.name = piece[i].name, .value = params_keep(p, buf_str(&value)), .order = order};
+		piece[n_out] = (struct param_piece){
+			.name = piece[i].name, .value = params_keep(p, buf_str(&value)), .order = order};
 		n_out++;
 	}
 	buf_fini(&value);
@@ -280,23 +285,27 @@ static bool token_is_whole(str_t s)
 
 static bool param_name_is_valid(str_t s)
 {
-	return token_is_whole(s) && str_chr(s, '*', 0) < 0 && str_chr(s, '\'', 0) < 0 && str_chr(s, '%', 0) < 0;
+	return token_is_whole(s) && str_chr(s, '*', 0) < 0 && str_chr(s, '\'', 0) < 0 &&
+	       str_chr(s, '%', 0) < 0;
 }
 
 int mime_params_check(const struct mime_params *p)
 {
 	ptrdiff_t slash = str_chr(p->value, '/', 0);
 	bool is_ok = slash < 0 ? token_is_whole(p->value)
-			       : token_is_whole(str_head(p->value, (size_t)slash)) && token_is_whole(str_skip(p->value, (size_t)slash + 1));
+			       : token_is_whole(str_head(p->value, (size_t)slash)) &&
+					 token_is_whole(str_skip(p->value, (size_t)slash + 1));
 	if (!is_ok) {
-		err_set(ERR_INVALID, "invalid header: `" STR_FMT "` cannot stand before parameters", STR_ARG(str_head(p->value, 80)));
+		err_set(ERR_INVALID, "invalid header: `" STR_FMT "` cannot stand before parameters",
+			STR_ARG(str_head(p->value, 80)));
 		return -1;
 	}
 	for (size_t i = 0; i < p->n; i++) {
 		const struct mime_param *m = &p->param[i];
 		bool is_name = param_name_is_valid(m->name);
 		if (!is_name || header_has_controls(m->value) || !str_is_utf8(m->value)) {
-			err_set(ERR_INVALID, "invalid header: parameter `" STR_FMT "` has a %s that it cannot have",
+			err_set(ERR_INVALID,
+				"invalid header: parameter `" STR_FMT "` has a %s that it cannot have",
 				STR_ARG(str_head(m->name, 80)), is_name ? "value" : "name");
 			return -1;
 		}
@@ -309,7 +318,9 @@ void mime_params_clean(struct mime_params *p)
 	struct buf b = BUF_INIT;
 	ptrdiff_t slash = str_chr(p->value, '/', 0);
 	for (size_t i = 0; i < p->value.n && i < 200; i++)
-		buf_add_c(&b, header_is_token((unsigned char)p->value.p[i]) || (ptrdiff_t)i == slash ? p->value.p[i] : '_');
+		buf_add_c(&b, header_is_token((unsigned char)p->value.p[i]) || (ptrdiff_t)i == slash
+				      ? p->value.p[i]
+				      : '_');
 	if (slash == 0 || b.p[b.n - 1] == '/')
 		b.p[slash < 200 ? slash : 199] = '_';
 	p->value = params_keep(p, buf_str(&b));

@@ -1,6 +1,7 @@
-/* mime_parse.c - one pass over the lines. Open multiparts stand on a stack, outermost first; a line that begins with "--" is compared with
- * their boundaries, by hash, innermost first. A delimiter of an outer multipart ends all inner ones. At each moment one part is read: its
- * fields, its content (or, of a multipart, the preamble) or what comes after its last delimiter; `region` is where that began, and it ends
+/* mime_parse.c - one pass over the lines. Open multiparts stand on a stack, outermost first; a line that
+ * begins with "--" is compared with their boundaries, by hash, innermost first. A delimiter of an outer
+ * multipart ends all inner ones. At each moment one part is read: its fields, its content (or, of a
+ * multipart, the preamble) or what comes after its last delimiter; `region` is where that began, and it ends
  * before the line end that the next delimiter takes with it (RFC 2046 section 5.1.1). */
 #include "mime/mime_impl.h"
 
@@ -78,7 +79,8 @@ static ptrdiff_t delimiter_find(const struct mime_parser *m, str_t text, bool *i
 	if (m->n_levels == 0 || text.n < 3 || text.p[0] != '-' || text.p[1] != '-')
 		return -1;
 	text = str_skip(text, 2);
-	while (text.n > 0 && (text.p[text.n - 1] == ' ' || text.p[text.n - 1] == '\t' || text.p[text.n - 1] == '\r'))
+	while (text.n > 0 &&
+	       (text.p[text.n - 1] == ' ' || text.p[text.n - 1] == '\t' || text.p[text.n - 1] == '\r'))
 		text.n--;
 	*is_last = false;
 	ptrdiff_t found = level_find(m, text);
@@ -140,7 +142,8 @@ static void region_end(struct mime_parser *m, size_t end)
 	}
 }
 
-/* Closes the multiparts above level n: their last delimiter is missing. One that never had a delimiter is a part without children. */
+/* Closes the multiparts above level n: their last delimiter is missing. One that never had a delimiter is a
+ * part without children. */
 static void levels_pop(struct mime_parser *m, size_t n, size_t end)
 {
 	for (; m->n_levels > n; m->n_levels--) {
@@ -203,7 +206,8 @@ static void fields_end(struct mime_parser *m, size_t content)
 	m->state = PARSE_CONTENT;
 	m->region = content;
 	const struct mime_field *f = mime_field_first(p, STR("Content-Type"));
-	if (f == NULL || m->n_levels == MIME_DEPTH_MAX || !str_istarts(str_trim(f->raw_value), STR("multipart/")) ||
+	if (f == NULL || m->n_levels == MIME_DEPTH_MAX ||
+	    !str_istarts(str_trim(f->raw_value), STR("multipart/")) ||
 	    !mime_part_is_type(p, STR("multipart/")))
 		return;
 	struct buf scratch = BUF_INIT;

@@ -1,5 +1,6 @@
-/* mime_tree.c - parts, their fields and their children: made, changed, written. Writing puts the slices one behind the other; line ends are
- * added only where a change has left none: between fields, before the content, before a delimiter. */
+/* mime_tree.c - parts, their fields and their children: made, changed, written. Writing puts the slices one
+ * behind the other; line ends are added only where a change has left none: between fields, before the
+ * content, before a delimiter. */
 #include "mime/mime_impl.h"
 
 #include "base/alloc.h"
@@ -188,7 +189,8 @@ static void mime_write_children(const struct mime_part *p, struct buf *out)
 			mime_write_delimiter(p->child[i].delimiter, since, out);
 		else
 			buf_printf(out, "%s--%s\r\n", out->n == since ? "" : "\r\n", p->boundary);
-		if (!buf_ends_line(out, since) && p->child[i].part->is_touched) /* the message ended with the delimiter */
+		if (!buf_ends_line(out, since) &&
+		    p->child[i].part->is_touched) /* the message ended with the delimiter */
 			buf_add_z(out, "\r\n");
 		since = out->n;
 		mime_part_write(p->child[i].part, out);
@@ -267,7 +269,8 @@ static struct mime_field mime_field_own(str_t whole)
 
 static void mime_field_put(struct mime_part *p, size_t at, str_t whole)
 {
-	struct mime_field f = mime_field_own(whole); /* before the array moves: whole may be one of its fields */
+	struct mime_field f =
+		mime_field_own(whole); /* before the array moves: whole may be one of its fields */
 	mime_field_grow(p);
 	memmove(&p->field[at + 1], &p->field[at], (p->n_fields - 1 - at) * sizeof f);
 	p->field[at] = f;
@@ -365,7 +368,8 @@ size_t mime_field_remove(struct mime_part *p, str_t name)
 
 static bool is_boundary_byte(unsigned char c)
 {
-	return (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z') || (c != 0 && strchr("'()+_,-./:=? ", c) != NULL);
+	return (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z') ||
+	       (c != 0 && strchr("'()+_,-./:=? ", c) != NULL);
 }
 
 bool mime_boundary_is_valid(str_t b)
@@ -390,8 +394,8 @@ char *mime_boundary_new(str_t bytes)
 {
 	char text[32];
 	do {
-		snprintf(text, sizeof text, "=_%08x%08x%08x", (unsigned)random_below(UINT32_MAX), (unsigned)random_below(UINT32_MAX),
-			 (unsigned)random_below(UINT32_MAX));
+		snprintf(text, sizeof text, "=_%08x%08x%08x", (unsigned)random_below(UINT32_MAX),
+			 (unsigned)random_below(UINT32_MAX), (unsigned)random_below(UINT32_MAX));
 	} while (str_find(bytes, str_of(text)) >= 0);
 	return xstrdup(text);
 }
@@ -496,9 +500,12 @@ struct mime_part *mime_part_new_multipart(str_t type, str_t boundary)
 	if (made != NULL)
 		mime_params_set(&params, STR("boundary"), str_of(made));
 	if (given.p != NULL && !mime_boundary_is_valid(given)) {
-		err_set(ERR_INVALID, "`" STR_FMT "` cannot be a boundary: 1 to 70 letters, digits and '()+_,-./:=?", STR_ARG(str_head(given, 80)));
+		err_set(ERR_INVALID,
+			"`" STR_FMT "` cannot be a boundary: 1 to 70 letters, digits and '()+_,-./:=?",
+			STR_ARG(str_head(given, 80)));
 	} else if (!str_istarts(params.value, STR("multipart/"))) {
-		err_set(ERR_INVALID, "`" STR_FMT "` is no multipart type", STR_ARG(str_head(params.value, 80)));
+		err_set(ERR_INVALID, "`" STR_FMT "` is no multipart type",
+			STR_ARG(str_head(params.value, 80)));
 	} else if (mime_params_check(&params) == 0) {
 		struct buf whole = BUF_INIT;
 		struct header_writer w;

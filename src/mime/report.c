@@ -1,4 +1,5 @@
-/* report.c - see report_impl.h. Fields are read leniently: what they mean is clear more often than they are right. */
+/* report.c - see report_impl.h. Fields are read leniently: what they mean is clear more often than they are
+ * right. */
 #include "mime/report_impl.h"
 
 #include "base/err.h"
@@ -21,8 +22,10 @@ static bool report_is_likely(str_t message)
 
 static bool part_is_original(const struct mime_part *p)
 {
-	return mime_part_is_type(p, STR("message/rfc822")) || mime_part_is_type(p, STR("text/rfc822-headers")) ||
-	       mime_part_is_type(p, STR("message/global")) || mime_part_is_type(p, STR("message/global-headers"));
+	return mime_part_is_type(p, STR("message/rfc822")) ||
+	       mime_part_is_type(p, STR("text/rfc822-headers")) ||
+	       mime_part_is_type(p, STR("message/global")) ||
+	       mime_part_is_type(p, STR("message/global-headers"));
 }
 
 bool report_open(str_t message, str_t report_type, str_t fields_type, struct report_parts *out)
@@ -154,7 +157,8 @@ void report_json_date(json_t *obj, const char *key, wall_t value, bool has_nulls
 	buf_fini(&b);
 }
 
-void report_json_typed(json_t *obj, const char *key, const char *type_key, const char *value_key, const struct report_typed *t, bool has_nulls)
+void report_json_typed(json_t *obj, const char *key, const char *type_key, const char *value_key,
+		       const struct report_typed *t, bool has_nulls)
 {
 	if (t->value.p == NULL) {
 		report_json_text(obj, key, STR_NULL, has_nulls);

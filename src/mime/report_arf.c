@@ -1,11 +1,12 @@
-/* report_arf.c - abuse feedback (RFC 5965). The message that it is about was ours, perhaps: its supplemental trace header (contracts of the
- * injection; trace.h) tells for which recipient it was. The header has any name that begins with X-, so each such is looked at. */
+/* report_arf.c - abuse feedback (RFC 5965). The message that it is about was ours, perhaps: its supplemental
+ * trace header (contracts of the injection; trace.h) tells for which recipient it was. The header has any
+ * name that begins with X-, so each such is looked at. */
 #include "mime/report_impl.h"
 
 #include "base/err.h"
 #include "base/text.h"
 
-#define TRACE_DEPTH_MAX 32 /* jansson's parser recurses */
+#define TRACE_DEPTH_MAX 32	    /* jansson's parser recurses */
 #define TRACE_BYTES_MAX (256 << 10) /* of the field: thousands of recipients */
 
 static int arf_fail(const char *what)
@@ -73,7 +74,8 @@ static int arf_read_fields(struct arf_report *r, str_t fields)
 	for (size_t n = 0; header_next(&it, &f); n++) {
 		if (n == REPORT_FIELDS_MAX)
 			return arf_fail("it has too many fields");
-		arf_field(r, &received_date, arena_str(&r->arena, f.name), report_value(&r->arena, f.raw_value));
+		arf_field(r, &received_date, arena_str(&r->arena, f.name),
+			  report_value(&r->arena, f.raw_value));
 	}
 	if (r->arrival_date.ns == 0 && received_date.p != NULL)
 		r->arrival_date = report_date(received_date);

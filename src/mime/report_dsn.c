@@ -1,5 +1,5 @@
-/* report_dsn.c - delivery status notifications (RFC 3464): groups of fields parted by empty lines, the first for the message, each other for
- * a recipient. */
+/* report_dsn.c - delivery status notifications (RFC 3464): groups of fields parted by empty lines, the first
+ * for the message, each other for a recipient. */
 #include "mime/report_impl.h"
 
 #include "base/err.h"
@@ -55,7 +55,8 @@ static void dsn_message_field(struct dsn_report *r, str_t name, str_t value)
 }
 
 /* A status that cannot be read counts as missing. */
-static void dsn_recipient_field(struct dsn_report *r, struct dsn_recipient *to, bool *has_status, str_t name, str_t value)
+static void dsn_recipient_field(struct dsn_report *r, struct dsn_recipient *to, bool *has_status, str_t name,
+				str_t value)
 {
 	if (str_ieq(name, STR("Original-Recipient")))
 		to->original_recipient = report_typed_value(value, "rfc822", true);
@@ -106,7 +107,8 @@ static bool dsn_line_is_empty(str_t s)
 }
 
 /* The fields up to the empty line, which is left in *rest. Lines that are no fields are passed over. */
-static int dsn_read_group(struct dsn_report *r, str_t *rest, size_t *n_fields, bool is_message, struct dsn_recipient *to, bool *has_status)
+static int dsn_read_group(struct dsn_report *r, str_t *rest, size_t *n_fields, bool is_message,
+			  struct dsn_recipient *to, bool *has_status)
 {
 	for (;;) {
 		struct header_iter it;
@@ -115,7 +117,8 @@ static int dsn_read_group(struct dsn_report *r, str_t *rest, size_t *n_fields, b
 		while (header_next(&it, &f)) {
 			if (++*n_fields > REPORT_FIELDS_MAX)
 				return dsn_fail("it has too many fields");
-			str_t value = report_value(&r->arena, f.raw_value), name = arena_str(&r->arena, f.name);
+			str_t value = report_value(&r->arena, f.raw_value),
+			      name = arena_str(&r->arena, f.name);
 			if (is_message)
 				dsn_message_field(r, name, value);
 			else
@@ -200,16 +203,19 @@ void dsn_report_fini(struct dsn_report *r)
 static json_t *dsn_recipient_json(const struct dsn_recipient *to)
 {
 	json_t *obj = json_object(), *status = json_object();
-	report_json_typed(obj, "original_recipient", "recipient_type", "recipient", &to->original_recipient, false);
-	report_json_typed(obj, "final_recipient", "recipient_type", "recipient",
-			  to->final_recipient.value.p != NULL ? &to->final_recipient : &to->original_recipient, false);
+	report_json_typed(obj, "original_recipient", "recipient_type", "recipient", &to->original_recipient,
+			  false);
+	report_json_typed(
+		obj, "final_recipient", "recipient_type", "recipient",
+		to->final_recipient.value.p != NULL ? &to->final_recipient : &to->original_recipient, false);
 	report_json_text(obj, "action", to->action, false);
 	json_object_set_new(status, "class", json_integer(to->status[0]));
 	json_object_set_new(status, "subject", json_integer(to->status[1]));
 	json_object_set_new(status, "detail", json_integer(to->status[2]));
 	json_object_set_new(obj, "status", status);
 	report_json_typed(obj, "remote_mta", "mta_type", "name", &to->remote_mta, false);
-	report_json_typed(obj, "diagnostic_code", "diagnostic_type", "diagnostic", &to->diagnostic_code, false);
+	report_json_typed(obj, "diagnostic_code", "diagnostic_type", "diagnostic", &to->diagnostic_code,
+			  false);
 	report_json_date(obj, "last_attempt_date", to->last_attempt_date, false);
 	report_json_text(obj, "final_log_id", to->final_log_id, false);
 	report_json_date(obj, "will_retry_until", to->will_retry_until, false);

@@ -10,9 +10,9 @@
 
 /** The parts of a multipart/report. */
 struct report_parts {
-	struct mime_part *root;      /* owns the others */
-	struct mime_part *fields;    /* NULL: there is no part of fields_type */
-	struct mime_part *original;  /* NULL: none */
+	struct mime_part *root;	    /* owns the others */
+	struct mime_part *fields;   /* NULL: there is no part of fields_type */
+	struct mime_part *original; /* NULL: none */
 };
 /** False: message is no multipart/report of that report-type; nothing to release then. */
 bool report_open(str_t message, str_t report_type, str_t fields_type, struct report_parts *out);
@@ -30,7 +30,8 @@ str_t report_original(struct arena *a, const struct mime_part *p);
 /* Absent values add nothing, or null. */
 void report_json_text(json_t *obj, const char *key, str_t value, bool has_nulls);
 void report_json_date(json_t *obj, const char *key, wall_t value, bool has_nulls);
-void report_json_typed(json_t *obj, const char *key, const char *type_key, const char *value_key, const struct report_typed *t, bool has_nulls);
+void report_json_typed(json_t *obj, const char *key, const char *type_key, const char *value_key,
+		       const struct report_typed *t, bool has_nulls);
 void report_json_extensions(json_t *obj, const struct report_fields *f);
 /** A string; an array of bytes when it is not UTF-8. */
 json_t *report_json_bytes(str_t value);

@@ -1,5 +1,6 @@
-/* transfer.c - one pass to see what the bytes need, then the encoding. Quoted-printable ends lines softly before column 76 and encodes a
- * blank before a line end (RFC 2045 section 6.7 (3)); it never makes "=_", which our boundaries have, nor a line that begins with "--". */
+/* transfer.c - one pass to see what the bytes need, then the encoding. Quoted-printable ends lines softly
+ * before column 76 and encodes a blank before a line end (RFC 2045 section 6.7 (3)); it never makes "=_",
+ * which our boundaries have, nor a line that begins with "--". */
 #include "mime/transfer.h"
 
 #include "base/text.h"
@@ -109,7 +110,8 @@ static void qp_encode_line(str_t line, struct buf *out)
 		unsigned char c = (unsigned char)line.p[i];
 		bool is_last = i + 1 == line.n;
 		bool is_dash = i == 0 && c == '-' && !is_last && line.p[1] == '-'; /* no boundary */
-		bool is_plain = qp_is_literal(c) && c != '\r' && c != '\n' && !(is_last && (c == ' ' || c == '\t')) && !is_dash;
+		bool is_plain = qp_is_literal(c) && c != '\r' && c != '\n' &&
+				!(is_last && (c == ' ' || c == '\t')) && !is_dash;
 		/* One column stays free for the `=` of a soft line end, which the last byte does not need. */
 		if (to - start + (is_plain ? 1 : 3) > QP_COLUMNS - !is_last) {
 			memcpy(to, "=\r\n", 3);

@@ -1,5 +1,5 @@
-/* crowd.c - a list per worker, a flag, and a count of the workers that have not seen it yet. The last of them fires an event, which
- * it references first: the crowd may be gone once the count is down. */
+/* crowd.c - a list per worker, a flag, and a count of the workers that have not seen it yet. The last of them
+ * fires an event, which it references first: the crowd may be gone once the count is down. */
 #include "net/crowd.h"
 
 #include "base/alloc.h"
@@ -30,9 +30,15 @@ void crowd_enter(struct crowd *c, struct crowd_member *m)
 	list_push_back(&c->members[worker_index(worker_self())], &m->link);
 }
 
-void crowd_leave(struct crowd_member *m) { list_remove(&m->link); }
+void crowd_leave(struct crowd_member *m)
+{
+	list_remove(&m->link);
+}
 
-bool crowd_is_stopping(const struct crowd *c) { return atomic_load_explicit(&c->is_stopping, memory_order_acquire); }
+bool crowd_is_stopping(const struct crowd *c)
+{
+	return atomic_load_explicit(&c->is_stopping, memory_order_acquire);
+}
 
 static void crowd_sweep(void *arg)
 {
@@ -59,7 +65,10 @@ void crowd_stop(struct crowd *c)
 		worker_post(worker_get(i), crowd_sweep, c);
 }
 
-int crowd_join(struct crowd *c, mono_t deadline) { return event_wait(c->swept, deadline); }
+int crowd_join(struct crowd *c, mono_t deadline)
+{
+	return event_wait(c->swept, deadline);
+}
 
 void crowd_free(struct crowd *c)
 {

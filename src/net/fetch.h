@@ -1,6 +1,6 @@
-/* fetch.h - an HTTP and HTTPS client for the server's own needs (Vault, later policies), by libcurl on the worker's loop:
- * HTTP/1.1, connections kept for a while, names resolved as the system does (getaddrinfo; not through dns.h), no proxy,
- * whatever the environment says. */
+/* fetch.h - an HTTP and HTTPS client for the server's own needs (Vault, later policies), by libcurl on the
+ * worker's loop: HTTP/1.1, connections kept for a while, names resolved as the system does (getaddrinfo; not
+ * through dns.h), no proxy, whatever the environment says. */
 #pragma once
 
 #include "base/clock.h"
@@ -21,8 +21,8 @@ struct fetch_request {
 	size_t n_headers;
 	str_t body;	       /* p NULL: none */
 	size_t max_body_bytes; /* of the answer; 0: FETCH_DEFAULT_BODY_BYTES */
-	/* Followed within the scheme of url, within its host and port too when a header is secret; any other redirect
-	 * is the answer. */
+	/* Followed within the scheme of url, within its host and port too when a header is secret; any other
+	 * redirect is the answer. */
 	unsigned max_redirects;
 	const struct secret *ca; /* PEM; NULL: the authorities of the system */
 	bool is_unverified;	 /* https with anybody */
@@ -37,9 +37,9 @@ struct fetch_response {
 	char *location; /* absolute, when the answer is a redirect that was not followed; or NULL */
 };
 
-/** Yields. 0 with the answer in out, for fetch_response_fini. -1 (nothing to release): ERR_INVALID (the request), ERR_DNS,
- * ERR_CONNECT, ERR_CLOSED, ERR_PROTO (also TLS), ERR_LIMIT (larger than allowed), ERR_TIMEOUT, ERR_CANCELLED; the text
- * names method and address. From a fiber. */
+/** Yields. 0 with the answer in out, for fetch_response_fini. -1 (nothing to release): ERR_INVALID (the
+ * request), ERR_DNS, ERR_CONNECT, ERR_CLOSED, ERR_PROTO (also TLS), ERR_LIMIT (larger than allowed),
+ * ERR_TIMEOUT, ERR_CANCELLED; the text names method and address. From a fiber. */
 MUST_CHECK int fetch_perform(const struct fetch_request *rq, struct fetch_response *out, mono_t deadline);
 /** Wipes. */
 void fetch_response_fini(struct fetch_response *rs);

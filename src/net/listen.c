@@ -1,12 +1,12 @@
 /* listen.c - listening on a path and on a descriptor that systemd has handed down.
  *
- * A path may hold the socket of a daemon that was killed. It is unlinked only if it is a socket and a connection to it is
- * refused: then nobody listens on it. The permissions are set between bind and listen, when nobody can connect yet; the
- * umask is the whole process's and is left alone. At the end the path is unlinked only if it still is the socket that was
- * bound here, not one that a successor has put there.
+ * A path may hold the socket of a daemon that was killed. It is unlinked only if it is a socket and a
+ * connection to it is refused: then nobody listens on it. The permissions are set between bind and listen,
+ * when nobody can connect yet; the umask is the whole process's and is left alone. At the end the path is
+ * unlinked only if it still is the socket that was bound here, not one that a successor has put there.
  *
- * systemd hands down descriptors from 3 on; their names, set by FileDescriptorName= or else those of the socket units, are
- * in LISTEN_FDNAMES, parted by colons. A descriptor is given away once. */
+ * systemd hands down descriptors from 3 on; their names, set by FileDescriptorName= or else those of the
+ * socket units, are in LISTEN_FDNAMES, parted by colons. A descriptor is given away once. */
 #include "net/listen.h"
 
 #include "base/alloc.h"
@@ -40,7 +40,8 @@ static int listen_unix_addr(const char *path, struct sockaddr_un *a)
 	*a = (struct sockaddr_un){.sun_family = AF_UNIX};
 	size_t n = strlen(path);
 	if (n == 0 || n >= sizeof(a->sun_path)) {
-		err_set(ERR_INVALID, "unix:%s: the path of a socket has 1 to %zu bytes", path, sizeof(a->sun_path) - 1);
+		err_set(ERR_INVALID, "unix:%s: the path of a socket has 1 to %zu bytes", path,
+			sizeof(a->sun_path) - 1);
 		return -1;
 	}
 	memcpy(a->sun_path, path, n + 1);
@@ -63,7 +64,8 @@ static int listen_unix_clear(const char *path, const struct sockaddr_un *a)
 	int rc = connect(fd, (const struct sockaddr *)a, sizeof(*a)) == 0 ? 0 : errno;
 	close(fd);
 	if (rc != ECONNREFUSED)
-		return rc == 0 || rc == EAGAIN ? listen_unix_fail(-1, path, EADDRINUSE) : listen_unix_fail(-1, path, rc);
+		return rc == 0 || rc == EAGAIN ? listen_unix_fail(-1, path, EADDRINUSE)
+					       : listen_unix_fail(-1, path, rc);
 	if (unlink(path) != 0 && errno != ENOENT)
 		return listen_unix_fail(-1, path, errno);
 	return 0;
@@ -133,10 +135,13 @@ static void listen_fail_unknown(const char *fd_name, size_t n)
 		buf_printf(&names, "%s`" STR_FMT "`%s", i != 0 ? ", " : "", STR_ARG(listen_inherited_name(i)),
 			   listen_is_taken[i] ? " (in use)" : "");
 	if (n == 0)
-		err_set(ERR_NOT_FOUND, "listening on fd:%s: no descriptors were handed to this process (LISTEN_PID, LISTEN_FDS)",
+		err_set(ERR_NOT_FOUND,
+			"listening on fd:%s: no descriptors were handed to this process (LISTEN_PID, "
+			"LISTEN_FDS)",
 			fd_name);
 	else
-		err_set(ERR_NOT_FOUND, "listening on fd:%s: the descriptors handed to this process are %s", fd_name, names.p);
+		err_set(ERR_NOT_FOUND, "listening on fd:%s: the descriptors handed to this process are %s",
+			fd_name, names.p);
 	buf_fini(&names);
 }
 
@@ -149,7 +154,8 @@ static int listen_check_inherited(int fd, const char *fd_name)
 		return -1;
 	}
 	n = sizeof(is_listening);
-	if (type != SOCK_STREAM || getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &n) != 0 || !is_listening) {
+	if (type != SOCK_STREAM || getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &n) != 0 ||
+	    !is_listening) {
 		err_set(ERR_INVALID, "listening on fd:%s: it is no listening stream socket", fd_name);
 		return -1;
 	}

@@ -1,4 +1,5 @@
-/* listen.h - listening sockets that are no address and port, for listener.c: in the file system, and handed down by systemd. */
+/* listen.h - listening sockets that are no address and port, for listener.c: in the file system, and handed
+ * down by systemd. */
 #pragma once
 
 #include "base/defs.h"
@@ -15,5 +16,6 @@ struct listen_unix {
 MUST_CHECK int listen_unix_bind(const char *path, unsigned mode, int backlog, struct listen_unix *out);
 /** Unlinks the path if it is still this socket, and releases u. */
 void listen_unix_remove(struct listen_unix *u);
-/** Returns the descriptor, set non-blocking and close-on-exec. -1 ERR_NOT_FOUND, ERR_INVALID (no listening stream socket). */
+/** Returns the descriptor, set non-blocking and close-on-exec. -1 ERR_NOT_FOUND, ERR_INVALID (no listening
+ * stream socket). */
 MUST_CHECK int listen_inherit(const char *fd_name, int backlog);

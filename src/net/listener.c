@@ -10,9 +10,9 @@
  * lane, waits for the fence and joins the group. These fibers may outlive the call (deadline), so they hold
  * references to the listener.
  *
- * At the cap of connections the accepting fiber raises is_full and waits; whoever ends a connection and finds the
- * flag raised takes it down and sends the home worker a mail. The flag is raised before the count is looked at
- * again, and taken down after the count has gone down, so one of the two sees the other.
+ * At the cap of connections the accepting fiber raises is_full and waits; whoever ends a connection and finds
+ * the flag raised takes it down and sends the home worker a mail. The flag is raised before the count is
+ * looked at again, and taken down after the count has gone down, so one of the two sees the other.
  *
  * Threads: `lock` guards home, is_stopped and fd before the accepting fiber runs; a lane belongs to its
  * worker. */
@@ -175,7 +175,8 @@ struct listener *listener_open_unix(const char *path, unsigned mode, const char 
 	return l;
 }
 
-struct listener *listener_open_inherited(const char *fd_name, const char *fiber_name, listener_fn *fn, void *arg)
+struct listener *listener_open_inherited(const char *fd_name, const char *fiber_name, listener_fn *fn,
+					 void *arg)
 {
 	int fd = listen_inherit(fd_name, LISTENER_BACKLOG);
 	if (fd < 0)
@@ -308,8 +309,8 @@ static void listener_complain(struct listener *l, int sys_errno)
 	if (!mono_is_past(l->next_complaint))
 		return;
 	l->next_complaint = mono_after(LISTENER_COMPLAIN_EVERY);
-	log_error(LISTENER_TARGET, "cannot accept connections on %s, trying again soon: %s",
-		  l->name, strerror(sys_errno));
+	log_error(LISTENER_TARGET, "cannot accept connections on %s, trying again soon: %s", l->name,
+		  strerror(sys_errno));
 }
 
 static bool listener_is_full(const struct listener *l)
@@ -321,7 +322,8 @@ static bool listener_is_full(const struct listener *l)
 static int listener_wait_for_room(struct listener *l)
 {
 	const char *before = fiber_set_waits_for("fewer connections");
-	log_debug(LISTENER_TARGET, "%s has all %zu connections that it may have", l->name, l->max_connections);
+	log_debug(LISTENER_TARGET, "%s has all %zu connections that it may have", l->name,
+		  l->max_connections);
 	int rc = 0;
 	for (;;) {
 		atomic_store(&l->is_full, true);

@@ -1,8 +1,10 @@
-/* proxy.c - PROXY headers, to the letter: whatever is not exactly one is refused, since what stands here decides whom we trust.
+/* proxy.c - PROXY headers, to the letter: whatever is not exactly one is refused, since what stands here
+ * decides whom we trust.
  *
- * Version 1 is a line of at most 107 bytes in which every blank is one blank and every number has the form that a program
- * writes. Version 2 is binary: a signature, version and command, family, length, addresses, and type-length-value fields, of
- * which the checksum is verified if it is there and the others are only checked for their form. */
+ * Version 1 is a line of at most 107 bytes in which every blank is one blank and every number has the form
+ * that a program writes. Version 2 is binary: a signature, version and command, family, length, addresses,
+ * and type-length-value fields, of which the checksum is verified if it is there and the others are only
+ * checked for their form. */
 #include "net/proxy.h"
 
 #include "base/err.h"
@@ -59,10 +61,13 @@ static int proxy1_parse_line(str_t line, struct proxy_header *h)
 		return 0;
 	if (n != 6 || rest.p != NULL)
 		return proxy_fail("the line has not six words");
-	int family = str_eq(word[1], STR("TCP4")) ? AF_INET : str_eq(word[1], STR("TCP6")) ? AF_INET6 : AF_UNSPEC;
+	int family = str_eq(word[1], STR("TCP4"))   ? AF_INET
+		     : str_eq(word[1], STR("TCP6")) ? AF_INET6
+						    : AF_UNSPEC;
 	if (family == AF_UNSPEC)
 		return proxy_fail("unknown protocol");
-	if (!proxy1_addr(word[2], word[4], family, &h->peer) || !proxy1_addr(word[3], word[5], family, &h->local))
+	if (!proxy1_addr(word[2], word[4], family, &h->peer) ||
+	    !proxy1_addr(word[3], word[5], family, &h->local))
 		return proxy_fail("malformed address");
 	h->is_known = true;
 	return 0;
@@ -105,7 +110,8 @@ static bool proxy2_crc_is_good(const uint8_t *p, size_t n, size_t at)
 	uint32_t crc = proxy_crc32c_add(~0u, p, at);
 	crc = proxy_crc32c_add(crc, zeros, 4);
 	crc = ~proxy_crc32c_add(crc, p + at + 4, n - at - 4);
-	uint32_t sent = (uint32_t)p[at] << 24 | (uint32_t)p[at + 1] << 16 | (uint32_t)p[at + 2] << 8 | p[at + 3];
+	uint32_t sent =
+		(uint32_t)p[at] << 24 | (uint32_t)p[at + 1] << 16 | (uint32_t)p[at + 2] << 8 | p[at + 3];
 	return crc == sent;
 }
 

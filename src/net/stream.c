@@ -116,7 +116,10 @@ static size_t stream_make_room(struct stream *st, size_t max_bytes)
 	return n_room < n_allowed ? n_room : n_allowed;
 }
 
-void stream_set_read_bytes(struct stream *st, size_t n_bytes) { st->in_first = n_bytes; }
+void stream_set_read_bytes(struct stream *st, size_t n_bytes)
+{
+	st->in_first = n_bytes;
+}
 
 static void stream_drop_empty_buffer(struct stream *st)
 {
@@ -159,7 +162,8 @@ int stream_fill(struct stream *st, size_t max_bytes, mono_t deadline)
 			return -1;
 		}
 		stream_drop_empty_buffer(st);
-		if (stream_take_wake(st) || stream_wait(st, SOCK_READER, events, deadline) != 0 || stream_take_wake(st))
+		if (stream_take_wake(st) || stream_wait(st, SOCK_READER, events, deadline) != 0 ||
+		    stream_take_wake(st))
 			return -1;
 	}
 }

@@ -28,8 +28,8 @@ struct stream_ops {
 	bool (*has_input)(struct stream *st); /* beyond what the stream has buffered */
 	void (*shutdown_write)(struct stream *st);
 	void (*close)(struct stream *st); /* releases what the transport has, the descriptor included */
-	/* Both may be NULL. goodbye: 0 once the end of the output is on its way, else as write. fail sets the error of
-	 * a failure that an errno cannot tell; false: there is none. */
+	/* Both may be NULL. goodbye: 0 once the end of the output is on its way, else as write. fail sets the
+	 * error of a failure that an errno cannot tell; false: there is none. */
 	ssize_t (*goodbye)(struct stream *st, int *events);
 	bool (*fail)(const struct stream *st, const char *what);
 };
@@ -42,8 +42,8 @@ struct stream {
 	bool is_drained; /* TCP: the last read got less than it asked for, so the next would find nothing */
 	uint8_t n_reads; /* TCP: calls since the last wait, see TCP_TURN_CALLS */
 	uint8_t n_writes;
-	bool is_woken;	   /* stream_wake_reader */
-	bool is_write_cut; /* a write was given up with a part of it sent, perhaps */
+	bool is_woken;		     /* stream_wake_reader */
+	bool is_write_cut;	     /* a write was given up with a part of it sent, perhaps */
 	struct tls *tls;	     /* NULL in the clear */
 	struct sock_poll *poll;	     /* NULL until something had to wait */
 	char *in;		     /* NULL when nothing is buffered */

@@ -1,11 +1,12 @@
-/* tls_source.c - certificates of listeners, renewed. All sources are in a list under a mutex, which holds no reference: what is being
- * looked at is referenced first, and one that is on its way out is passed over. tls_servers are OpenSSL's and refcounted; here is
- * only what they are made of.
+/* tls_source.c - certificates of listeners, renewed. All sources are in a list under a mutex, which holds no
+ * reference: what is being looked at is referenced first, and one that is on its way out is passed over.
+ * tls_servers are OpenSSL's and refcounted; here is only what they are made of.
  *
- * Renewal: each source has a print of what was loaded last (keysource.h), which only the reloading fiber touches. Whatever has
- * changed, certificate, key and CAs are loaded again together, since they belong together. While a certificate and its key are being
- * replaced, one after the other, they do not match for a moment: that attempt fails, is logged, and is_stale has it repeated
- * with the next look even when nothing has changed since. */
+ * Renewal: each source has a print of what was loaded last (keysource.h), which only the reloading fiber
+ * touches. Whatever has changed, certificate, key and CAs are loaded again together, since they belong
+ * together. While a certificate and its key are being replaced, one after the other, they do not match for a
+ * moment: that attempt fails, is logged, and is_stale has it repeated with the next look even when nothing
+ * has changed since. */
 #include "net/tls_source.h"
 
 #include "base/alloc.h"
@@ -45,7 +46,8 @@ struct tls_source {
 static struct list tls_sources = {&tls_sources, &tls_sources};
 static pthread_mutex_t tls_sources_lock = PTHREAD_MUTEX_INITIALIZER;
 static bool tls_sources_are_reloading, tls_sources_are_watched;
-static struct fiber_cond tls_sources_reloaded = {{&tls_sources_reloaded.waiters, &tls_sources_reloaded.waiters}};
+static struct fiber_cond tls_sources_reloaded = {
+	{&tls_sources_reloaded.waiters, &tls_sources_reloaded.waiters}};
 
 char *net_machine_hostname(void)
 {
@@ -85,7 +87,8 @@ static void tls_sources_collect(void *arg, struct metric_out *out)
 		struct tls_source *ts = list_entry(it, struct tls_source, link);
 		str_t name = str_of(ts->name);
 		if (tls_source_is_first_to_end(ts))
-			metric_sample(out, &name, dur_seconds(wall_sub(tls_server_not_after(ts->server), now)));
+			metric_sample(out, &name,
+				      dur_seconds(wall_sub(tls_server_not_after(ts->server), now)));
 	}
 	pthread_mutex_unlock(&tls_sources_lock);
 }
@@ -94,7 +97,8 @@ static void tls_sources_declare_metric(void)
 {
 	static const char *const label[] = {"listener", NULL};
 	metric_declare_collected(METRIC_GAUGE, "tls_certificate_expiry_seconds",
-				 "seconds until the certificate of a listener expires", label, tls_sources_collect, NULL);
+				 "seconds until the certificate of a listener expires", label,
+				 tls_sources_collect, NULL);
 }
 
 /* --- loading --- */
@@ -127,7 +131,8 @@ static int tls_source_load(struct tls_source *ts, mono_t deadline)
 			.cert = part[TLS_PART_CERTIFICATE],
 			.cert_name = keysource_text(&ts->source[TLS_PART_CERTIFICATE]),
 			.key = part[has_key ? TLS_PART_KEY : TLS_PART_CERTIFICATE],
-			.key_name = keysource_text(&ts->source[has_key ? TLS_PART_KEY : TLS_PART_CERTIFICATE]),
+			.key_name =
+				keysource_text(&ts->source[has_key ? TLS_PART_KEY : TLS_PART_CERTIFICATE]),
 		};
 	if (ts->server != NULL)
 		rc = tls_server_reload(ts->server, &p);
@@ -154,7 +159,8 @@ static void tls_source_free(struct tls_source *ts)
 struct tls_source *tls_source_new(const struct tls_source_params *p, mono_t deadline)
 {
 	if (p->certificate->kind == KEYSOURCE_NONE && p->private_key->kind != KEYSOURCE_NONE) {
-		err_set(ERR_INVALID, "%s listener on %s: tls_private_key is given without tls_certificate", p->service, p->name);
+		err_set(ERR_INVALID, "%s listener on %s: tls_private_key is given without tls_certificate",
+			p->service, p->name);
 		return NULL;
 	}
 	struct tls_source *ts = xnew(struct tls_source);
@@ -162,7 +168,8 @@ struct tls_source *tls_source_new(const struct tls_source_params *p, mono_t dead
 	list_init(&ts->link);
 	ts->service = p->service;
 	ts->name = xstrdup(p->name);
-	ts->hostname = p->hostname != NULL && p->hostname[0] != 0 ? xstrdup(p->hostname) : net_machine_hostname();
+	ts->hostname =
+		p->hostname != NULL && p->hostname[0] != 0 ? xstrdup(p->hostname) : net_machine_hostname();
 	ts->minimum_version = p->minimum_version;
 	ts->is_client_optional = p->is_client_optional;
 	ts->alpn = p->alpn;
@@ -215,7 +222,10 @@ void tls_source_unref(struct tls_source *ts)
 	tls_source_free(ts);
 }
 
-struct tls_server *tls_source_server(const struct tls_source *ts) { return ts->server; }
+struct tls_server *tls_source_server(const struct tls_source *ts)
+{
+	return ts->server;
+}
 
 /* --- renewal --- */
 
@@ -234,7 +244,8 @@ static bool tls_source_has_changed(struct tls_source *ts, bool is_all, mono_t de
 {
 	bool has_changed = ts->is_stale;
 	for (int i = 0; i < TLS_PARTS; i++) {
-		struct keysource_print print = ts->print[i]; /* the real one moves on with a load that succeeds */
+		struct keysource_print print =
+			ts->print[i]; /* the real one moves on with a load that succeeds */
 		if (ts->source[i].kind == KEYSOURCE_NONE || (tls_source_is_remote(&ts->source[i]) && !is_all))
 			continue;
 		int rc = keysource_has_changed(&ts->source[i], &print, NULL, deadline);
@@ -246,13 +257,15 @@ static bool tls_source_has_changed(struct tls_source *ts, bool is_all, mono_t de
 	}
 	/* A self-signed one of our own is made anew in time. */
 	bool is_own = ts->source[TLS_PART_CERTIFICATE].kind == KEYSOURCE_NONE;
-	return has_changed || (is_own && wall_sub(tls_server_not_after(ts->server), wall_now()).ns < dur_s(30 * 86400).ns);
+	return has_changed ||
+	       (is_own && wall_sub(tls_server_not_after(ts->server), wall_now()).ns < dur_s(30 * 86400).ns);
 }
 
 static void tls_source_reload(struct tls_source *ts, bool is_all, mono_t deadline)
 {
 	wall_t was = tls_server_not_after(ts->server);
-	bool is_own = tls_server_is_self_signed(ts->server) && ts->source[TLS_PART_CERTIFICATE].kind == KEYSOURCE_NONE;
+	bool is_own = tls_server_is_self_signed(ts->server) &&
+		      ts->source[TLS_PART_CERTIFICATE].kind == KEYSOURCE_NONE;
 	if (!tls_source_has_changed(ts, is_all, deadline))
 		return;
 	if (tls_source_load(ts, deadline) != 0) {
@@ -268,7 +281,8 @@ static void tls_source_reload(struct tls_source *ts, bool is_all, mono_t deadlin
 		return;
 	struct buf until = BUF_INIT;
 	wall_fmt_rfc3339(now, 0, &until);
-	log_info("kumod", "%s listener on %s: certificate loaded, valid until %s", ts->service, ts->name, until.p);
+	log_info("kumod", "%s listener on %s: certificate loaded, valid until %s", ts->service, ts->name,
+		 until.p);
 	buf_fini(&until);
 	tls_source_warn(ts);
 }

@@ -13,7 +13,9 @@
 #include <lauxlib.h>
 #include <stdlib.h>
 
-#define NESTING_MAX 16 /* handlers in one fiber, whose stack they share: one that injects takes 2 KB of it, others some more */
+#define NESTING_MAX                                                                                         \
+	16 /* handlers in one fiber, whose stack they share: one that injects takes 2 KB of it, others some \
+	      more */
 #define CALL_SLOTS 80 /* stack for arguments, their copies, results */
 
 static const char handlers_key, registrars_key;
@@ -240,8 +242,10 @@ int policy_call_begin(struct policy_call *c, const char *event, mono_t deadline)
 		return 0;
 	unsigned *nesting = fiber_nesting();
 	if (nesting != NULL && *nesting >= NESTING_MAX) {
-		err_set(ERR_LIMIT, "event %s: handlers are nested %d deep already: does one of them bring about its own event?", event,
-			NESTING_MAX);
+		err_set(ERR_LIMIT,
+			"event %s: handlers are nested %d deep already: does one of them bring about its own "
+			"event?",
+			event, NESTING_MAX);
 		c->is_failed = true;
 		return -1;
 	}

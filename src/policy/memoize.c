@@ -1,6 +1,7 @@
-/* memoize.c - caches by name, each a map and a list (least recently used first) under one short mutex that is never held across a wait. An entry
- * that is being computed has a list of those who wait for it, each with an event of its own; when it is done all are woken and look
- * again, so that a failure lets one of them try. Such an entry is not evicted: the cache may exceed its capacity by as many. */
+/* memoize.c - caches by name, each a map and a list (least recently used first) under one short mutex that is
+ * never held across a wait. An entry that is being computed has a list of those who wait for it, each with an
+ * event of its own; when it is done all are woken and look again, so that a failure lets one of them try.
+ * Such an entry is not evicted: the cache may exceed its capacity by as many. */
 #include "policy/memoize.h"
 
 #include "base/alloc.h"
@@ -19,9 +20,9 @@ struct memo_waiter {
 	struct event *event; /* a reference */
 };
 struct memo_entry {
-	struct list link;            /* of the cache, the least recently used first */
+	struct list link; /* of the cache, the least recently used first */
 	struct list waiters;
-	struct memo_value *value;    /* NULL: none yet */
+	struct memo_value *value; /* NULL: none yet */
 	mono_t expires;
 	uint64_t epoch;
 	bool is_computing;
@@ -65,10 +66,14 @@ static struct memo_cache *memo_cache_new(const char *name)
 	c->name = str_dup(str_of(name));
 	pthread_mutex_init(&c->lock, NULL);
 	list_init(&c->lru);
-	c->n_lookups = memo_metric("memoize_cache_lookup_count", "How many times a memoize cache was asked.", name);
-	c->n_hits = memo_metric("memoize_cache_hit_count", "How many times a memoize cache had the value.", name);
-	c->n_misses = memo_metric("memoize_cache_miss_count", "How many times a memoize cache did not have the value.", name);
-	c->n_populated = memo_metric("memoize_cache_populated_count", "How many times a value was computed for a memoize cache.", name);
+	c->n_lookups =
+		memo_metric("memoize_cache_lookup_count", "How many times a memoize cache was asked.", name);
+	c->n_hits =
+		memo_metric("memoize_cache_hit_count", "How many times a memoize cache had the value.", name);
+	c->n_misses = memo_metric("memoize_cache_miss_count",
+				  "How many times a memoize cache did not have the value.", name);
+	c->n_populated = memo_metric("memoize_cache_populated_count",
+				     "How many times a value was computed for a memoize cache.", name);
 	return c;
 }
 
@@ -88,13 +93,17 @@ struct memo_cache *memo_cache_get(const struct memo_params *p)
 	return c;
 }
 
-const char *memo_cache_name(const struct memo_cache *c) { return c->name; }
+const char *memo_cache_name(const struct memo_cache *c)
+{
+	return c->name;
+}
 
 /* --- with the lock held --- */
 
 static bool memo_entry_is_fresh(const struct memo_cache *c, const struct memo_entry *e)
 {
-	return e->value != NULL && !mono_is_past(e->expires) && (!c->params.invalidate_with_epoch || e->epoch == policy_epoch());
+	return e->value != NULL && !mono_is_past(e->expires) &&
+	       (!c->params.invalidate_with_epoch || e->epoch == policy_epoch());
 }
 
 static void memo_entry_take_out(struct memo_cache *c, struct memo_entry *e)
@@ -146,7 +155,8 @@ static void memo_free_entries(struct list *dead)
 	}
 }
 
-/** Waits for whoever computes it. until: the populate_timeout. 0: look again; 1: waited long enough; -1 with the error. */
+/** Waits for whoever computes it. until: the populate_timeout. 0: look again; 1: waited long enough; -1 with
+ * the error. */
 static int memo_wait(struct memo_cache *c, struct memo_waiter *w, mono_t until, mono_t deadline)
 {
 	int rc = event_wait(w->event, mono_min(until, deadline));
@@ -173,7 +183,8 @@ int memo_begin(struct memo_cache *c, str_t key, struct memo_value **value, mono_
 			until = mono_after(c->params.populate_timeout);
 		bool can_retry = c->params.retry_on_populate_timeout;
 		struct memo_entry *e = memo_cache_entry(c, key);
-		if (memo_entry_is_fresh(c, e) || (e->is_computing && e->value != NULL && c->params.allow_stale_reads)) {
+		if (memo_entry_is_fresh(c, e) ||
+		    (e->is_computing && e->value != NULL && c->params.allow_stale_reads)) {
 			*value = memo_value_ref(e->value);
 			pthread_mutex_unlock(&c->lock);
 			metric_inc(c->n_hits);
@@ -196,7 +207,9 @@ int memo_begin(struct memo_cache *c, str_t key, struct memo_value **value, mono_
 			return 0; /* both compute it; the last result stays */
 		}
 		if (rc > 0)
-			err_set(ERR_TIMEOUT, "memoize: the cache `%s` was not populated in time by another caller", c->name);
+			err_set(ERR_TIMEOUT,
+				"memoize: the cache `%s` was not populated in time by another caller",
+				c->name);
 		return -1;
 	}
 }
@@ -216,7 +229,8 @@ void memo_finish(struct memo_cache *c, str_t key, struct memo_value *value, uint
 		e->epoch = epoch;
 		metric_inc(c->n_populated);
 	}
-	for (struct list *l; (l = list_pop_front(&e->waiters)) != NULL;) /* (a waiter that gives up takes itself out under the lock) */
+	for (struct list *l; (l = list_pop_front(&e->waiters)) !=
+			     NULL;) /* (a waiter that gives up takes itself out under the lock) */
 		event_fire(list_entry(l, struct memo_waiter, link)->event);
 	if (e->value == NULL) {
 		memo_entry_take_out(c, e);

@@ -96,7 +96,9 @@ static struct message_box *message_check_box(lua_State *L, int idx)
 	if (!is_ours)
 		luaL_typeerror(L, idx, "Message");
 	if (b->msg == NULL)
-		luaL_argerror(L, idx, b->why_gone != NULL ? b->why_gone : "this message belonged to an event that is over");
+		luaL_argerror(L, idx,
+			      b->why_gone != NULL ? b->why_gone
+						  : "this message belonged to an event that is over");
 	return b;
 }
 
@@ -110,8 +112,9 @@ struct message *policy_check_message_to_edit(lua_State *L, int idx)
 	struct message_box *b = message_check_box(L, idx);
 	if (b->is_read_only) {
 		const char *event = policy_current_event(L);
-		luaL_argerror(L, idx, lua_pushfstring(L, "the event `%s` may look at the message but not change it",
-						      event != NULL ? event : "?"));
+		luaL_argerror(L, idx,
+			      lua_pushfstring(L, "the event `%s` may look at the message but not change it",
+					      event != NULL ? event : "?"));
 	}
 	return b->msg;
 }

@@ -108,9 +108,10 @@ struct param_object {
 /** Parses and wraps. NULL with the error set. */
 MUST_CHECK struct param_object *param_object_from_lua(const struct param_schema *s, lua_State *L, int idx);
 MUST_CHECK struct param_object *param_object_from_json(const struct param_schema *s, const json_t *table);
-/** For the parse function of a field that is a table itself: the error is the WHY alone, behind the field's name (NULL: without
- * one). */
-MUST_CHECK struct param_object *param_object_from_nested(const struct param_schema *s, const json_t *table, const char *field);
+/** For the parse function of a field that is a table itself: the error is the WHY alone, behind the field's
+ * name (NULL: without one). */
+MUST_CHECK struct param_object *param_object_from_nested(const struct param_schema *s, const json_t *table,
+							 const char *field);
 struct param_object *param_object_ref(struct param_object *o);
 void param_object_unref(struct param_object *o);
 void param_object_push(lua_State *L, struct param_object *o); /* userdata; takes its own reference */

@@ -3,7 +3,8 @@
 
 #include "policy/param.h"
 
-/** True for fields whose value errors must not show: the name ends in password, key, key_data, token or secret. */
+/** True for fields whose value errors must not show: the name ends in password, key, key_data, token or
+ * secret. */
 bool param_is_secret(str_t name);
 /** Fills the field from a JSON value; null never comes here. -1 ERR_INVALID with the WHY text; nothing to
  * release then. */

@@ -43,7 +43,8 @@ struct param_object *param_object_from_lua(const struct param_schema *s, lua_Sta
 }
 
 /* The error of the inner table becomes the WHY of the outer one, which shows its own input. */
-struct param_object *param_object_from_nested(const struct param_schema *s, const json_t *table, const char *field)
+struct param_object *param_object_from_nested(const struct param_schema *s, const json_t *table,
+					      const char *field)
 {
 	struct param_object *o = param_object_from_json(s, table);
 	if (o != NULL)
@@ -55,7 +56,8 @@ struct param_object *param_object_from_nested(const struct param_schema *s, cons
 	ptrdiff_t end = str_find(why, STR(", while processing "));
 	if (end >= 0)
 		why = str_head(why, (size_t)end);
-	err_set(ERR_INVALID, "%s%s" STR_FMT, field != NULL ? field : "", field != NULL ? ": " : "", STR_ARG(why));
+	err_set(ERR_INVALID, "%s%s" STR_FMT, field != NULL ? field : "", field != NULL ? ": " : "",
+		STR_ARG(why));
 	err_fini(&e);
 	return NULL;
 }
@@ -165,8 +167,8 @@ static void param_object_unshare(void *ref)
 
 static void param_object_push_class(lua_State *L)
 {
-	static const struct value_encoder encoder = {param_object_encode, param_object_share, param_object_push_shared,
-						     param_object_unshare};
+	static const struct value_encoder encoder = {param_object_encode, param_object_share,
+						     param_object_push_shared, param_object_unshare};
 	static const luaL_Reg methods[] = {
 		{"__gc", param_object_on_gc},
 		{"__tostring", param_object_on_tostring},

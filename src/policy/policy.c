@@ -25,7 +25,7 @@ struct policy policy_self = {
 };
 
 static pthread_mutex_t policy_bump_lock = PTHREAD_MUTEX_INITIALIZER; /* reads of the file */
-static uint64_t policy_n_reads, policy_read_in_use;		      /* under policy_bump_lock; under the lock */
+static uint64_t policy_n_reads, policy_read_in_use; /* under policy_bump_lock; under the lock */
 static struct policy_subscriber {
 	policy_epoch_fn *fn;
 	void *arg;
@@ -177,7 +177,8 @@ uint64_t policy_epoch(void)
 	return atomic_load_explicit(&policy_self.epoch, memory_order_acquire);
 }
 
-/* The file as it is now, when it can be used; *n_read numbers the readings. NULL: it cannot, which was logged. */
+/* The file as it is now, when it can be used; *n_read numbers the readings. NULL: it cannot, which was
+ * logged. */
 static struct chunk *policy_read_again(uint64_t *n_read)
 {
 	pthread_mutex_lock(&policy_bump_lock);

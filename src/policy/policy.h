@@ -30,8 +30,8 @@ bool policy_is_validating(void);
 bool policy_is_validation_failed(void);
 void policy_set_validation_failed(void);
 /** Re-reads the file for states made from now on; older states are not reused. It is run once first: a file
- * that does not compile, or fails when it is run (within 30 s), is logged, and all stays as it was. Any thread; in a
- * fiber it yields. */
+ * that does not compile, or fails when it is run (within 30 s), is logged, and all stays as it was. Any
+ * thread; in a fiber it yields. */
 void policy_bump_epoch(void);
 uint64_t policy_epoch(void);
 typedef void policy_epoch_fn(void *arg, uint64_t epoch);
@@ -121,6 +121,7 @@ void policy_push_message_to_read(lua_State *L, struct message *m);
 struct message *policy_check_message(lua_State *L, int idx); /* raises */
 /** For a method that changes the message: also raises for one that may only be looked at. */
 struct message *policy_check_message_to_edit(lua_State *L, int idx);
-/** Takes the message out of the value at idx, which somebody else owns from now on: further use raises `why`, which is static. */
+/** Takes the message out of the value at idx, which somebody else owns from now on: further use raises `why`,
+ * which is static. */
 void policy_forget_message(lua_State *L, int idx, const char *why);
 void policy_push_message_class(lua_State *L);

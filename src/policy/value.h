@@ -23,7 +23,8 @@ void value_push_json(lua_State *L, const json_t *v);
 struct value_encoder {
 	json_t *(*fn)(lua_State *L, int idx);
 	/* For immutable, refcounted things that any Lua state may have; all three or none. */
-	void *(*share)(lua_State *L, int idx); /* a new reference, or NULL when there is nothing in it any more */
+	void *(*share)(lua_State *L,
+		       int idx); /* a new reference, or NULL when there is nothing in it any more */
 	void (*push)(lua_State *L, void *ref); /* takes its own reference; may raise */
 	void (*unshare)(void *ref);	       /* any thread */
 };

@@ -1,9 +1,11 @@
-/* deferred.c - messages that were taken without being stored (deferred_spool). They are in memory alone until they are delivered,
- * or until they must wait: with its first transient failure a message is stored, and so is all that waits in the queues when there
- * is much of it, when memory is short or the bodies in it are over their budget, and at the end of the process.
+/* deferred.c - messages that were taken without being stored (deferred_spool). They are in memory alone until
+ * they are delivered, or until they must wait: with its first transient failure a message is stored, and so
+ * is all that waits in the queues when there is much of it, when memory is short or the bodies in it are over
+ * their budget, and at the end of the process.
  *
- * To store what waits, a fiber takes it out of its queue, which makes it the fiber's own, stores as much as makes one commit, and
- * gives it back to its scheduled queue. What a session has in hand is stored by that session when it gives it back. */
+ * To store what waits, a fiber takes it out of its queue, which makes it the fiber's own, stores as much as
+ * makes one commit, and gives it back to its scheduled queue. What a session has in hand is stored by that
+ * session when it gives it back. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"
@@ -39,8 +41,9 @@ void deferred_get_totals(struct queue_totals *out)
 static bool deferred_is_pressing(void)
 {
 	uint64_t n = atomic_load(&deferred.n);
-	return n > 0 && (n > atomic_load(&deferred.max_n) / 2 || atomic_load(&deferred.n_bytes) > atomic_load(&deferred.max_bytes) / 2 ||
-	                 body_total_bytes() > queue_g.body_budget_bytes || memory_level() != MEMORY_PLENTY);
+	return n > 0 && (n > atomic_load(&deferred.max_n) / 2 ||
+			 atomic_load(&deferred.n_bytes) > atomic_load(&deferred.max_bytes) / 2 ||
+			 body_total_bytes() > queue_g.body_budget_bytes || memory_level() != MEMORY_PLENTY);
 }
 
 /** What m is counted as; a body that the one before it holds as well is counted once. */
@@ -59,7 +62,8 @@ int deferred_add(struct message *const *m, size_t n)
 		n_bytes += deferred_bytes_of(m[i], i > 0 ? m[i - 1] : NULL);
 	if (n > atomic_load(&deferred.max_n) || n_bytes > atomic_load(&deferred.max_bytes))
 		return DEFERRED_NEVER_FITS;
-	uint64_t all = atomic_fetch_add(&deferred.n, n) + n, all_bytes = atomic_fetch_add(&deferred.n_bytes, n_bytes) + n_bytes;
+	uint64_t all = atomic_fetch_add(&deferred.n, n) + n,
+		 all_bytes = atomic_fetch_add(&deferred.n_bytes, n_bytes) + n_bytes;
 	if (all > atomic_load(&deferred.max_n) || all_bytes > atomic_load(&deferred.max_bytes)) {
 		atomic_fetch_sub(&deferred.n, n);
 		atomic_fetch_sub(&deferred.n_bytes, n_bytes);
@@ -83,15 +87,18 @@ void deferred_forget(struct message *m)
 
 /* --- storing --- */
 
-/** -1: none is stored, and the error has been told. Not given up when the fiber is cancelled: nobody else will do it. */
+/** -1: none is stored, and the error has been told. Not given up when the fiber is cancelled: nobody else
+ * will do it. */
 static int deferred_store(struct message **m, size_t n, mono_t deadline)
 {
 	fiber_shield_begin();
 	int rc = n > 0 ? spool_put(queue_g.spool, m, n, deadline) : 0;
 	fiber_shield_end();
 	if (rc != 0) {
-		log_error(QUEUE_LOG, "%zu messages that were taken with deferred_spool could not be stored, and stay in memory: %s", n,
-		          err_text());
+		log_error(QUEUE_LOG,
+			  "%zu messages that were taken with deferred_spool could not be stored, and stay in "
+			  "memory: %s",
+			  n, err_text());
 		err_clear();
 		return -1;
 	}
@@ -117,12 +124,12 @@ void deferred_remove(struct message *m)
 size_t deferred_take_from(struct deferred_take *t, struct list *messages)
 {
 	size_t before = t->n;
-	list_for_each_safe(it, messages)
-	{
+	list_for_each_safe (it, messages) {
 		struct message *m = list_entry(it, struct message, link);
 		if (m->n_deferred_bytes == 0)
 			continue;
-		t->is_full = t->n == TAKE_MESSAGES || (t->n > 0 && t->n_bytes + m->n_deferred_bytes > TAKE_BYTES);
+		t->is_full =
+			t->n == TAKE_MESSAGES || (t->n > 0 && t->n_bytes + m->n_deferred_bytes > TAKE_BYTES);
 		if (t->is_full)
 			break;
 		list_remove(&m->link);
@@ -156,7 +163,7 @@ static size_t deferred_save_some(mono_t deadline)
 	ready_queues_take_deferred(&t);
 	struct message **m = xcalloc(t.n + 1, sizeof(*m));
 	size_t n = 0;
-	list_for_each(it, &t.messages)
+	list_for_each (it, &t.messages)
 		m[n++] = list_entry(it, struct message, link);
 	int rc = deferred_store(m, n, deadline);
 	free(m);

@@ -1,6 +1,7 @@
-/* deliver_maildir.c - delivery into maildirs (contracts B11; the maildir convention: write in tmp, fsync, rename to new). One file per
- * recipient; the path is a template over the message. File work runs on an offload thread. Directories are fsynced too, so that
- * a delivered message survives power loss, of which the spool's copy is then removed. */
+/* deliver_maildir.c - delivery into maildirs (contracts B11; the maildir convention: write in tmp, fsync,
+ * rename to new). One file per recipient; the path is a template over the message. File work runs on an
+ * offload thread. Directories are fsynced too, so that a delivered message survives power loss, of which the
+ * spool's copy is then removed. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "fiber/offload.h"
@@ -23,7 +24,8 @@ static void context_set_str(json_t *ctx, const char *key, str_t s)
 		json_object_set_new(ctx, key, json_stringn_nocheck(s.p, s.n));
 }
 
-/** A part of an address, which anybody may choose: a slash in it would lead into another directory, so it is written as %2F. */
+/** A part of an address, which anybody may choose: a slash in it would lead into another directory, so it is
+ * written as %2F. */
 static void context_set_address(json_t *ctx, const char *key, str_t s)
 {
 	struct buf b = BUF_INIT;
@@ -67,8 +69,10 @@ static json_t *maildir_context(const struct sched_queue *q, const struct message
 	return ctx;
 }
 
-/** The rendered path. An address may not climb out of the directory it is put in: a component that comes out as ".." is refused. */
-static char *maildir_render_path(const struct template *t, const struct sched_queue *q, const struct message *m, str_t rcpt)
+/** The rendered path. An address may not climb out of the directory it is put in: a component that comes out
+ * as ".." is refused. */
+static char *maildir_render_path(const struct template *t, const struct sched_queue *q,
+				 const struct message *m, str_t rcpt)
 {
 	struct buf out = BUF_INIT;
 	json_t *ctx = maildir_context(q, m, rcpt);
@@ -82,7 +86,8 @@ static char *maildir_render_path(const struct template *t, const struct sched_qu
 			if (str_eq(part, STR("..")))
 				rc = -1;
 		if (rc != 0)
-			err_set(ERR_INVALID, "maildir_path: `" STR_FMT "` is no usable path", STR_ARG(buf_str(&out)));
+			err_set(ERR_INVALID, "maildir_path: `" STR_FMT "` is no usable path",
+				STR_ARG(buf_str(&out)));
 	}
 	if (rc != 0) {
 		buf_fini(&out);
@@ -189,8 +194,9 @@ static int maildir_write_file(void *arg)
 		int64_t now = wall_now().ns;
 		free(name);
 		free(tmp);
-		name = xasprintf("%lld.#%llxM%lldP%d", (long long)(now / NS_PER_S), (unsigned long long)maildir_counter++,
-		                 (long long)(now % NS_PER_S), (int)getpid());
+		name = xasprintf("%lld.#%llxM%lldP%d", (long long)(now / NS_PER_S),
+				 (unsigned long long)maildir_counter++, (long long)(now % NS_PER_S),
+				 (int)getpid());
 		tmp = xasprintf("%s/tmp/%s.%s", w->dir, name, queue_g.hostname);
 		fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
 		if (fd < 0 && (errno != EEXIST || tries == 10)) {
@@ -198,15 +204,17 @@ static int maildir_write_file(void *arg)
 			goto out;
 		}
 	}
-	if ((w->m->n_prefix_bytes > 0 && maildir_write_all(fd, w->m->prefix, w->m->n_prefix_bytes, tmp) != 0) ||
+	if ((w->m->n_prefix_bytes > 0 &&
+	     maildir_write_all(fd, w->m->prefix, w->m->n_prefix_bytes, tmp) != 0) ||
 	    maildir_write_all(fd, w->m->body->p, w->m->body->n_bytes, tmp) != 0)
 		goto fail;
-	if ((w->file_mode >= 0 && fchmod(fd, (mode_t)w->file_mode) != 0) || fsync(fd) != 0 || fstat(fd, &st) != 0) {
+	if ((w->file_mode >= 0 && fchmod(fd, (mode_t)w->file_mode) != 0) || fsync(fd) != 0 ||
+	    fstat(fd, &st) != 0) {
 		err_set_sys(errno, "writing %s", tmp);
 		goto fail;
 	}
-	w->final_name = xasprintf("%sV%lluI%llu.%s,S=%u", name, (unsigned long long)st.st_dev, (unsigned long long)st.st_ino,
-	                          queue_g.hostname, w->m->size_bytes);
+	w->final_name = xasprintf("%sV%lluI%llu.%s,S=%u", name, (unsigned long long)st.st_dev,
+				  (unsigned long long)st.st_ino, queue_g.hostname, w->m->size_bytes);
 	final = xasprintf("%s/new/%s", w->dir, w->final_name);
 	if (rename(tmp, final) != 0) {
 		err_set_sys(errno, "renaming %s to %s", tmp, final);
@@ -234,10 +242,11 @@ out:
 }
 
 /** One recipient: appends what the record says of it to ok or to failed. */
-static int maildir_deliver_one(struct sched_queue *q, struct message *m, const struct queue_config *cfg, const struct template *t,
-                               const char *rcpt, struct buf *ok, struct buf *failed)
+static int maildir_deliver_one(struct sched_queue *q, struct message *m, const struct queue_config *cfg,
+			       const struct template *t, const char *rcpt, struct buf *ok, struct buf *failed)
 {
-	struct maildir_write w = {.m = m, .dir_mode = cfg->protocol.dir_mode, .file_mode = cfg->protocol.file_mode};
+	struct maildir_write w = {
+		.m = m, .dir_mode = cfg->protocol.dir_mode, .file_mode = cfg->protocol.file_mode};
 	char *dir = maildir_render_path(t, q, m, str_of(rcpt));
 	w.dir = dir;
 	int rc = dir != NULL ? offload_run(maildir_write_file, &w, MONO_NEVER) : -1;
@@ -255,12 +264,14 @@ static int maildir_deliver_one(struct sched_queue *q, struct message *m, const s
 	return rc;
 }
 
-void maildir_deliver(struct sched_queue *q, struct message *m, const struct queue_config *cfg, const struct template *path)
+void maildir_deliver(struct sched_queue *q, struct message *m, const struct queue_config *cfg,
+		     const struct template *path)
 {
 	struct uuid session = uuid_new_v4();
 	struct buf ok_text = BUF_INIT, failed_text = BUF_INIT;
 	struct smtp_response ok = {.code = 200}, failed = {.code = 400};
-	struct outcome o = {.q = q, .protocol_name = "Maildir", .provider = cfg->provider_name, .session_id = &session};
+	struct outcome o = {
+		.q = q, .protocol_name = "Maildir", .provider = cfg->provider_name, .session_id = &session};
 	const struct smtp_response **by_rcpt = xcalloc(m->n_rcpt + 1, sizeof(*by_rcpt));
 
 	if (m->body == NULL && spool_load_body(queue_g.spool, m, MONO_NEVER) != 0) {
@@ -270,7 +281,10 @@ void maildir_deliver(struct sched_queue *q, struct message *m, const struct queu
 			by_rcpt[i] = &failed;
 	} else {
 		for (uint32_t i = 0; i < m->n_rcpt; i++)
-			by_rcpt[i] = maildir_deliver_one(q, m, cfg, path, m->rcpt[i], &ok_text, &failed_text) == 0 ? &ok : &failed;
+			by_rcpt[i] =
+				maildir_deliver_one(q, m, cfg, path, m->rcpt[i], &ok_text, &failed_text) == 0
+					? &ok
+					: &failed;
 	}
 	ok.content = buf_str(&ok_text);
 	failed.content = buf_str(&failed_text);

@@ -1,7 +1,8 @@
-/* egress.c - asking the policy: the events get_queue_config, get_egress_path_config, get_egress_source and get_egress_pool.
- * Queue configs and paths are kept and refreshed by the queues that use them; sources and pools, which many queues share, are
- * cached here by their ttl behind one mutex. An answer that the policy gives is used as it is; no answer is the default for
- * queues and paths, and an error for sources and pools (contracts B1). */
+/* egress.c - asking the policy: the events get_queue_config, get_egress_path_config, get_egress_source and
+ * get_egress_pool. Queue configs and paths are kept and refreshed by the queues that use them; sources and
+ * pools, which many queues share, are cached here by their ttl behind one mutex. An answer that the policy
+ * gives is used as it is; no answer is the default for queues and paths, and an error for sources and pools
+ * (contracts B1). */
 #include "queue/egress.h"
 
 #include "base/alloc.h"
@@ -28,9 +29,10 @@ static void egress_push_opt(lua_State *L, str_t s)
 		lua_pushlstring(L, s.p, s.n);
 }
 
-/** Calls `event` with string arguments; its result must be of `schema`. 1 and *out, 0 when nobody answered, -1. */
+/** Calls `event` with string arguments; its result must be of `schema`. 1 and *out, 0 when nobody answered,
+ * -1. */
 static int egress_call(const char *event, const struct param_schema *schema, const str_t *arg, size_t n_args,
-                       struct param_object **out, mono_t deadline)
+		       struct param_object **out, mono_t deadline)
 {
 	struct policy_call c;
 	int rc = policy_call_begin(&c, event, deadline);
@@ -51,7 +53,8 @@ static int egress_call(const char *event, const struct param_schema *schema, con
 	return rc;
 }
 
-struct param_object *egress_get_queue_config(str_t domain, str_t tenant, str_t campaign, str_t routing_domain, mono_t deadline)
+struct param_object *egress_get_queue_config(str_t domain, str_t tenant, str_t campaign, str_t routing_domain,
+					     mono_t deadline)
 {
 	struct param_object *o = NULL;
 	str_t arg[] = {domain, tenant, campaign, routing_domain};
@@ -63,7 +66,8 @@ struct param_object *egress_get_path(str_t domain, str_t source, str_t site, mon
 {
 	struct param_object *o = NULL;
 	str_t arg[] = {domain, source, site};
-	int rc = egress_call("get_egress_path_config", &egress_path_schema, arg, ARRAY_SIZE(arg), &o, deadline);
+	int rc = egress_call("get_egress_path_config", &egress_path_schema, arg, ARRAY_SIZE(arg), &o,
+			     deadline);
 	return rc == 0 ? egress_default(&egress_path_schema) : o;
 }
 
@@ -77,7 +81,7 @@ struct egress_cached {
 };
 struct egress_cache {
 	pthread_mutex_t lock;
-	struct map by_name;   /* name -> struct egress_cached */
+	struct map by_name; /* name -> struct egress_cached */
 };
 static struct egress_cache source_cache = {.lock = PTHREAD_MUTEX_INITIALIZER};
 static struct egress_cache pool_cache = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -93,7 +97,8 @@ static struct param_object *egress_cache_find(struct egress_cache *c, str_t name
 	return o;
 }
 
-static void egress_cache_store(struct egress_cache *c, str_t name, struct param_object *o, dur_t ttl, uint64_t epoch)
+static void egress_cache_store(struct egress_cache *c, str_t name, struct param_object *o, dur_t ttl,
+			       uint64_t epoch)
 {
 	pthread_mutex_lock(&c->lock);
 	struct egress_cached *e = map_find(&c->by_name, name);
@@ -136,16 +141,16 @@ void egress_caches_clear(void)
 /** The built-in object `unspecified`. */
 static struct param_object *egress_unspecified(const struct param_schema *schema)
 {
-	json_t *t = schema == &egress_source_schema
-	                    ? json_pack("{s:s}", "name", "unspecified")
-	                    : json_pack("{s:s, s:[{s:s}]}", "name", "unspecified", "entries", "name", "unspecified");
+	json_t *t = schema == &egress_source_schema ? json_pack("{s:s}", "name", "unspecified")
+						    : json_pack("{s:s, s:[{s:s}]}", "name", "unspecified",
+								"entries", "name", "unspecified");
 	struct param_object *o = param_object_from_json(schema, t);
 	json_decref(t);
 	return o;
 }
 
-static struct param_object *egress_get_cached(struct egress_cache *cache, const char *event, const struct param_schema *schema,
-                                              str_t name, mono_t deadline)
+static struct param_object *egress_get_cached(struct egress_cache *cache, const char *event,
+					      const struct param_schema *schema, str_t name, mono_t deadline)
 {
 	struct param_object *o = egress_cache_find(cache, name);
 	if (o != NULL)
@@ -159,10 +164,12 @@ static struct param_object *egress_get_cached(struct egress_cache *cache, const 
 	} else {
 		int rc = egress_call(event, schema, &name, 1, &o, deadline);
 		if (rc == 0)
-			err_set(ERR_INVALID, "Event %s has not been registered, asked for `" STR_FMT "`", event, STR_ARG(name));
+			err_set(ERR_INVALID, "Event %s has not been registered, asked for `" STR_FMT "`",
+				event, STR_ARG(name));
 		if (rc != 1)
 			return NULL;
-		ttl = schema == &egress_source_schema ? ((struct egress_source *)o->data)->ttl : ((struct egress_pool *)o->data)->ttl;
+		ttl = schema == &egress_source_schema ? ((struct egress_source *)o->data)->ttl
+						      : ((struct egress_pool *)o->data)->ttl;
 	}
 	egress_cache_store(cache, name, o, ttl, epoch);
 	return o;

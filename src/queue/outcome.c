@@ -1,7 +1,8 @@
-/* outcome.c - what an attempt makes of a message: Delivery, Bounce or TransientFailure per recipient, one record for each distinct
- * answer, then the end of the message, or its next attempt (contracts B4, B10). What the spool must know is issued before
- * the records are written: a record may wait for its logger, and a crash meanwhile must not send the message again. Except where
- * the body is not in memory, so that nothing can have been sent: there the records may still want it. */
+/* outcome.c - what an attempt makes of a message: Delivery, Bounce or TransientFailure per recipient, one
+ * record for each distinct answer, then the end of the message, or its next attempt (contracts B4, B10). What
+ * the spool must know is issued before the records are written: a record may wait for its logger, and a crash
+ * meanwhile must not send the message again. Except where the body is not in memory, so that nothing can have
+ * been sent: there the records may still want it. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"
@@ -11,10 +12,13 @@
 
 #define STORE_TIMEOUT dur_s(60)
 
-static str_t outcome_str(const char *z) { return z != NULL ? str_of(z) : STR_NULL; }
+static str_t outcome_str(const char *z)
+{
+	return z != NULL ? str_of(z) : STR_NULL;
+}
 
-void outcome_record(const struct outcome *o, struct message *m, enum record_type type, const struct smtp_response *r,
-                    const char *const *rcpt, size_t n_rcpt)
+void outcome_record(const struct outcome *o, struct message *m, enum record_type type,
+		    const struct smtp_response *r, const char *const *rcpt, size_t n_rcpt)
 {
 	if (!record_is_wanted(type))
 		return;
@@ -60,8 +64,9 @@ static void outcome_count(const struct outcome *o, enum record_type type)
 	if (o->metrics == NULL)
 		return;
 	metric_pair_add(type == RECORD_DELIVERY ? &o->metrics->delivered
-	                : type == RECORD_BOUNCE ? &o->metrics->fail
-	                                        : &o->metrics->transfail, 1);
+			: type == RECORD_BOUNCE ? &o->metrics->fail
+						: &o->metrics->transfail,
+			1);
 }
 
 void outcome_shed_body(struct message *m)
@@ -72,7 +77,8 @@ void outcome_shed_body(struct message *m)
 }
 
 /** The one record of all recipients, and out of the spool. */
-static void outcome_record_end(const struct outcome *o, struct message *m, enum record_type type, const struct smtp_response *r)
+static void outcome_record_end(const struct outcome *o, struct message *m, enum record_type type,
+			       const struct smtp_response *r)
 {
 	bool is_body_needed = m->body == NULL;
 	if (!is_body_needed)
@@ -92,7 +98,8 @@ static void outcome_expire(struct sched_queue *q, struct message *m, const struc
 void outcome_admit(struct sched_queue *q, struct message *m)
 {
 	struct buf why = BUF_INIT;
-	if (m->schedule != NULL && schedule_is_expired(m->schedule, sched_queue_due_of(m, wall_now()), &why)) {
+	if (m->schedule != NULL &&
+	    schedule_is_expired(m->schedule, sched_queue_due_of(m, wall_now()), &why)) {
 		outcome_expire(q, m, &why);
 		deferred_forget(m);
 		message_unref(m);
@@ -102,8 +109,9 @@ void outcome_admit(struct sched_queue *q, struct message *m)
 	buf_fini(&why);
 }
 
-/** Tells the spool what has changed of m; one that was never stored is, and waits; with another body, or where the message asks for
- * it, waits until that is stored. A write that fails is logged: m lives on in memory, and will be stored with its next change. */
+/** Tells the spool what has changed of m; one that was never stored is, and waits; with another body, or
+ * where the message asks for it, waits until that is stored. A write that fails is logged: m lives on in
+ * memory, and will be stored with its next change. */
 static void outcome_store(struct message *m)
 {
 	if (!m->is_spooled) {
@@ -129,8 +137,10 @@ void outcome_give_up(struct message *m, const struct smtp_response *r)
 	message_unref(m);
 }
 
-/** Whether a next attempt at `due` would be too late: by the message's own schedule, else by its queue's max_age. */
-static bool outcome_is_too_late(const struct message *m, const struct retry_policy *policy, wall_t now, wall_t due, struct buf *why)
+/** Whether a next attempt at `due` would be too late: by the message's own schedule, else by its queue's
+ * max_age. */
+static bool outcome_is_too_late(const struct message *m, const struct retry_policy *policy, wall_t now,
+				wall_t due, struct buf *why)
 {
 	if (m->schedule != NULL && m->schedule->expires.is_set)
 		return schedule_is_expired(m->schedule, due, why);
@@ -166,11 +176,12 @@ static void outcome_requeue(struct sched_queue *q, struct message *m)
 }
 
 struct outcome_split {
-	bool *keep;                /* per recipient: it has no final answer yet */
+	bool *keep;		       /* per recipient: it has no final answer yet */
 	uint32_t n_final, n_transient; /* the others were not tried */
 };
 
-static void outcome_split_init(struct outcome_split *s, const struct message *m, const struct smtp_response *const *by_rcpt)
+static void outcome_split_init(struct outcome_split *s, const struct message *m,
+			       const struct smtp_response *const *by_rcpt)
 {
 	*s = (struct outcome_split){.keep = xcalloc(m->n_rcpt + 1, sizeof(bool))};
 	for (uint32_t i = 0; i < m->n_rcpt; i++) {
@@ -181,8 +192,8 @@ static void outcome_split_init(struct outcome_split *s, const struct message *m,
 }
 
 /** One record per distinct answer. rcpt: n of the recipients that by_rcpt is about. */
-static void outcome_log_groups(const struct outcome *o, struct message *m, const struct smtp_response *const *by_rcpt,
-                               char *const *rcpt, uint32_t n_rcpt)
+static void outcome_log_groups(const struct outcome *o, struct message *m,
+			       const struct smtp_response *const *by_rcpt, char *const *rcpt, uint32_t n_rcpt)
 {
 	const char **group = xcalloc(n_rcpt + 1, sizeof(char *));
 	for (uint32_t i = 0; i < n_rcpt; i++) {
@@ -203,7 +214,8 @@ static void outcome_log_groups(const struct outcome *o, struct message *m, const
 }
 
 /** Every recipient has a final answer. */
-static void outcome_end(const struct outcome *o, struct message *m, const struct smtp_response *const *by_rcpt)
+static void outcome_end(const struct outcome *o, struct message *m,
+			const struct smtp_response *const *by_rcpt)
 {
 	bool is_body_needed = m->body == NULL;
 	if (!is_body_needed)
@@ -215,10 +227,12 @@ static void outcome_end(const struct outcome *o, struct message *m, const struct
 }
 
 /** Some have one: the message goes on without them. */
-static void outcome_reduce(const struct outcome *o, struct message *m, const struct smtp_response *const *by_rcpt, const bool *keep)
+static void outcome_reduce(const struct outcome *o, struct message *m,
+			   const struct smtp_response *const *by_rcpt, const bool *keep)
 {
 	uint32_t n = m->n_rcpt;
-	char **rcpt = xcalloc(n, sizeof(char *)); /* the records name those that the message has lost by then */
+	char **rcpt =
+		xcalloc(n, sizeof(char *)); /* the records name those that the message has lost by then */
 	for (uint32_t i = 0; i < n; i++)
 		rcpt[i] = xstrdup(m->rcpt[i]);
 	message_keep_recipients(m, keep);
@@ -229,7 +243,8 @@ static void outcome_reduce(const struct outcome *o, struct message *m, const str
 	free(rcpt);
 }
 
-void outcome_apply(const struct outcome *o, struct message *m, const struct smtp_response *const *by_rcpt, struct ready_queue *back)
+void outcome_apply(const struct outcome *o, struct message *m, const struct smtp_response *const *by_rcpt,
+		   struct ready_queue *back)
 {
 	struct outcome_split s;
 	outcome_split_init(&s, m, by_rcpt);

@@ -1,5 +1,5 @@
-/* queue.c - starting, stopping and recovering the queues as a whole, and the maintenance fiber on worker 0 that refreshes paths,
- * feeds queues that wait for room and forgets what has been empty for long. */
+/* queue.c - starting, stopping and recovering the queues as a whole, and the maintenance fiber on worker 0
+ * that refreshes paths, feeds queues that wait for room and forgets what has been empty for long. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"
@@ -12,7 +12,8 @@
 #define POLICY_TIMEOUT dur_s(60)
 #define SAVE_TIME dur_s(20) /* for what was taken with deferred_spool, when the queues stop */
 
-/* Messages read from the spool whose queue could not be made yet (an error of the policy): tried again with each maintenance. */
+/* Messages read from the spool whose queue could not be made yet (an error of the policy): tried again with
+ * each maintenance. */
 static struct {
 	pthread_mutex_t lock;
 	struct list messages;
@@ -30,7 +31,8 @@ static void recover_give_up(struct message *m)
 {
 	char *text = xasprintf("Failed to compute queue name: %s", err_text());
 	err_clear();
-	outcome_give_up(m, &(struct smtp_response){.code = 551, .enhanced = {5, 1, 3}, .content = str_of(text)});
+	outcome_give_up(m,
+			&(struct smtp_response){.code = 551, .enhanced = {5, 1, 3}, .content = str_of(text)});
 	free(text);
 }
 
@@ -43,7 +45,8 @@ static int recover_message(struct message *m, mono_t deadline)
 		recover_give_up(m);
 		goto out;
 	}
-	struct sched_queue *q = sched_queue_get(buf_str(&name), mono_min(deadline, mono_after(POLICY_TIMEOUT)));
+	struct sched_queue *q =
+		sched_queue_get(buf_str(&name), mono_min(deadline, mono_after(POLICY_TIMEOUT)));
 	if (q != NULL)
 		outcome_admit(q, m);
 	else
@@ -54,7 +57,8 @@ out:
 	return rc;
 }
 
-/** Finds queues for all of the list; what has none becomes an orphan. Empties the list. Returns how many became orphans. */
+/** Finds queues for all of the list; what has none becomes an orphan. Empties the list. Returns how many
+ * became orphans. */
 static size_t recover_list(struct list *messages, mono_t deadline)
 {
 	size_t n_done = 0, n_orphans = 0;
@@ -68,10 +72,12 @@ static size_t recover_list(struct list *messages, mono_t deadline)
 			fiber_yield();
 		if (recover_message(m, deadline) == 0)
 			continue;
-		if (n_orphans++ == 0) { /* one stands for all: there may be very many, and again with every round */
+		if (n_orphans++ ==
+		    0) { /* one stands for all: there may be very many, and again with every round */
 			char id[33];
 			uuid_fmt_simple(&m->id, id);
-			log_error(QUEUE_LOG, "message %s waits in the spool until its queue can be made: %s", id, err_text());
+			log_error(QUEUE_LOG, "message %s waits in the spool until its queue can be made: %s",
+				  id, err_text());
 		}
 		err_clear();
 		orphans_add(m);
@@ -138,7 +144,10 @@ static void maintain_fiber(void *arg)
 	}
 }
 
-void queue_set_smtp_deliverer(const struct deliverer *d) { queue_g.smtp = d; }
+void queue_set_smtp_deliverer(const struct deliverer *d)
+{
+	queue_g.smtp = d;
+}
 
 void queue_start(const struct queue_params *p)
 {
@@ -165,8 +174,9 @@ void queue_stop(mono_t deadline)
 	}
 	uint64_t left = atomic_load(&queue_g.n_sessions);
 	if (left > 0)
-		log_warn(QUEUE_LOG, "%llu delivery sessions are still busy at the deadline and will be cancelled",
-		         (unsigned long long)left);
+		log_warn(QUEUE_LOG,
+			 "%llu delivery sessions are still busy at the deadline and will be cancelled",
+			 (unsigned long long)left);
 	deferred_save_all(mono_after(SAVE_TIME));
 }
 

@@ -1,13 +1,13 @@
-/* queue_metrics.c - the series of the queues (reference/metrics.tsv): per ready queue, `smtp_client:<name>`, and rolled up per
- * protocol, `smtp_client`; per scheduled queue. */
+/* queue_metrics.c - the series of the queues (reference/metrics.tsv): per ready queue, `smtp_client:<name>`,
+ * and rolled up per protocol, `smtp_client`; per scheduled queue. */
 #include "base/alloc.h"
 #include "queue/queue_impl.h"
 
 static const char *const label_service[] = {"service", NULL};
 static const char *const label_queue[] = {"queue", NULL};
 
-static struct metric_pair queue_metric_pair(enum metric_kind kind, const char *name, const char *help, const char *protocol,
-                                            const char *own)
+static struct metric_pair queue_metric_pair(enum metric_kind kind, const char *name, const char *help,
+					    const char *protocol, const char *own)
 {
 	struct metric *m = metric_declare(kind, name, help, label_service, NULL, 0);
 	str_t a = str_of(own), b = str_of(protocol);
@@ -19,16 +19,21 @@ void queue_metrics_init(struct queue_metrics *m, const char *protocol, const cha
 	char *plain = str_dup(str_head(str_of(protocol), strcspn(protocol, ":"))); /* httpinject:generator */
 	char *own = xasprintf("%s:%s", plain, ready_name);
 	protocol = plain;
-	m->connections = queue_metric_pair(METRIC_GAUGE, "connection_count", "number of active connections", protocol, own);
-	m->connections_total = queue_metric_pair(METRIC_COUNTER, "total_connection_count",
-	                                         "total number of active connections ever made", protocol, own);
-	m->ready = queue_metric_pair(METRIC_GAUGE, "ready_count", "number of messages in the ready queue", protocol, own);
-	m->delivered = queue_metric_pair(METRIC_COUNTER, "total_messages_delivered", "total number of messages ever delivered",
-	                                 protocol, own);
+	m->connections = queue_metric_pair(METRIC_GAUGE, "connection_count", "number of active connections",
+					   protocol, own);
+	m->connections_total =
+		queue_metric_pair(METRIC_COUNTER, "total_connection_count",
+				  "total number of active connections ever made", protocol, own);
+	m->ready = queue_metric_pair(METRIC_GAUGE, "ready_count", "number of messages in the ready queue",
+				     protocol, own);
+	m->delivered = queue_metric_pair(METRIC_COUNTER, "total_messages_delivered",
+					 "total number of messages ever delivered", protocol, own);
 	m->transfail = queue_metric_pair(METRIC_COUNTER, "total_messages_transfail",
-	                                 "total number of message delivery attempts that transiently failed", protocol, own);
+					 "total number of message delivery attempts that transiently failed",
+					 protocol, own);
 	m->fail = queue_metric_pair(METRIC_COUNTER, "total_messages_fail",
-	                            "total number of message delivery attempts that permanently failed", protocol, own);
+				    "total number of message delivery attempts that permanently failed",
+				    protocol, own);
 	free(own);
 	free(plain);
 }
@@ -52,8 +57,9 @@ void queue_metrics_fini(struct queue_metrics *m)
 struct metric_series *queue_metric_scheduled(const char *queue_name)
 {
 	str_t v = str_of(queue_name);
-	return metric_get(metric_declare(METRIC_GAUGE, "scheduled_count", "number of messages in the scheduled queue", label_queue,
-	                                 NULL, 0), &v);
+	return metric_get(metric_declare(METRIC_GAUGE, "scheduled_count",
+					 "number of messages in the scheduled queue", label_queue, NULL, 0),
+			  &v);
 }
 
 struct metric_series *queue_metric_scheduled_total(void)
@@ -62,7 +68,9 @@ struct metric_series *queue_metric_scheduled_total(void)
 	struct metric_series *s = atomic_load_explicit(&total, memory_order_acquire);
 	if (s == NULL) { /* a race only finds the same series twice */
 		s = metric_get(metric_declare(METRIC_GAUGE, "scheduled_count_total",
-		                              "total number of messages across all scheduled queues", NULL, NULL, 0), NULL);
+					      "total number of messages across all scheduled queues", NULL,
+					      NULL, 0),
+			       NULL);
 		atomic_store_explicit(&total, s, memory_order_release);
 	}
 	return s;

@@ -1,7 +1,8 @@
-/* ready.c - ready queues: one per egress source and site; the messages that may be delivered now, bounded by max_ready, and the
- * sessions that deliver them. A push hands the message straight to an idle session, or appends it and starts a session if the load
- * asks for one (session.c). When the queue has drained to half, the scheduled queues that wait for room are pumped, each in its
- * turn; while some wait, nobody else is let in, so that none waits for ever. */
+/* ready.c - ready queues: one per egress source and site; the messages that may be delivered now, bounded by
+ * max_ready, and the sessions that deliver them. A push hands the message straight to an idle session, or
+ * appends it and starts a session if the load asks for one (session.c). When the queue has drained to half,
+ * the scheduled queues that wait for room are pumped, each in its turn; while some wait, nobody else is let
+ * in, so that none waits for ever. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"
@@ -13,7 +14,10 @@
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct map registry; /* name -> struct ready_queue; the registry holds a reference */
 
-static const struct egress_path *ready_queue_path(const struct ready_queue *rq) { return (const void *)rq->path->data; }
+static const struct egress_path *ready_queue_path(const struct ready_queue *rq)
+{
+	return (const void *)rq->path->data;
+}
 
 struct ready_queue *ready_queue_ref(struct ready_queue *rq)
 {
@@ -48,8 +52,10 @@ static struct ready_queue *ready_queue_find(str_t name)
 	return rq;
 }
 
-static struct ready_queue *ready_queue_new(const struct deliverer *d, const char *name, const char *domain, struct param_object *source, const char *site,
-                                           struct param_object *config, struct param_object *path, uint64_t epoch)
+static struct ready_queue *ready_queue_new(const struct deliverer *d, const char *name, const char *domain,
+					   struct param_object *source, const char *site,
+					   struct param_object *config, struct param_object *path,
+					   uint64_t epoch)
 {
 	struct ready_queue *rq = xnew(struct ready_queue);
 	atomic_init(&rq->refs, 1);
@@ -72,10 +78,10 @@ static struct ready_queue *ready_queue_new(const struct deliverer *d, const char
 	return rq;
 }
 
-/** What is behind the names may have changed since the queue was made: sessions that start from now on use the latest. Takes over
- * the reference to mx. */
-static void ready_queue_update(struct ready_queue *rq, struct param_object *source, struct param_object *config,
-                               const struct dns_mx *mx)
+/** What is behind the names may have changed since the queue was made: sessions that start from now on use
+ * the latest. Takes over the reference to mx. */
+static void ready_queue_update(struct ready_queue *rq, struct param_object *source,
+			       struct param_object *config, const struct dns_mx *mx)
 {
 	pthread_mutex_lock(&rq->lock);
 	struct param_object *old_source = rq->source, *old_config = rq->config;
@@ -90,15 +96,17 @@ static void ready_queue_update(struct ready_queue *rq, struct param_object *sour
 		dns_mx_unref(old_mx);
 }
 
-struct ready_queue *ready_queue_get(const struct deliverer *d, const char *domain, struct param_object *source, const char *site,
-                                    struct param_object *config, const struct dns_mx *mx, mono_t deadline)
+struct ready_queue *ready_queue_get(const struct deliverer *d, const char *domain,
+				    struct param_object *source, const char *site,
+				    struct param_object *config, const struct dns_mx *mx, mono_t deadline)
 {
 	const struct egress_source *src = (const void *)source->data;
 	char *name = xasprintf("%s->%s@%s", src->name, site, d->protocol);
 	struct ready_queue *rq = ready_queue_find(str_of(name)), *fresh = NULL;
 	if (rq == NULL) {
 		uint64_t epoch = policy_epoch();
-		struct param_object *path = egress_get_path(str_of(domain), str_of(src->name), str_of(site), deadline);
+		struct param_object *path =
+			egress_get_path(str_of(domain), str_of(src->name), str_of(site), deadline);
 		if (path == NULL)
 			goto out;
 		fresh = ready_queue_new(d, name, domain, source, site, config, path, epoch);
@@ -139,7 +147,8 @@ static bool ready_queue_hand_over_locked(struct ready_queue *rq, struct message 
 bool ready_queue_push(struct ready_queue *rq, struct message *m, bool is_turn)
 {
 	pthread_mutex_lock(&rq->lock);
-	bool has_room = rq->n_fifo < (size_t)ready_queue_path(rq)->max_ready && (is_turn || list_is_empty(&rq->starved));
+	bool has_room = rq->n_fifo < (size_t)ready_queue_path(rq)->max_ready &&
+			(is_turn || list_is_empty(&rq->starved));
 	bool is_taken = has_room && ready_queue_hand_over_locked(rq, m);
 	if (has_room && !is_taken) {
 		outcome_shed_body(m);
@@ -177,7 +186,8 @@ bool ready_queue_add_starved(struct ready_queue *rq, struct starve *s, struct sc
 		return true;
 	pthread_mutex_lock(&rq->lock);
 	/* Behind others that wait there is no room either; whoever feeds them comes to this one too. */
-	bool is_full = rq->n_fifo > (size_t)ready_queue_path(rq)->max_ready / 2 || !list_is_empty(&rq->starved);
+	bool is_full =
+		rq->n_fifo > (size_t)ready_queue_path(rq)->max_ready / 2 || !list_is_empty(&rq->starved);
 	if (is_full) {
 		sched_queue_ref(q);
 		s->q = q;
@@ -194,7 +204,9 @@ void ready_queue_feed(struct ready_queue *rq)
 {
 	for (;;) {
 		pthread_mutex_lock(&rq->lock);
-		struct list *n = rq->n_fifo <= (size_t)ready_queue_path(rq)->max_ready / 2 ? list_pop_front(&rq->starved) : NULL;
+		struct list *n = rq->n_fifo <= (size_t)ready_queue_path(rq)->max_ready / 2
+					 ? list_pop_front(&rq->starved)
+					 : NULL;
 		pthread_mutex_unlock(&rq->lock);
 		if (n == NULL)
 			return;
@@ -241,11 +253,13 @@ static void ready_queue_refresh(struct ready_queue *rq, mono_t deadline)
 	pthread_mutex_unlock(&rq->lock);
 	const struct egress_source *src = (const void *)source->data;
 	uint64_t epoch = policy_epoch();
-	struct param_object *path = egress_get_path(str_of(rq->domain), str_of(src->name), str_of(rq->site), deadline);
+	struct param_object *path =
+		egress_get_path(str_of(rq->domain), str_of(src->name), str_of(rq->site), deadline);
 	param_object_unref(source);
 	if (path == NULL) {
 		struct err e = err_take();
-		log_error(QUEUE_LOG, "%s: refreshing the egress path failed, the old one stays: %s", rq->name, e.text);
+		log_error(QUEUE_LOG, "%s: refreshing the egress path failed, the old one stays: %s", rq->name,
+			  e.text);
 		err_fini(&e);
 		path = param_object_ref(rq->path);
 	}
@@ -278,7 +292,8 @@ void ready_queues_maintain(mono_t deadline)
 		struct ready_queue *rq = value;
 		pthread_mutex_lock(&rq->lock);
 		bool is_idle = rq->n_fifo == 0 && rq->n_sessions == 0 && list_is_empty(&rq->starved);
-		bool is_dead = is_idle && atomic_load(&rq->refs) == 1 && mono_is_past(mono_add(rq->idle_since, IDLE_LIFE));
+		bool is_dead = is_idle && atomic_load(&rq->refs) == 1 &&
+			       mono_is_past(mono_add(rq->idle_since, IDLE_LIFE));
 		bool is_stale = !is_idle && ready_queue_needs_refresh(rq);
 		bool is_hungry = !list_is_empty(&rq->starved);
 		pthread_mutex_unlock(&rq->lock);

@@ -1,5 +1,5 @@
-/* reception.c - what every way in has in common. A message is in its reception from reception_add until it is handed to its queue, so
- * whoever fails in between frees the reception and nothing else. */
+/* reception.c - what every way in has in common. A message is in its reception from reception_add until it is
+ * handed to its queue, so whoever fails in between frees the reception and nothing else. */
 #include "queue/reception.h"
 
 #include "base/alloc.h"
@@ -66,7 +66,10 @@ int reception_add(struct reception *r, struct message *m, mono_t deadline)
 	return 0;
 }
 
-void reception_silence_last(struct reception *r) { r->is_silent[r->n - 1] = true; }
+void reception_silence_last(struct reception *r)
+{
+	r->is_silent[r->n - 1] = true;
+}
 
 /** Those that are not of the null queue: a heap array of *n. */
 static struct message **reception_kept(const struct reception *r, size_t *n)
@@ -87,10 +90,11 @@ int reception_store(struct reception *r, mono_t deadline)
 		stored[n] = r->also;
 	size_t n_all = n + (r->also != NULL);
 	int rc = r->key != NULL ? spool_put_with_key(queue_g.spool, stored, n_all, r->key, deadline)
-	                        : spool_put(queue_g.spool, stored, n_all, deadline);
+				: spool_put(queue_g.spool, stored, n_all, deadline);
 	if (rc != 0 && r->key == NULL) {
 		struct err e = err_take();
-		for (size_t i = 0; i < n; i++) /* it may become durable after a time-out: it was not accepted */
+		for (size_t i = 0; i < n;
+		     i++) /* it may become durable after a time-out: it was not accepted */
 			spool_remove(queue_g.spool, &stored[i]->id);
 		err_put(e);
 	}
@@ -108,7 +112,10 @@ static bool reception_has_to_wait(const struct reception *r)
 	return false;
 }
 
-bool reception_is_durable(void) { return spool_is_flushed(queue_g.spool); }
+bool reception_is_durable(void)
+{
+	return spool_is_flushed(queue_g.spool);
+}
 
 int reception_defer(struct reception *r, mono_t deadline)
 {
@@ -135,7 +142,8 @@ static void reception_log(const struct record *how, const struct message *m, con
 }
 
 /** It has to wait from the start (contracts B4). */
-static void reception_log_delay(const struct record *how, const struct message *m, const struct sched_queue *q)
+static void reception_log_delay(const struct record *how, const struct message *m,
+				const struct sched_queue *q)
 {
 	wall_t now = wall_now(), due = sched_queue_due_of(m, now);
 	struct buf text = BUF_INIT;
@@ -145,7 +153,8 @@ static void reception_log_delay(const struct record *how, const struct message *
 		buf_fini(&text); /* it does not wait, it ends */
 		return;
 	}
-	buf_printf(&text, "Context: Received%s. Next due in ", m->schedule != NULL ? ", ScheduledForLater" : "");
+	buf_printf(&text, "Context: Received%s. Next due in ",
+		   m->schedule != NULL ? ", ScheduledForLater" : "");
 	dur_fmt(dur_s((wall_sub(due, now).ns + NS_PER_S - 1) / NS_PER_S), &text);
 	buf_add_z(&text, " at ");
 	wall_fmt_rfc3339_at(due, 0, &text);

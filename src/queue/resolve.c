@@ -1,16 +1,18 @@
-/* resolve.c - finding the way out of a scheduled queue: refresh its configuration, then pool -> sources -> site -> ready queues; or,
- * for a maildir, deliver what is parked. The pump asks for it when there is no fresh route; queues that ask line up, and at most
- * MAX_RESOLVERS fibers take them from there, since a start with many domains would ask the DNS for all of them at once. A resolver
- * may wait for DNS and for the policy, while messages pile up in `parked`. What cannot be resolved makes every parked message fail
- * transiently, with the text of contracts B10; unless the process is stopping: then nobody was asked, and they stay. */
+/* resolve.c - finding the way out of a scheduled queue: refresh its configuration, then pool -> sources ->
+ * site -> ready queues; or, for a maildir, deliver what is parked. The pump asks for it when there is no
+ * fresh route; queues that ask line up, and at most MAX_RESOLVERS fibers take them from there, since a start
+ * with many domains would ask the DNS for all of them at once. A resolver may wait for DNS and for the
+ * policy, while messages pile up in `parked`. What cannot be resolved makes every parked message fail
+ * transiently, with the text of contracts B10; unless the process is stopping: then nobody was asked, and
+ * they stay. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "queue/queue_impl.h"
 
 #define MAX_RESOLVERS 256
-#define ROUTE_LIFE dur_s(60)     /* at most; the configuration, the pool and its sources may say less */
-#define ROUTE_LIFE_MIN dur_s(1)  /* or a queue that waits for room would be resolved over and over */
+#define ROUTE_LIFE dur_s(60)	/* at most; the configuration, the pool and its sources may say less */
+#define ROUTE_LIFE_MIN dur_s(1) /* or a queue that waits for room would be resolved over and over */
 #define RESOLVE_TIMEOUT dur_s(30)
 
 static struct {
@@ -19,8 +21,14 @@ static struct {
 	unsigned n_running;
 } resolvers = {.lock = PTHREAD_MUTEX_INITIALIZER, .waiting = {&resolvers.waiting, &resolvers.waiting}};
 
-static bool resolve_is_stopping(void) { return atomic_load(&queue_g.is_stopping) || fiber_is_cancelled(); }
-static const struct queue_config *config_of(const struct param_object *o) { return (const void *)o->data; }
+static bool resolve_is_stopping(void)
+{
+	return atomic_load(&queue_g.is_stopping) || fiber_is_cancelled();
+}
+static const struct queue_config *config_of(const struct param_object *o)
+{
+	return (const void *)o->data;
+}
 
 /** Asks for the configuration again where it is due; a failure keeps the old one. */
 static void resolve_refresh_config(struct sched_queue *q, mono_t deadline)
@@ -28,15 +36,16 @@ static void resolve_refresh_config(struct sched_queue *q, mono_t deadline)
 	uint64_t epoch = policy_epoch();
 	if (config_of(q->config)->protocol.kind == DELIVERY_INTERNAL)
 		return;
-	bool is_due = q->config_epoch != epoch ||
-	              (config_of(q->config)->refresh_strategy == REFRESH_TTL && mono_is_past(q->config_expires));
+	bool is_due = q->config_epoch != epoch || (config_of(q->config)->refresh_strategy == REFRESH_TTL &&
+						   mono_is_past(q->config_expires));
 	if (!is_due)
 		return;
-	struct param_object *fresh =
-		egress_get_queue_config(q->part.domain, q->part.tenant, q->part.campaign, q->part.routing_domain, deadline);
+	struct param_object *fresh = egress_get_queue_config(q->part.domain, q->part.tenant, q->part.campaign,
+							     q->part.routing_domain, deadline);
 	if (fresh == NULL) {
 		struct err e = err_take();
-		log_error(QUEUE_LOG, "%s: refreshing the queue configuration failed, the old one stays: %s", q->name, e.text);
+		log_error(QUEUE_LOG, "%s: refreshing the queue configuration failed, the old one stays: %s",
+			  q->name, e.text);
 		err_fini(&e);
 		fresh = param_object_ref(q->config);
 	}
@@ -53,7 +62,8 @@ static void resolve_refresh_config(struct sched_queue *q, mono_t deadline)
 	param_object_unref(old);
 }
 
-/** The part of a ready queue's name that says where to: the MX list as written, or the site name of the exchangers. */
+/** The part of a ready queue's name that says where to: the MX list as written, or the site name of the
+ * exchangers. */
 static char *resolve_site(const struct queue_config *cfg, const struct dns_mx *mx)
 {
 	if (mx != NULL)
@@ -74,14 +84,16 @@ static void resolve_fail(struct sched_queue *q, char *text)
 		return;
 	}
 	log_warn(QUEUE_LOG, "%s", text);
-	sched_queue_requeue_parked(q, &(struct smtp_response){.code = 451, .enhanced = {4, 4, 4}, .content = str_of(text)});
+	sched_queue_requeue_parked(
+		q, &(struct smtp_response){.code = 451, .enhanced = {4, 4, 4}, .content = str_of(text)});
 	free(text);
 	err_clear();
 }
 
 static char *resolve_insert_error(const struct sched_queue *q)
 {
-	return xasprintf("KumoMTA internal: %s error while inserting into ready queue: %s", q->name, err_text());
+	return xasprintf("KumoMTA internal: %s error while inserting into ready queue: %s", q->name,
+			 err_text());
 }
 
 static void resolve_shorten(dur_t *life, dur_t to)
@@ -91,19 +103,23 @@ static void resolve_shorten(dur_t *life, dur_t to)
 }
 
 /** An egress source that cannot be used leaves the others to serve; of an only one, resolve_fail tells. */
-static void resolve_note_bad_source(const struct sched_queue *q, const struct egress_pool *p, const char *source)
+static void resolve_note_bad_source(const struct sched_queue *q, const struct egress_pool *p,
+				    const char *source)
 {
 	if (p->entries.n > 1)
-		log_error(QUEUE_LOG, "%s: the egress source `%s` of pool `%s` is left out: %s", q->name, source, p->name, err_text());
+		log_error(QUEUE_LOG, "%s: the egress source `%s` of pool `%s` is left out: %s", q->name,
+			  source, p->name, err_text());
 }
 
-/** One route per source of the pool with weight; their number, or -1 with the error (ERR_NOT_FOUND: the pool has none). Shortens
- * *life to what the policy says of pool and sources. */
-static int resolve_sources(struct sched_queue *q, struct param_object *config, const char *site, const struct dns_mx *mx,
-                           struct route *route, size_t max, dur_t *life, mono_t deadline)
+/** One route per source of the pool with weight; their number, or -1 with the error (ERR_NOT_FOUND: the pool
+ * has none). Shortens *life to what the policy says of pool and sources. */
+static int resolve_sources(struct sched_queue *q, struct param_object *config, const char *site,
+			   const struct dns_mx *mx, struct route *route, size_t max, dur_t *life,
+			   mono_t deadline)
 {
 	const struct queue_config *cfg = config_of(config);
-	const struct deliverer *d = cfg->protocol.kind == DELIVERY_INTERNAL ? cfg->protocol.internal : queue_g.smtp;
+	const struct deliverer *d =
+		cfg->protocol.kind == DELIVERY_INTERNAL ? cfg->protocol.internal : queue_g.smtp;
 	const char *pool_name = cfg->egress_pool != NULL ? cfg->egress_pool : "unspecified";
 	struct param_object *pool = egress_get_pool(str_of(pool_name), deadline);
 	size_t n = 0;
@@ -119,8 +135,10 @@ static int resolve_sources(struct sched_queue *q, struct param_object *config, c
 		struct ready_queue *rq = NULL;
 		struct param_object *source = egress_get_source(str_of(p->entries.v[i].name), deadline);
 		if (source != NULL) {
-			resolve_shorten(life, ((const struct egress_source *)(const void *)source->data)->ttl);
-			rq = ready_queue_get(d, domain_z, source, site, config, mx != NULL ? dns_mx_ref(mx) : NULL, deadline);
+			resolve_shorten(life,
+					((const struct egress_source *)(const void *)source->data)->ttl);
+			rq = ready_queue_get(d, domain_z, source, site, config,
+					     mx != NULL ? dns_mx_ref(mx) : NULL, deadline);
 			param_object_unref(source);
 		}
 		if (rq == NULL) {
@@ -136,7 +154,8 @@ static int resolve_sources(struct sched_queue *q, struct param_object *config, c
 		n++;
 	}
 	if (n == 0 && err_kind() == ERR_NONE)
-		err_set(ERR_NOT_FOUND, "KumoMTA internal: no sources available for %s pool=`%s`", q->name, pool_name);
+		err_set(ERR_NOT_FOUND, "KumoMTA internal: no sources available for %s pool=`%s`", q->name,
+			pool_name);
 	else if (n > 0)
 		err_clear();
 	free(domain_z);
@@ -222,7 +241,10 @@ static void resolve_deliver_maildir(struct maildir_job *j)
 	}
 }
 
-static void resolve_maildir_helper(void *arg) { resolve_deliver_maildir(arg); }
+static void resolve_maildir_helper(void *arg)
+{
+	resolve_deliver_maildir(arg);
+}
 
 static void resolve_maildir(struct sched_queue *q, struct param_object *config)
 {
@@ -236,7 +258,8 @@ static void resolve_maildir(struct sched_queue *q, struct param_object *config)
 	}
 	struct maildir_job job = {.q = q, .config = config};
 	fiber_group_init(&job.helpers);
-	fiber_shield_begin(); /* a file is written whole, and its message charged for what happened; and helpers use this frame */
+	fiber_shield_begin(); /* a file is written whole, and its message charged for what happened; and
+				 helpers use this frame */
 	resolve_deliver_maildir(&job);
 	if (fiber_group_join(&job.helpers, MONO_NEVER) != 0)
 		panic("joining maildir deliveries failed: %s", err_text());

@@ -1,5 +1,6 @@
-/* retry.c - exponential backoff. The schedule is a function of the number of completed attempts alone, so that it can be
- * computed again after a restart; the jitter keeps a burst that failed together from coming back together. */
+/* retry.c - exponential backoff. The schedule is a function of the number of completed attempts alone, so
+ * that it can be computed again after a restart; the jitter keeps a burst that failed together from coming
+ * back together. */
 #include "queue/retry.h"
 
 #include "base/uuid.h"

@@ -1,8 +1,9 @@
-/* sched.c - scheduled queues: one per campaign:tenant@domain, made at first use from get_queue_config, kept while it has messages and
- * for reap_interval after. A message that is due is parked and pumped on: into a ready queue with room, in the order of arrival,
- * sources taking turns by weight. Where no route is known (or it is stale) a resolver fiber finds one (resolve.c) and pumps again;
- * where all ready queues are full, the queue registers with one of them and is pumped when that has room. So a burst
- * waits in order in its own queue instead of coming back at random. */
+/* sched.c - scheduled queues: one per campaign:tenant@domain, made at first use from get_queue_config, kept
+ * while it has messages and for reap_interval after. A message that is due is parked and pumped on: into a
+ * ready queue with room, in the order of arrival, sources taking turns by weight. Where no route is known (or
+ * it is stale) a resolver fiber finds one (resolve.c) and pumps again; where all ready queues are full, the
+ * queue registers with one of them and is pumped when that has room. So a burst waits in order in its own
+ * queue instead of coming back at random. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"
@@ -14,9 +15,18 @@ struct queue_globals queue_g;
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct map registry; /* name -> struct sched_queue; the registry holds a reference */
 
-const char *sched_queue_name(const struct sched_queue *q) { return q->name; }
-bool sched_queue_is_null(const struct sched_queue *q) { return q->is_null; }
-void sched_queue_ref(struct sched_queue *q) { atomic_fetch_add_explicit(&q->refs, 1, memory_order_relaxed); }
+const char *sched_queue_name(const struct sched_queue *q)
+{
+	return q->name;
+}
+bool sched_queue_is_null(const struct sched_queue *q)
+{
+	return q->is_null;
+}
+void sched_queue_ref(struct sched_queue *q)
+{
+	atomic_fetch_add_explicit(&q->refs, 1, memory_order_relaxed);
+}
 
 static void sched_queue_drop_routes(struct sched_queue *q)
 {
@@ -80,9 +90,11 @@ struct sched_queue *sched_queue_get(str_t name, mono_t deadline)
 		return q;
 	struct queue_name part;
 	struct param_object *config = NULL;
-	uint64_t epoch = policy_epoch(); /* before the policy is asked: what a bump overtakes is asked for again */
+	uint64_t epoch =
+		policy_epoch(); /* before the policy is asked: what a bump overtakes is asked for again */
 	if (memchr(name.p, 0, name.n) != NULL) {
-		err_set(ERR_INVALID, "queue name `" STR_FMT "` contains a NUL byte", STR_ARG(str_head(name, strlen(name.p))));
+		err_set(ERR_INVALID, "queue name `" STR_FMT "` contains a NUL byte",
+			STR_ARG(str_head(name, strlen(name.p))));
 		return NULL;
 	}
 	queue_name_parse(name, &part);
@@ -93,7 +105,8 @@ struct sched_queue *sched_queue_get(str_t name, mono_t deadline)
 	if (!str_eq(part.domain, STR("null"))) { /* `null` is never asked about (contracts B3) */
 		config = internal_queue_config(part.domain);
 		if (config == NULL)
-			config = egress_get_queue_config(part.domain, part.tenant, part.campaign, part.routing_domain, deadline);
+			config = egress_get_queue_config(part.domain, part.tenant, part.campaign,
+							 part.routing_domain, deadline);
 		if (config == NULL) {
 			err_wrap("queue `" STR_FMT "`", STR_ARG(name));
 			return NULL;
@@ -121,7 +134,8 @@ struct param_object *sched_queue_config(struct sched_queue *q)
 	return c;
 }
 
-/** The route whose turn it is among those not yet tried (bit set in `full`), by smooth weighted round robin; or -1. */
+/** The route whose turn it is among those not yet tried (bit set in `full`), by smooth weighted round robin;
+ * or -1. */
 static int sched_queue_pick_route(struct sched_queue *q, uint64_t full)
 {
 	int best = -1;
@@ -195,7 +209,8 @@ static void sched_queue_pump_locked(struct sched_queue *q, const struct ready_qu
 	metric_add(queue_metric_scheduled_total(), -n_moved);
 }
 
-void sched_queue_set_routes(struct sched_queue *q, struct route *route, size_t n, mono_t expire, uint64_t epoch)
+void sched_queue_set_routes(struct sched_queue *q, struct route *route, size_t n, mono_t expire,
+			    uint64_t epoch)
 {
 	struct sched_queue old = {0};
 	pthread_mutex_lock(&q->lock);
@@ -215,7 +230,8 @@ void sched_queue_pump(struct sched_queue *q, const struct ready_queue *turn)
 
 static void sched_queue_make_due_locked(struct sched_queue *q, struct message *m)
 {
-	if (list_is_empty(&q->parked) && sched_queue_has_routes_locked(q) && sched_queue_route_locked(q, m, NULL))
+	if (list_is_empty(&q->parked) && sched_queue_has_routes_locked(q) &&
+	    sched_queue_route_locked(q, m, NULL))
 		return; /* the common case: nobody waits before it */
 	outcome_shed_body(m);
 	list_push_back(&q->parked, &m->link);
@@ -325,9 +341,10 @@ void sched_queues_maintain(void)
 	while (map_next(&registry, &pos, &key, &value)) {
 		struct sched_queue *q = value;
 		pthread_mutex_lock(&q->lock);
-		dur_t reap = q->config != NULL ? ((struct queue_config *)q->config->data)->reap_interval : dur_s(600);
+		dur_t reap = q->config != NULL ? ((struct queue_config *)q->config->data)->reap_interval
+					       : dur_s(600);
 		bool is_dead = q->n_messages == 0 && !q->is_resolving && atomic_load(&q->refs) == 1 &&
-		               mono_is_past(mono_add(q->empty_since, reap));
+			       mono_is_past(mono_add(q->empty_since, reap));
 		pthread_mutex_unlock(&q->lock);
 		if (is_dead) {
 			map_remove(&registry, key);

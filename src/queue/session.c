@@ -1,7 +1,8 @@
-/* session.c - the queue's side of a delivery session: a fiber, placed on the least-loaded worker, that runs its deliverer until
- * there is nothing more to do. How many run follows the load: with q messages ready or in hand and a limit of L connections,
- * min(q, ceil(L * min(1 - e^(-0.023 q), q))) (contracts A11). A session that finds the queue empty waits in idle_sessions
- * for idle_timeout, and a push hands its message over directly. */
+/* session.c - the queue's side of a delivery session: a fiber, placed on the least-loaded worker, that runs
+ * its deliverer until there is nothing more to do. How many run follows the load: with q messages ready or in
+ * hand and a limit of L connections, min(q, ceil(L * min(1 - e^(-0.023 q), q))) (contracts A11). A session
+ * that finds the queue empty waits in idle_sessions for idle_timeout, and a push hands its message over
+ * directly. */
 #include "queue/queue_impl.h"
 
 #include "base/alloc.h"
@@ -10,17 +11,38 @@
 
 #include <math.h>
 
-const struct egress_path *session_path(const struct session *s) { return (const void *)s->path->data; }
-const struct egress_source *session_source(const struct session *s) { return (const void *)s->source->data; }
+const struct egress_path *session_path(const struct session *s)
+{
+	return (const void *)s->path->data;
+}
+const struct egress_source *session_source(const struct session *s)
+{
+	return (const void *)s->source->data;
+}
 const struct delivery_protocol *session_protocol(const struct session *s)
 {
 	return &((const struct queue_config *)(const void *)s->config->data)->protocol;
 }
-const struct dns_mx *session_mx(const struct session *s) { return s->mx; }
-const char *session_ready_queue_name(const struct session *s) { return s->rq->name; }
-const struct uuid *session_id(const struct session *s) { return &s->id; }
-const char *session_hostname(const struct session *s) { return queue_g.hostname; }
-bool session_is_stopping(const struct session *s) { return atomic_load(&queue_g.is_stopping) || fiber_is_cancelled(); }
+const struct dns_mx *session_mx(const struct session *s)
+{
+	return s->mx;
+}
+const char *session_ready_queue_name(const struct session *s)
+{
+	return s->rq->name;
+}
+const struct uuid *session_id(const struct session *s)
+{
+	return &s->id;
+}
+const char *session_hostname(const struct session *s)
+{
+	return queue_g.hostname;
+}
+bool session_is_stopping(const struct session *s)
+{
+	return atomic_load(&queue_g.is_stopping) || fiber_is_cancelled();
+}
 
 static uint32_t session_target(size_t n_messages, uint32_t limit)
 {
@@ -101,7 +123,8 @@ void session_spawn_locked(struct ready_queue *rq)
 	}
 }
 
-/** With rq->lock held: it will take no message any more. It still holds its connection, so it still counts against the limit. */
+/** With rq->lock held: it will take no message any more. It still holds its connection, so it still counts
+ * against the limit. */
 static void session_set_leaving_locked(struct session *s)
 {
 	if (!s->is_leaving) {
@@ -137,7 +160,8 @@ static struct message *session_take(struct session *s, dur_t idle)
 	pthread_mutex_lock(&rq->lock);
 	session_set_idle_locked(s);
 	const struct egress_path *path = (const void *)rq->path->data;
-	bool is_over = s->is_leaving || session_is_stopping(s) || rq->n_sessions - rq->n_leaving > path->connection_limit.limit;
+	bool is_over = s->is_leaving || session_is_stopping(s) ||
+		       rq->n_sessions - rq->n_leaving > path->connection_limit.limit;
 	struct list *n = is_over ? NULL : list_pop_front(&rq->fifo);
 	if (n != NULL) {
 		m = list_entry(n, struct message, link);
@@ -184,23 +208,24 @@ struct message *session_next(struct session *s, dur_t idle)
 }
 
 /** config: of the message's queue; several may share a ready queue. */
-static struct outcome session_outcome(struct session *s, const struct message *m, const struct param_object *config,
-                                      const struct session_peer *peer)
+static struct outcome session_outcome(struct session *s, const struct message *m,
+				      const struct param_object *config, const struct session_peer *peer)
 {
 	const struct queue_config *cfg = (const void *)config->data;
 	const char *provider = session_path(s)->provider_name;
 	return (struct outcome){.q = m->queue,
-	                        .ready_name = s->rq->name,
-	                        .pool = cfg->egress_pool != NULL ? cfg->egress_pool : "unspecified",
-	                        .source = session_source(s)->name,
-	                        .protocol_name = s->rq->deliverer->record_name,
-	                        .provider = provider != NULL ? provider : cfg->provider_name,
-	                        .session_id = &s->id,
-	                        .peer = peer,
-	                        .metrics = &s->rq->metrics};
+				.ready_name = s->rq->name,
+				.pool = cfg->egress_pool != NULL ? cfg->egress_pool : "unspecified",
+				.source = session_source(s)->name,
+				.protocol_name = s->rq->deliverer->record_name,
+				.provider = provider != NULL ? provider : cfg->provider_name,
+				.session_id = &s->id,
+				.peer = peer,
+				.metrics = &s->rq->metrics};
 }
 
-void session_done(struct session *s, struct message *m, const struct smtp_response *const *by_rcpt, const struct session_peer *peer)
+void session_done(struct session *s, struct message *m, const struct smtp_response *const *by_rcpt,
+		  const struct session_peer *peer)
 {
 	struct param_object *config = sched_queue_config(m->queue);
 	struct outcome o = session_outcome(s, m, config, peer);
@@ -208,7 +233,8 @@ void session_done(struct session *s, struct message *m, const struct smtp_respon
 	param_object_unref(config);
 }
 
-void session_done_all(struct session *s, struct message *m, const struct smtp_response *r, const struct session_peer *peer)
+void session_done_all(struct session *s, struct message *m, const struct smtp_response *r,
+		      const struct session_peer *peer)
 {
 	struct param_object *config = sched_queue_config(m->queue);
 	struct outcome o = session_outcome(s, m, config, peer);
@@ -216,7 +242,8 @@ void session_done_all(struct session *s, struct message *m, const struct smtp_re
 	param_object_unref(config);
 }
 
-void session_note_failure(struct session *s, struct message *m, const struct smtp_response *r, const struct session_peer *peer)
+void session_note_failure(struct session *s, struct message *m, const struct smtp_response *r,
+			  const struct session_peer *peer)
 {
 	struct param_object *config = sched_queue_config(m->queue);
 	struct outcome o = session_outcome(s, m, config, peer);
@@ -225,7 +252,8 @@ void session_note_failure(struct session *s, struct message *m, const struct smt
 	param_object_unref(config);
 }
 
-void session_note_bounce(struct session *s, struct message *m, const struct smtp_response *r, const char *rcpt)
+void session_note_bounce(struct session *s, struct message *m, const struct smtp_response *r,
+			 const char *rcpt)
 {
 	struct param_object *config = sched_queue_config(m->queue);
 	struct outcome o = session_outcome(s, m, config, NULL);
@@ -251,7 +279,8 @@ int session_rebind(struct session *s, struct message *m, mono_t deadline)
 	if (m->is_spooled && spool_save(queue_g.spool, m, deadline) != 0)
 		goto out;
 	struct outcome o = {.q = to, .protocol_name = s->rq->deliverer->record_name, .session_id = &s->id};
-	outcome_record(&o, m, RECORD_DEFERRED_INJECTION_REBIND, &(struct smtp_response){.code = 250, .content = STR("ok")}, NULL, 0);
+	outcome_record(&o, m, RECORD_DEFERRED_INJECTION_REBIND,
+		       &(struct smtp_response){.code = 250, .content = STR("ok")}, NULL, 0);
 	sched_queue_leave(from, m);
 	outcome_admit(to, m);
 	rc = 0;
@@ -290,7 +319,8 @@ void session_note_connected(struct session *s)
 bool session_note_plan_failed(struct session *s)
 {
 	pthread_mutex_lock(&s->rq->lock);
-	bool is_too_many = s->rq->n_failed_plans++ > session_path(s)->consecutive_connection_failures_before_delay;
+	bool is_too_many =
+		s->rq->n_failed_plans++ > session_path(s)->consecutive_connection_failures_before_delay;
 	pthread_mutex_unlock(&s->rq->lock);
 	return is_too_many;
 }

@@ -1,7 +1,7 @@
-/* timer.c - the one timer wheel of the process and the fiber on worker 0 that turns it. Messages that become due leave the wheel
- * in a batch and are handed to their queues outside its lock. The fiber sleeps until the wheel's next tick of interest;
- * an earlier insertion wakes it. Due times are points of the wall clock, which may be set: a jump forward is noticed within
- * LOOK_EVERY, a jump back has the wheel built anew. */
+/* timer.c - the one timer wheel of the process and the fiber on worker 0 that turns it. Messages that become
+ * due leave the wheel in a batch and are handed to their queues outside its lock. The fiber sleeps until the
+ * wheel's next tick of interest; an earlier insertion wakes it. Due times are points of the wall clock, which
+ * may be set: a jump forward is noticed within LOOK_EVERY, a jump back has the wheel built anew. */
 #include "base/err.h"
 #include "queue/queue_impl.h"
 
@@ -12,10 +12,10 @@
 static struct {
 	pthread_mutex_t lock;
 	struct wheel wheel;
-	wall_t looked_at;        /* when the wheel was last advanced */
+	wall_t looked_at; /* when the wheel was last advanced */
 	wall_t sleeps_until;
-	struct event *wake;      /* while the fiber sleeps */
-	size_t n_deferred;       /* of the wheel: those that could not be stored when they should have been */
+	struct event *wake; /* while the fiber sleeps */
+	size_t n_deferred;  /* of the wheel: those that could not be stored when they should have been */
 	bool is_running;
 } timer = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -26,7 +26,7 @@ static void timer_advance_locked(wall_t now, struct list *due)
 	timer.looked_at = now;
 	wheel_advance(&timer.wheel, now, due);
 	if (timer.n_deferred > 0)
-		list_for_each(it, due)
+		list_for_each (it, due)
 			timer.n_deferred -= list_entry(it, struct message, link)->n_deferred_bytes != 0;
 }
 
@@ -114,8 +114,7 @@ void timer_take_deferred(struct deferred_take *t)
 	timer.wheel.n -= here.n - t->n; /* as wheel_remove would have it */
 	timer.n_deferred -= here.n - t->n;
 	pthread_mutex_unlock(&timer.lock);
-	list_for_each(it, &here.messages)
-	{
+	list_for_each (it, &here.messages) {
 		metric_dec(((struct sched_queue *)list_entry(it, struct message, link)->queue)->scheduled);
 		metric_dec(queue_metric_scheduled_total());
 	}

@@ -1,12 +1,19 @@
-/* wheel.c - a hierarchical timer wheel. Level 0 has a slot for each of the next 256 ticks; level k a slot for 256^k ticks. A message
- * goes to the lowest level whose span reaches its tick; when level k turns over, the slot of level k+1 that begins is spread
- * out again over the lower levels. The used bits let a long idle stretch be crossed without touching empty slots. */
+/* wheel.c - a hierarchical timer wheel. Level 0 has a slot for each of the next 256 ticks; level k a slot for
+ * 256^k ticks. A message goes to the lowest level whose span reaches its tick; when level k turns over, the
+ * slot of level k+1 that begins is spread out again over the lower levels. The used bits let a long idle
+ * stretch be crossed without touching empty slots. */
 #include "queue/wheel.h"
 
 #define TICK_NS (250 * INT64_C(1000000))
 
-static uint64_t wheel_tick_floor(wall_t t) { return t.ns <= 0 ? 0 : (uint64_t)(t.ns / TICK_NS); }
-static uint64_t wheel_tick_ceil(wall_t t) { return t.ns <= 0 ? 0 : (uint64_t)((t.ns + TICK_NS - 1) / TICK_NS); }
+static uint64_t wheel_tick_floor(wall_t t)
+{
+	return t.ns <= 0 ? 0 : (uint64_t)(t.ns / TICK_NS);
+}
+static uint64_t wheel_tick_ceil(wall_t t)
+{
+	return t.ns <= 0 ? 0 : (uint64_t)((t.ns + TICK_NS - 1) / TICK_NS);
+}
 
 void wheel_init(struct wheel *w, wall_t now)
 {
@@ -23,7 +30,8 @@ static void wheel_link(struct wheel *w, struct message *m, uint64_t tick)
 	if (tick <= w->now_tick)
 		tick = w->now_tick + 1;
 	int level = 0;
-	while (level < WHEEL_LEVELS - 1 && (tick >> (8 * level)) - (w->now_tick >> (8 * level)) >= WHEEL_SLOTS)
+	while (level < WHEEL_LEVELS - 1 &&
+	       (tick >> (8 * level)) - (w->now_tick >> (8 * level)) >= WHEEL_SLOTS)
 		level++;
 	uint64_t max = (w->now_tick >> (8 * level)) + WHEEL_SLOTS - 1;
 	uint64_t pos = tick >> (8 * level);
@@ -54,7 +62,8 @@ static void wheel_take_slot(struct wheel *w, int level, uint64_t pos, struct lis
 	w->used[level][s / 64] &= ~(UINT64_C(1) << (s % 64));
 }
 
-/** Enters tick w->now_tick: spreads out the slots of higher levels that begin with it, hands out what is due. */
+/** Enters tick w->now_tick: spreads out the slots of higher levels that begin with it, hands out what is due.
+ */
 static void wheel_enter_tick(struct wheel *w, struct list *due)
 {
 	struct list moved;

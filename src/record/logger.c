@@ -136,8 +136,8 @@ bool logger_is_enabled(const struct logger *l, unsigned kind)
 
 static bool logger_has_room(const struct logger *l, str_t line)
 {
-	return l->n_pending == 0 || (l->n_pending < l->spec.back_pressure &&
-				     l->n_pending_bytes + line.n <= PENDING_BYTES_MAX);
+	return l->n_pending == 0 ||
+	       (l->n_pending < l->spec.back_pressure && l->n_pending_bytes + line.n <= PENDING_BYTES_MAX);
 }
 
 /* With the lock held: wakes the thread if it waits for lines, or for more of them. */

@@ -14,11 +14,11 @@ struct logger_route {
 	str_t header;		  /* the first bytes of a segment that a line of this kind opens */
 };
 struct logger_spec {
-	const char *dir;    /* names the logger in metrics and diagnostics */
-	const char *prefix; /* of the segments' names; "" for none */
-	uint64_t max_bytes; /* of lines in a segment, uncompressed */
-	dur_t max_age;	    /* of a segment; ns < 0: any */
-	int level;	    /* zstd's; 0: its default */
+	const char *dir;      /* names the logger in metrics and diagnostics */
+	const char *prefix;   /* of the segments' names; "" for none */
+	uint64_t max_bytes;   /* of lines in a segment, uncompressed */
+	dur_t max_age;	      /* of a segment; ns < 0: any */
+	int level;	      /* zstd's; 0: its default */
 	size_t back_pressure; /* lines that may wait before those who log wait too */
 	struct logger_route route[LOGGER_KINDS_MAX];
 };
@@ -36,8 +36,8 @@ bool logger_is_enabled(const struct logger *l, unsigned kind);
  * large, never will be. */
 MUST_CHECK int logger_submit(struct logger *l, unsigned kind, str_t line, mono_t deadline);
 
-/** Before a logger writes to a directory: makes it, and unless is_validating marks as finished what an earlier
- * run left there. From init. -1 ERR_IO naming the path, ERR_LIMIT (too many directories). */
+/** Before a logger writes to a directory: makes it, and unless is_validating marks as finished what an
+ * earlier run left there. From init. -1 ERR_IO naming the path, ERR_LIMIT (too many directories). */
 MUST_CHECK int logger_prepare_dir(const char *dir, bool is_validating);
 /** Has the free space of a prepared directory watched (disk.h). */
 void logger_monitor_dir(const char *dir, const char *min_free_space, const char *min_free_inodes);

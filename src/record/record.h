@@ -39,12 +39,11 @@ struct smtp_response {
 
 struct record {
 	enum record_type type;
-	const struct message
-		*msg;		 /* id, sender, size, created, meta, headers; NULL: a record without a message
-				  * (Rejection, OOB): size 0, no meta, no headers, no filter */
-	str_t sender;		 /* only when msg is NULL */
-	const struct uuid *id;	 /* likewise: what the record has to do with, and that was created then; NULL: id empty,
-				  * created now */
+	const struct message *msg; /* id, sender, size, created, meta, headers; NULL: a record without a
+				    * message (Rejection, OOB): size 0, no meta, no headers, no filter */
+	str_t sender;		   /* only when msg is NULL */
+	const struct uuid *id;	 /* likewise: what the record has to do with, and that was created then; NULL:
+				  * id empty,   created now */
 	wall_t when;		 /* of the event; ns 0: now */
 	const char *const *rcpt; /* NULL: the message's */
 	size_t n_rcpt;

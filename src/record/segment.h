@@ -10,9 +10,9 @@ struct ZSTD_CCtx_s;
 struct segment_writer {
 	/* Set by the owner before the first write; borrowed. */
 	const char *dir, *prefix, *suffix; /* of the files' names; NULL prefix: none */
-	int level;	    /* zstd's; 0: its default */
-	uint64_t max_bytes; /* of records, uncompressed */
-	dur_t max_age;	    /* ns < 0: any */
+	int level;			   /* zstd's; 0: its default */
+	uint64_t max_bytes;		   /* of records, uncompressed */
+	dur_t max_age;			   /* ns < 0: any */
 
 	int fd; /* -1: none open */
 	char *path;

@@ -1,11 +1,12 @@
-/* in_auth.c - AUTH (RFC 4954) with PLAIN (RFC 4616) and LOGIN, which is a way of sending the same two texts one after the other. Only
- * under TLS, once, and outside a transaction. What the client sends is wiped, and shown to nobody but smtp_server_auth_plain. */
+/* in_auth.c - AUTH (RFC 4954) with PLAIN (RFC 4616) and LOGIN, which is a way of sending the same two texts
+ * one after the other. Only under TLS, once, and outside a transaction. What the client sends is wiped, and
+ * shown to nobody but smtp_server_auth_plain. */
 #include "smtp/in_impl.h"
 
 #include "base/text.h"
 
-/* Decodes a response of the client; "=" is an empty one where that cannot be written otherwise (initial responses). IN_REFUSED: it
- * cancelled, or made no sense, and was told so. */
+/* Decodes a response of the client; "=" is an empty one where that cannot be written otherwise (initial
+ * responses). IN_REFUSED: it cancelled, or made no sense, and was told so. */
 static enum in_verdict in_decode(struct in_session *s, str_t text, bool is_initial, struct buf *out)
 {
 	if (str_eq(text, STR("*"))) {
@@ -23,7 +24,8 @@ static enum in_verdict in_decode(struct in_session *s, str_t text, bool is_initi
 }
 
 /* Asks with a challenge in base64, and decodes the answer. */
-static enum in_go in_challenge(struct in_session *s, const char *challenge, struct buf *out, enum in_verdict *verdict)
+static enum in_go in_challenge(struct in_session *s, const char *challenge, struct buf *out,
+			       enum in_verdict *verdict)
 {
 	*verdict = IN_REFUSED;
 	in_reply(s, 334, "%s", challenge);
@@ -36,7 +38,8 @@ static enum in_go in_challenge(struct in_session *s, const char *challenge, stru
 	return go == IN_END ? IN_END : IN_GO;
 }
 
-static enum in_go in_get_plain(struct in_session *s, str_t initial, struct buf *message, enum in_verdict *verdict)
+static enum in_go in_get_plain(struct in_session *s, str_t initial, struct buf *message,
+			       enum in_verdict *verdict)
 {
 	if (initial.p == NULL)
 		return in_challenge(s, "", message, verdict);
@@ -45,7 +48,8 @@ static enum in_go in_get_plain(struct in_session *s, str_t initial, struct buf *
 }
 
 /* Makes PLAIN's message of LOGIN's two answers. */
-static enum in_go in_get_login(struct in_session *s, str_t initial, struct buf *message, enum in_verdict *verdict)
+static enum in_go in_get_login(struct in_session *s, str_t initial, struct buf *message,
+			       enum in_verdict *verdict)
 {
 	enum in_go go = IN_GO;
 	buf_reserve(message, 2 * IN_SASL_BYTES);
@@ -116,7 +120,8 @@ enum in_go in_auth(struct in_session *s, const struct in_command *c)
 	bool is_login = str_ieq(c->arg, STR("LOGIN"));
 	secret_buf_add(&initial, c->initial); /* it is in the line, which the next one replaces */
 	str_t first = c->initial.p != NULL ? str_mk(initial.p, initial.n) : STR_NULL;
-	go = is_login ? in_get_login(s, first, &message, &verdict) : in_get_plain(s, first, &message, &verdict);
+	go = is_login ? in_get_login(s, first, &message, &verdict)
+		      : in_get_plain(s, first, &message, &verdict);
 	if (go == IN_GO && verdict == IN_ACCEPTED)
 		in_auth_check(s, buf_str(&message));
 	secret_buf_fini(&initial);

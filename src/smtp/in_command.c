@@ -1,7 +1,7 @@
-/* in_command.c - the grammar of commands. A line is a verb, then what the verb wants; blanks are single, but those behind the colon
- * of MAIL FROM and RCPT TO, and at the end of a line, are passed over, as clients send them. Addresses without brackets are taken,
- * too (RFC 5321 has none, but the world does); the brackets are found here with the quotes in mind, and what is in them is
- * mailbox_parse's.
+/* in_command.c - the grammar of commands. A line is a verb, then what the verb wants; blanks are single, but
+ * those behind the colon of MAIL FROM and RCPT TO, and at the end of a line, are passed over, as clients send
+ * them. Addresses without brackets are taken, too (RFC 5321 has none, but the world does); the brackets are
+ * found here with the quotes in mind, and what is in them is mailbox_parse's.
  *
  * A line with a control character or with what is no UTF-8 is no command, whatever it says. */
 #include "smtp/in_command.h"
@@ -10,9 +10,9 @@
 #include "base/text.h"
 
 enum {
-	IN_NAME_MAX = 255,   /* of EHLO */
-	IN_ENVID_MAX = 100,  /* RFC 3461 section 4.4 */
-	IN_ORCPT_MAX = 500,  /* section 4.2 */
+	IN_NAME_MAX = 255,  /* of EHLO */
+	IN_ENVID_MAX = 100, /* RFC 3461 section 4.4 */
+	IN_ORCPT_MAX = 500, /* section 4.2 */
 };
 
 static int in_refuse(struct in_refusal *why, int code, const char *text)
@@ -32,14 +32,29 @@ static const struct {
 	str_t name;
 	enum in_verb verb;
 } in_verbs[] = {
-	{{"HELO", 4}, IN_HELO},		  {{"EHLO", 4}, IN_EHLO}, {{"MAIL", 4}, IN_MAIL}, {{"RCPT", 4}, IN_RCPT},
-	{{"DATA", 4}, IN_DATA},		  {{"BDAT", 4}, IN_BDAT}, {{"RSET", 4}, IN_RSET}, {{"NOOP", 4}, IN_NOOP},
-	{{"QUIT", 4}, IN_QUIT},		  {{"AUTH", 4}, IN_AUTH}, {{"STARTTLS", 8}, IN_STARTTLS},
+	{{"HELO", 4}, IN_HELO},
+	{{"EHLO", 4}, IN_EHLO},
+	{{"MAIL", 4}, IN_MAIL},
+	{{"RCPT", 4}, IN_RCPT},
+	{{"DATA", 4}, IN_DATA},
+	{{"BDAT", 4}, IN_BDAT},
+	{{"RSET", 4}, IN_RSET},
+	{{"NOOP", 4}, IN_NOOP},
+	{{"QUIT", 4}, IN_QUIT},
+	{{"AUTH", 4}, IN_AUTH},
+	{{"STARTTLS", 8}, IN_STARTTLS},
 	{{"XCLIENT", 7}, IN_XCLIENT},
 	/* Requests that scripts of web pages can have a browser send. */
-	{{"GET", 3}, IN_HTTP},		  {{"POST", 4}, IN_HTTP}, {{"PUT", 3}, IN_HTTP},  {{"HEAD", 4}, IN_HTTP},
-	{{"CONNECT", 7}, IN_HTTP},	  {{"DELETE", 6}, IN_HTTP}, {{"OPTIONS", 7}, IN_HTTP}, {{"PATCH", 5}, IN_HTTP},
-	{{"TRACE", 5}, IN_HTTP},	  {{"PRI", 3}, IN_HTTP},
+	{{"GET", 3}, IN_HTTP},
+	{{"POST", 4}, IN_HTTP},
+	{{"PUT", 3}, IN_HTTP},
+	{{"HEAD", 4}, IN_HTTP},
+	{{"CONNECT", 7}, IN_HTTP},
+	{{"DELETE", 6}, IN_HTTP},
+	{{"OPTIONS", 7}, IN_HTTP},
+	{{"PATCH", 5}, IN_HTTP},
+	{{"TRACE", 5}, IN_HTTP},
+	{{"PRI", 3}, IN_HTTP},
 };
 
 static enum in_verb in_verb_of(str_t word)
@@ -73,7 +88,8 @@ static int in_no_argument(str_t rest, struct in_refusal *why)
 
 /* --- MAIL and RCPT --- */
 
-/* The path at the beginning of *rest, brackets included where there are some; empty when there is no end to it. */
+/* The path at the beginning of *rest, brackets included where there are some; empty when there is no end to
+ * it. */
 static str_t in_take_path(str_t *rest)
 {
 	bool has_bracket = rest->n > 0 && rest->p[0] == '<', is_quoted = false;
@@ -154,13 +170,24 @@ static bool in_is_orcpt(str_t value)
 		if (!in_is_alnum(value.p[i]) && value.p[i] != '-')
 			return false;
 	str_t address = str_skip(value, (size_t)semicolon + 1);
-	if (str_ieq(str_head(value, (size_t)semicolon), STR("utf-8"))) /* RFC 6533 section 3 has an encoding of its own */
+	if (str_ieq(str_head(value, (size_t)semicolon),
+		    STR("utf-8"))) /* RFC 6533 section 3 has an encoding of its own */
 		return address.n > 0;
 	return in_is_xtext(address, IN_ORCPT_MAX);
 }
 
 /* The bits are those of parameters that have been seen: each may come once. */
-enum { IN_P_SIZE = 1, IN_P_BODY = 2, IN_P_UTF8 = 4, IN_P_TLS = 8, IN_P_RET = 16, IN_P_ENVID = 32, IN_P_AUTH = 64, IN_P_NOTIFY = 128, IN_P_ORCPT = 256 };
+enum {
+	IN_P_SIZE = 1,
+	IN_P_BODY = 2,
+	IN_P_UTF8 = 4,
+	IN_P_TLS = 8,
+	IN_P_RET = 16,
+	IN_P_ENVID = 32,
+	IN_P_AUTH = 64,
+	IN_P_NOTIFY = 128,
+	IN_P_ORCPT = 256
+};
 
 /* Takes one parameter of MAIL: its bit; 0: there is no such one; -1: not with this value. */
 static int in_mail_parameter(struct in_command *c, str_t name, str_t value)
@@ -180,7 +207,9 @@ static int in_mail_parameter(struct in_command *c, str_t name, str_t value)
 		return value.p == NULL ? IN_P_TLS : -1;
 	}
 	if (str_ieq(name, STR("RET"))) {
-		c->ret = str_ieq(value, STR("FULL")) ? IN_RET_FULL : str_ieq(value, STR("HDRS")) ? IN_RET_HDRS : IN_RET_NONE;
+		c->ret = str_ieq(value, STR("FULL"))   ? IN_RET_FULL
+			 : str_ieq(value, STR("HDRS")) ? IN_RET_HDRS
+						       : IN_RET_NONE;
 		return c->ret != IN_RET_NONE ? IN_P_RET : -1;
 	}
 	if (str_ieq(name, STR("ENVID"))) {
@@ -212,7 +241,8 @@ static int in_parse_parameters(struct in_command *c, str_t rest, struct in_refus
 		str_t name, value;
 		if (!in_take_parameter(&rest, &name, &value))
 			return in_refuse(why, 501, "5.5.4 malformed parameter");
-		int bit = c->verb == IN_MAIL ? in_mail_parameter(c, name, value) : in_rcpt_parameter(c, name, value);
+		int bit = c->verb == IN_MAIL ? in_mail_parameter(c, name, value)
+					     : in_rcpt_parameter(c, name, value);
 		if (bit == 0)
 			return in_refuse(why, 555, "5.5.4 unknown parameter");
 		if (bit < 0)
@@ -230,13 +260,17 @@ static int in_parse_envelope(struct in_command *c, str_t rest, struct in_refusal
 	bool is_mail = c->verb == IN_MAIL;
 	str_t to = is_mail ? STR("FROM:") : STR("TO:");
 	if (!str_istarts(rest, to))
-		return in_refuse(why, 501, is_mail ? "5.5.2 expected MAIL FROM:<address>" : "5.5.2 expected RCPT TO:<address>");
+		return in_refuse(why, 501,
+				 is_mail ? "5.5.2 expected MAIL FROM:<address>"
+					 : "5.5.2 expected RCPT TO:<address>");
 	rest = in_skip_blanks(str_skip(rest, to.n));
 	str_t path = in_take_path(&rest);
 	bool is_good = path.n > 0 && (rest.n == 0 || rest.p[0] == ' ') && mailbox_parse(path, &c->box) == 0;
 	err_clear();
 	if (!is_good)
-		return in_refuse(why, 501, is_mail ? "5.1.7 the sender is no address" : "5.1.3 the recipient is no address");
+		return in_refuse(why, 501,
+				 is_mail ? "5.1.7 the sender is no address"
+					 : "5.1.3 the recipient is no address");
 	if (!is_mail && c->box.email.n == 0)
 		return in_refuse(why, 501, "5.1.3 the null address cannot be a recipient");
 	return in_parse_parameters(c, in_skip_blanks(rest), why);
@@ -260,7 +294,8 @@ static int in_parse_bdat(struct in_command *c, str_t rest, struct in_refusal *wh
 	str_t size = in_take_word(&rest);
 	c->is_last = str_ieq(rest, STR("LAST"));
 	if (size.n > 20 || !str_to_u64(size, &c->chunk_bytes) || (rest.n > 0 && !c->is_last))
-		return in_refuse(why, 501, "5.5.4 expected BDAT, the size of the chunk, and LAST with the last one");
+		return in_refuse(why, 501,
+				 "5.5.4 expected BDAT, the size of the chunk, and LAST with the last one");
 	return 0;
 }
 
@@ -328,7 +363,8 @@ bool in_xtext_decode(struct buf *out, str_t in)
 	for (size_t i = 0; i < in.n; i++) {
 		char c = in.p[i];
 		if (c == '+') {
-			int hi = i + 2 < in.n ? hex_digit(in.p[i + 1]) : -1, lo = hi >= 0 ? hex_digit(in.p[i + 2]) : -1;
+			int hi = i + 2 < in.n ? hex_digit(in.p[i + 1]) : -1,
+			    lo = hi >= 0 ? hex_digit(in.p[i + 2]) : -1;
 			if (lo < 0 || in.p[i + 1] >= 'a' || in.p[i + 2] >= 'a') /* upper case only */
 				return false;
 			buf_add_c(out, (char)(hi << 4 | lo));
@@ -364,8 +400,12 @@ static int in_xclient_port(str_t text, int *out)
 
 static int in_xclient_attribute(struct in_xclient *x, str_t name, str_t value, struct in_refusal *why)
 {
-	struct net_addr *addr = str_ieq(name, STR("ADDR")) ? &x->addr : str_ieq(name, STR("DESTADDR")) ? &x->dest : NULL;
-	int *port = str_ieq(name, STR("PORT")) ? &x->port : str_ieq(name, STR("DESTPORT")) ? &x->dest_port : NULL;
+	struct net_addr *addr = str_ieq(name, STR("ADDR"))	 ? &x->addr
+				: str_ieq(name, STR("DESTADDR")) ? &x->dest
+								 : NULL;
+	int *port = str_ieq(name, STR("PORT"))	     ? &x->port
+		    : str_ieq(name, STR("DESTPORT")) ? &x->dest_port
+						     : NULL;
 	if (addr == NULL && port == NULL)
 		return in_refuse(why, 501, "5.5.4 unknown XCLIENT attribute");
 	if ((addr != NULL && addr->len != 0) || (port != NULL && *port >= 0))
@@ -397,7 +437,8 @@ int in_xclient_parse(str_t attributes, struct in_xclient *out, struct in_refusal
 
 bool in_sasl_plain_parse(str_t message, str_t *authz, str_t *authc, str_t *password)
 {
-	ptrdiff_t first = str_chr(message, 0, 0), second = first < 0 ? -1 : str_chr(message, 0, (size_t)first + 1);
+	ptrdiff_t first = str_chr(message, 0, 0),
+		  second = first < 0 ? -1 : str_chr(message, 0, (size_t)first + 1);
 	if (second < 0 || str_chr(message, 0, (size_t)second + 1) >= 0 || !str_is_utf8(message))
 		return false;
 	*authz = str_head(message, (size_t)first);

@@ -1,6 +1,7 @@
-/* in_conn.c - a connection as a value of a policy. The userdata points at the session's, but only for the event in hand: it is emptied
- * at the end of the call, so a policy that keeps it finds it empty and not freed memory, nor another session's. The registry holds
- * it meanwhile, or Lua might collect it before it is emptied. */
+/* in_conn.c - a connection as a value of a policy. The userdata points at the session's, but only for the
+ * event in hand: it is emptied at the end of the call, so a policy that keeps it finds it empty and not freed
+ * memory, nor another session's. The registry holds it meanwhile, or Lua might collect it before it is
+ * emptied. */
 #include "smtp/in_impl.h"
 
 #include <lauxlib.h>
@@ -19,8 +20,14 @@ void in_conn_fini(struct in_conn *c)
 	arena_fini(&c->arena);
 }
 
-struct meta *in_conn_meta(struct in_conn *c) { return &c->meta; }
-const struct auth_info *in_conn_who(const struct in_conn *c) { return &c->who; }
+struct meta *in_conn_meta(struct in_conn *c)
+{
+	return &c->meta;
+}
+const struct auth_info *in_conn_who(const struct in_conn *c)
+{
+	return &c->who;
+}
 
 static int in_conn_on_tostring(lua_State *L)
 {

@@ -1,11 +1,13 @@
 /* in_data.c - from the wire to the body of a message.
  *
- * A machine of five states reads the bytes. Only CRLF is a line end, and only CRLF.CRLF ends the message, wherever the pieces are cut: a
- * dot between other kinds of line ends is text, whatever becomes of those. So what one server takes for one message cannot be two
- * here ("SMTP smuggling"). A CR or LF that stands alone is denied, kept, or made a CRLF in the stored body; the last is done
- * behind the machine, so that a line end that we have made ends nothing and starts no dot to be removed.
+ * A machine of five states reads the bytes. Only CRLF is a line end, and only CRLF.CRLF ends the message,
+ * wherever the pieces are cut: a dot between other kinds of line ends is text, whatever becomes of those. So
+ * what one server takes for one message cannot be two here ("SMTP smuggling"). A CR or LF that stands alone
+ * is denied, kept, or made a CRLF in the stored body; the last is done behind the machine, so that a line end
+ * that we have made ends nothing and starts no dot to be removed.
  *
- * A message with a defect is read to its end all the same, since the answer comes only then, but it is not stored any further. */
+ * A message with a defect is read to its end all the same, since the answer comes only then, but it is not
+ * stored any further. */
 #include "smtp/in_data.h"
 
 #include <string.h>
@@ -15,7 +17,10 @@ void in_data_begin(struct in_data *d, size_t max_bytes, size_t max_line_bytes, e
 	*d = (struct in_data){.max_bytes = max_bytes, .max_line_bytes = max_line_bytes, .endings = endings};
 }
 
-void in_data_fini(struct in_data *d) { buf_fini(&d->body); }
+void in_data_fini(struct in_data *d)
+{
+	buf_fini(&d->body);
+}
 
 bool in_data_is_good(const struct in_data *d)
 {
@@ -109,7 +114,8 @@ size_t in_data_feed(struct in_data *d, str_t in, bool *is_done)
 			d->state = c == '.' ? IN_DATA_DOT : IN_DATA_TEXT;
 			i += c == '.';
 			break;
-		case IN_DATA_DOT: /* held back; followed by anything but a CRLF, it was there for transparency */
+		case IN_DATA_DOT: /* held back; followed by anything but a CRLF, it was there for transparency
+				   */
 			d->state = c == '\r' ? IN_DATA_DOT_CR : IN_DATA_TEXT;
 			i += c == '\r';
 			break;

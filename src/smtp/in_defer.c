@@ -1,9 +1,11 @@
-/* in_defer.c - deferred_queue: what the policy does with a message that was received is not done while the client waits, but afterwards,
- * from a queue of our own, by smtp_server_message_deferred_inject (docs/reference/kumo/start_esmtp_listener/deferred_queue.md). As many at
- * a time as the policy gives the queue's egress path connections.
+/* in_defer.c - deferred_queue: what the policy does with a message that was received is not done while the
+ * client waits, but afterwards, from a queue of our own, by smtp_server_message_deferred_inject
+ * (docs/reference/kumo/start_esmtp_listener/deferred_queue.md). As many at a time as the policy gives the
+ * queue's egress path connections.
  *
- * Which queue a message is in shows in its metadata, so that a restart finds it there again. If the policy had named one already, that is
- * kept aside meanwhile. The connection that the event sees is made of the message's metadata, and gone afterwards. */
+ * Which queue a message is in shows in its metadata, so that a restart finds it there again. If the policy
+ * had named one already, that is kept aside meanwhile. The connection that the event sees is made of the
+ * message's metadata, and gone afterwards. */
 #include "queue/deliverer.h"
 #include "smtp/in_impl.h"
 #include "smtp/reply.h"
@@ -54,7 +56,8 @@ static int in_deferred_call(struct message *m, mono_t deadline)
 	return rc < 0 ? -1 : 0;
 }
 
-/** The answer of the policy, or of whatever else went wrong; consumes the error. False: the fiber is to end, and nobody has said anything. */
+/** The answer of the policy, or of whatever else went wrong; consumes the error. False: the fiber is to end,
+ * and nobody has said anything. */
 static bool in_deferred_answer(struct session *s, struct smtp_response *r, struct buf *text)
 {
 	struct err e = err_take();
@@ -98,7 +101,8 @@ static void in_deferred_run(struct session *s)
 
 void in_add_queues(void)
 {
-	static const struct deliverer injector = {
-		.protocol = "defersmtpinject", .record_name = "DeferredSmtpInjection", .run = in_deferred_run};
+	static const struct deliverer injector = {.protocol = "defersmtpinject",
+						  .record_name = "DeferredSmtpInjection",
+						  .run = in_deferred_run};
 	queue_set_internal_deliverer(IN_DEFERRED_NAME, &injector, IN_RETRY_INTERVAL);
 }

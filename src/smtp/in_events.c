@@ -1,6 +1,7 @@
-/* in_events.c - the policy's part in a session: each event with its arguments, and what its handler's answer or failure means
- * (contracts B1). A refusal by kumo.reject is the reply to what the client has just said; any other failure is ours, and ends the
- * session, because what the policy would have decided is not known. The connection is an argument of every event, lent for its time.
+/* in_events.c - the policy's part in a session: each event with its arguments, and what its handler's answer
+ * or failure means (contracts B1). A refusal by kumo.reject is the reply to what the client has just said;
+ * any other failure is ours, and ends the session, because what the policy would have decided is not known.
+ * The connection is an argument of every event, lent for its time.
  *
  * The call is over before anything is said to the client: the reply may be an event itself. */
 #include "smtp/in_impl.h"
@@ -12,7 +13,10 @@
 
 static void (*in_push_address)(lua_State *L, str_t text);
 
-void in_set_address_pusher(void (*push)(lua_State *L, str_t text)) { in_push_address = push; }
+void in_set_address_pusher(void (*push)(lua_State *L, str_t text))
+{
+	in_push_address = push;
+}
 
 struct in_event {
 	struct policy_call c;
@@ -41,7 +45,8 @@ static void in_complain(const char *text)
 	static uint64_t n_silent;
 	pthread_mutex_lock(&lock);
 	if (mono_is_past(next)) {
-		log_error(IN_LOG, "a session is ended: %s (%llu more since the last such line)", text, (unsigned long long)n_silent);
+		log_error(IN_LOG, "a session is ended: %s (%llu more since the last such line)", text,
+			  (unsigned long long)n_silent);
 		next = mono_after(dur_s(1));
 		n_silent = 0;
 	} else {
@@ -77,7 +82,8 @@ void in_refuse_error(struct in_session *s, enum policy_reject_mode mode, const c
 
 /* --- calling --- */
 
-/* 1: push the arguments, then in_event_run, then in_event_end; 0: nobody handles it; -1: the client was told. */
+/* 1: push the arguments, then in_event_run, then in_event_end; 0: nobody handles it; -1: the client was told.
+ */
 static int in_event_begin(struct in_event *e, struct in_session *s, const char *name, mono_t deadline)
 {
 	*e = (struct in_event){.s = s, .name = name, .deadline = deadline};
@@ -141,7 +147,8 @@ static enum in_verdict in_event_end(struct in_event *e, int rc, const char *duri
 /* An answer of a type that it cannot be. */
 static int in_event_fail(const struct in_event *e, const char *expected)
 {
-	err_set(ERR_INVALID, "%s is expected, not a %s", expected, lua_typename(e->c.L, lua_type(e->c.L, e->c.result_idx)));
+	err_set(ERR_INVALID, "%s is expected, not a %s", expected,
+		lua_typename(e->c.L, lua_type(e->c.L, e->c.result_idx)));
 	return -1;
 }
 
@@ -170,8 +177,14 @@ static enum in_verdict in_event_address(struct in_session *s, const char *name, 
 	return in_event_end(&e, rc, NULL);
 }
 
-enum in_verdict in_event_mail_from(struct in_session *s, str_t sender) { return in_event_address(s, "smtp_server_mail_from", sender); }
-enum in_verdict in_event_rcpt_to(struct in_session *s, str_t rcpt) { return in_event_address(s, "smtp_server_rcpt_to", rcpt); }
+enum in_verdict in_event_mail_from(struct in_session *s, str_t sender)
+{
+	return in_event_address(s, "smtp_server_mail_from", sender);
+}
+enum in_verdict in_event_rcpt_to(struct in_session *s, str_t rcpt)
+{
+	return in_event_address(s, "smtp_server_rcpt_to", rcpt);
+}
 
 enum in_verdict in_event_message(struct in_session *s, const char *event, struct message *m, mono_t deadline)
 {
@@ -238,7 +251,8 @@ static int in_take_lines(struct in_event *e, struct buf *lines)
 	for (lua_Integer i = 1; i <= (lua_Integer)lua_rawlen(L, idx); i++) {
 		str_t line;
 		if (lua_rawgeti(L, idx, i) != LUA_TSTRING) {
-			err_set(ERR_INVALID, "an extension is text, not a %s", lua_typename(L, lua_type(L, -1)));
+			err_set(ERR_INVALID, "an extension is text, not a %s",
+				lua_typename(L, lua_type(L, -1)));
 			return -1;
 		}
 		line.p = lua_tolstring(L, -1, &line.n);
@@ -273,7 +287,8 @@ enum in_verdict in_event_ehlo(struct in_session *s, str_t name, struct buf *exte
 /* --- smtp_server_auth_plain --- */
 
 /* *is_good, and more gets what the handler says of the identity. */
-static int in_take_login(struct in_event *e, str_t authz, str_t authc, struct arena *arena, struct auth_info *more, bool *is_good)
+static int in_take_login(struct in_event *e, str_t authz, str_t authc, struct arena *arena,
+			 struct auth_info *more, bool *is_good)
 {
 	lua_State *L = e->c.L;
 	int idx = e->c.result_idx;
@@ -295,7 +310,8 @@ static int in_take_login(struct in_event *e, str_t authz, str_t authc, struct ar
 	return 0;
 }
 
-enum in_verdict in_event_auth_plain(struct in_session *s, str_t authz, str_t authc, str_t password, bool *is_good)
+enum in_verdict in_event_auth_plain(struct in_session *s, str_t authz, str_t authc, str_t password,
+				    bool *is_good)
 {
 	struct in_event e;
 	struct arena arena = ARENA_INIT;
@@ -428,7 +444,8 @@ static int in_take_response(struct in_event *e, int *code, struct buf *text)
 		return -1;
 	}
 	if (!lua_isnil(L, idx + 1) && lua_type(L, idx + 1) != LUA_TSTRING) {
-		err_set(ERR_INVALID, "%s: a response is text, not a %s", e->name, lua_typename(L, lua_type(L, idx + 1)));
+		err_set(ERR_INVALID, "%s: a response is text, not a %s", e->name,
+			lua_typename(L, lua_type(L, idx + 1)));
 		return -1;
 	}
 	*code = (int)new_code;
@@ -444,7 +461,8 @@ static int in_take_response(struct in_event *e, int *code, struct buf *text)
 void in_event_rewrite_response(struct in_session *s, int *code, struct buf *text)
 {
 	struct in_event e = {.s = s, .name = "smtp_server_rewrite_response"};
-	e.deadline = mono_after(in_is_stopping(s) ? dur_s(1) : IN_EVENT_TIMEOUT); /* nobody may hold up the last words */
+	e.deadline = mono_after(in_is_stopping(s) ? dur_s(1)
+						  : IN_EVENT_TIMEOUT); /* nobody may hold up the last words */
 	int rc = policy_call_begin(&e.c, e.name, e.deadline);
 	if (rc == 1) {
 		lua_pushinteger(e.c.L, *code);

@@ -1,7 +1,9 @@
-/* in_listener.c - an SMTP listener: opened with all the certificates that its parameters name, and ended in good order; and what all
- * listeners share: the gate, the memory for messages that are being received, the metrics.
+/* in_listener.c - an SMTP listener: opened with all the certificates that its parameters name, and ended in
+ * good order; and what all listeners share: the gate, the memory for messages that are being received, the
+ * metrics.
  *
- * When it stops, sessions that wait for their client are cancelled and say 421; those that work on a message finish it first. */
+ * When it stops, sessions that wait for their client are cancelled and say 421; those that work on a message
+ * finish it first. */
 #include "smtp/in_impl.h"
 
 #include <pthread.h>
@@ -14,7 +16,10 @@
 static _Atomic(const char *(*)(void)) in_gate;
 static _Atomic uint64_t in_memory_used, in_memory_max = UINT64_C(256) << 20;
 
-void in_set_gate(const char *(*why_not)(void)) { atomic_store(&in_gate, why_not); }
+void in_set_gate(const char *(*why_not)(void))
+{
+	atomic_store(&in_gate, why_not);
+}
 
 const char *in_why_not(void)
 {
@@ -22,8 +27,14 @@ const char *in_why_not(void)
 	return why_not != NULL ? why_not() : NULL;
 }
 
-void in_set_body_memory(uint64_t n_bytes) { atomic_store(&in_memory_max, n_bytes); }
-uint64_t in_body_memory(void) { return atomic_load_explicit(&in_memory_used, memory_order_relaxed); }
+void in_set_body_memory(uint64_t n_bytes)
+{
+	atomic_store(&in_memory_max, n_bytes);
+}
+uint64_t in_body_memory(void)
+{
+	return atomic_load_explicit(&in_memory_used, memory_order_relaxed);
+}
 
 bool in_memory_take(size_t n_bytes)
 {
@@ -34,7 +45,10 @@ bool in_memory_take(size_t n_bytes)
 	return false;
 }
 
-void in_memory_give(size_t n_bytes) { atomic_fetch_sub_explicit(&in_memory_used, n_bytes, memory_order_relaxed); }
+void in_memory_give(size_t n_bytes)
+{
+	atomic_fetch_sub_explicit(&in_memory_used, n_bytes, memory_order_relaxed);
+}
 
 static struct in_metrics in_metrics_all;
 
@@ -43,21 +57,27 @@ static void in_metrics_make(void)
 	static const char *const label[] = {"service", NULL};
 	str_t service = STR("esmtp_listener");
 	in_metrics_all = (struct in_metrics){
-		.connections = metric_get(metric_declare(METRIC_GAUGE, "connection_count", "number of active connections", label, NULL, 0),
+		.connections = metric_get(metric_declare(METRIC_GAUGE, "connection_count",
+							 "number of active connections", label, NULL, 0),
 					  &service),
 		.connections_total = metric_get(metric_declare(METRIC_COUNTER, "total_connection_count",
-							       "total number of active connections ever made", label, NULL, 0),
+							       "total number of active connections ever made",
+							       label, NULL, 0),
 						&service),
 		.denied = metric_get(metric_declare(METRIC_COUNTER, "total_connections_denied",
-						    "total number of connections rejected due to load shedding or concurrency limits", label,
-						    NULL, 0),
+						    "total number of connections rejected due to load "
+						    "shedding or concurrency limits",
+						    label, NULL, 0),
 				     &service),
-		.received = metric_get(metric_declare(METRIC_COUNTER, "total_messages_received", "total number of messages ever received",
-						      label, NULL, 0),
-				       &service),
-		.rejections = metric_get(metric_declare(METRIC_COUNTER, "smtp_server_rejections",
-							"number of Rejection records logged by the smtp server", label, NULL, 0),
-					 &service),
+		.received =
+			metric_get(metric_declare(METRIC_COUNTER, "total_messages_received",
+						  "total number of messages ever received", label, NULL, 0),
+				   &service),
+		.rejections =
+			metric_get(metric_declare(METRIC_COUNTER, "smtp_server_rejections",
+						  "number of Rejection records logged by the smtp server",
+						  label, NULL, 0),
+				   &service),
 	};
 }
 
@@ -124,7 +144,8 @@ int in_listener_check(struct param_object *params, mono_t deadline)
 	return rc;
 }
 
-/* Each denied connection still takes a descriptor, for a moment: beyond three quarters of them, the kernel may hold the rest. */
+/* Each denied connection still takes a descriptor, for a moment: beyond three quarters of them, the kernel
+ * may hold the rest. */
 static void in_listener_limit(struct in_listener *l)
 {
 	struct rlimit r;
@@ -153,9 +174,15 @@ fail:
 	return NULL;
 }
 
-const char *in_listener_name(const struct in_listener *l) { return listener_name(l->listener); }
+const char *in_listener_name(const struct in_listener *l)
+{
+	return listener_name(l->listener);
+}
 
-void in_listener_start(struct in_listener *l) { listener_start(l->listener); }
+void in_listener_start(struct in_listener *l)
+{
+	listener_start(l->listener);
+}
 
 /* --- ending --- */
 

@@ -1,6 +1,6 @@
-/* in_params.c - schemas of the listener and of the blocks that override it, and how they are laid over each other: the listener's own
- * fields, then the block for the peer, then the one for our address, and within each block again (contracts C). What a block does not
- * give stays as it is; `meta` is merged key by key.
+/* in_params.c - schemas of the listener and of the blocks that override it, and how they are laid over each
+ * other: the listener's own fields, then the block for the peer, then the one for our address, and within
+ * each block again (contracts C). What a block does not give stays as it is; `meta` is merged key by key.
  *
  * Blocks are parsed and checked at start, down to the last, and only pointed into by connections. */
 #include "smtp/in_params.h"
@@ -17,7 +17,10 @@ enum { IN_BLOCK_DEPTH = 8 }; /* of blocks in blocks */
 static const char *const in_batch_words[] = {"BifurcateAlways", "BatchByDomain", NULL};
 static const char *const in_endings_words[] = {"Deny", "Allow", "Fix", NULL};
 
-static const struct in_params *in_params_of(const struct param_object *o) { return (const void *)o->data; }
+static const struct in_params *in_params_of(const struct param_object *o)
+{
+	return (const void *)o->data;
+}
 
 /* --- trace_headers --- */
 
@@ -26,17 +29,24 @@ static int in_trace_check(void *obj)
 	const struct in_trace_headers *t = obj;
 	if (header_name_is_valid(str_of(t->header_name)))
 		return 0;
-	err_set(ERR_INVALID, "field `header_name`: invalid value: \"%.64s\", expected the name of a header field", t->header_name);
+	err_set(ERR_INVALID,
+		"field `header_name`: invalid value: \"%.64s\", expected the name of a header field",
+		t->header_name);
 	return -1;
 }
 
 static const struct param in_trace_fields[] = {
-	PARAM_BOOL(in_trace_headers, received_header, .def = "true", .doc = "Add a Received field before smtp_server_message_received."),
-	PARAM_BOOL(in_trace_headers, supplemental_header, .def = "true", .doc = "Add the supplemental field after it."),
-	PARAM_STR(in_trace_headers, header_name, .def = "X-KumoRef", .doc = "Name of the supplemental field."),
-	PARAM_STRS(in_trace_headers, include_meta_names, .doc = "Metadata that the supplemental field carries, for all to read."),
+	PARAM_BOOL(in_trace_headers, received_header, .def = "true",
+		   .doc = "Add a Received field before smtp_server_message_received."),
+	PARAM_BOOL(in_trace_headers, supplemental_header, .def = "true",
+		   .doc = "Add the supplemental field after it."),
+	PARAM_STR(in_trace_headers, header_name, .def = "X-KumoRef",
+		  .doc = "Name of the supplemental field."),
+	PARAM_STRS(in_trace_headers, include_meta_names,
+		   .doc = "Metadata that the supplemental field carries, for all to read."),
 	{0}};
-const struct param_schema in_trace_schema = {"TraceHeaders", in_trace_fields, sizeof(struct in_trace_headers), in_trace_check};
+const struct param_schema in_trace_schema = {"TraceHeaders", in_trace_fields, sizeof(struct in_trace_headers),
+					     in_trace_check};
 
 static int in_trace_parse(const json_t *v, void *field)
 {
@@ -47,7 +57,10 @@ static int in_trace_parse(const json_t *v, void *field)
 	return 0;
 }
 
-static void in_trace_fini(void *field) { param_object_unref(*(struct param_object **)field); }
+static void in_trace_fini(void *field)
+{
+	param_object_unref(*(struct param_object **)field);
+}
 
 /* --- other fields --- */
 
@@ -66,7 +79,8 @@ static int in_listen_parse(const json_t *v, void *field)
 	if (!json_is_string(v))
 		return in_fail_type(v, "an address and port such as 127.0.0.1:25");
 	str_t text = str_mk(json_string_value(v), json_string_length(v));
-	char *any = str_starts(text, STR("0:")) ? xasprintf("0.0.0.0" STR_FMT, STR_ARG(str_skip(text, 1))) : NULL;
+	char *any =
+		str_starts(text, STR("0:")) ? xasprintf("0.0.0.0" STR_FMT, STR_ARG(str_skip(text, 1))) : NULL;
 	int rc = net_addr_parse(any != NULL ? str_of(any) : text, field);
 	free(any);
 	return rc;
@@ -86,7 +100,10 @@ static int in_meta_parse(const json_t *v, void *field)
 	return 0;
 }
 
-static void in_meta_fini(void *field) { json_decref(*(json_t **)field); }
+static void in_meta_fini(void *field)
+{
+	json_decref(*(json_t **)field);
+}
 
 /* Blocks are parsed within blocks: how deep this thread is. */
 static _Thread_local int in_block_depth;
@@ -129,7 +146,8 @@ static int in_blocks_parse(const json_t *v, void *field)
 	in_block_depth++;
 	int rc = 0;
 	for (void *it = json_object_iter(w); it != NULL && rc == 0; it = json_object_iter_next(w, it))
-		rc = in_blocks_add(&b, str_mk(json_object_iter_key(it), json_object_iter_key_len(it)), json_object_iter_value(it));
+		rc = in_blocks_add(&b, str_mk(json_object_iter_key(it), json_object_iter_key_len(it)),
+				   json_object_iter_value(it));
 	in_block_depth--;
 	if (rc != 0) {
 		in_blocks_fini(&b);
@@ -167,7 +185,8 @@ static int in_params_check(const struct in_params *p, bool is_block)
 	    in_check_dur("data_processing_timeout", p->data_processing_timeout, is_block) != 0)
 		return -1;
 	if (p->hostname != NULL && (p->hostname[0] == 0 || strchr(p->hostname, ' ') != NULL)) {
-		err_set(ERR_INVALID, "field `hostname`: invalid value: \"%s\", expected the name of a host", p->hostname);
+		err_set(ERR_INVALID, "field `hostname`: invalid value: \"%s\", expected the name of a host",
+			p->hostname);
 		return -1;
 	}
 	if (p->tls_private_key.kind != KEYSOURCE_NONE && p->tls_certificate.kind == KEYSOURCE_NONE) {
@@ -177,75 +196,119 @@ static int in_params_check(const struct in_params *p, bool is_block)
 	return 0;
 }
 
-static int in_listener_check(void *obj) { return in_params_check(obj, false); }
-static int in_block_check(void *obj) { return in_params_check(obj, true); }
+static int in_listener_check(void *obj)
+{
+	return in_params_check(obj, false);
+}
+static int in_block_check(void *obj)
+{
+	return in_params_check(obj, true);
+}
 
-#define IN_KEYSOURCE .parse = keysource_param_parse, .fini = keysource_param_fini, .dump = keysource_param_dump
+#define IN_KEYSOURCE \
+	.parse = keysource_param_parse, .fini = keysource_param_fini, .dump = keysource_param_dump
 #define IN_BLOCKS .parse = in_blocks_parse, .fini = in_blocks_fini
 
 /* Without defaults, as a block has them. */
 static const struct param in_block_fields[] = {
 	PARAM_BOOL(in_params, allow_xclient, .doc = "Peers may say, by XCLIENT, on whose behalf they come."),
 	PARAM_STR(in_params, banner, .doc = "Text of the greeting, behind the hostname."),
-	PARAM_ENUM(in_params, batch_handling, in_batch_words, .doc = "How recipients are put together into messages."),
-	PARAM_DUR(in_params, client_timeout, .doc = "How long a client may say nothing; also for a TLS handshake."),
-	PARAM_INT(in_params, data_buffer_size, .min = 512, .max = 16 << 20, .doc = "Bytes that are read at a time of a message."),
-	PARAM_DUR(in_params, data_processing_timeout, .doc = "After it, a message that was received is refused for now."),
-	PARAM_BOOL(in_params, deferred_queue, .doc = "Take messages as they are and process them from a queue of their own."),
-	PARAM_BOOL(in_params, deferred_spool, .doc = "Do not store a message before its first delivery has failed."),
+	PARAM_ENUM(in_params, batch_handling, in_batch_words,
+		   .doc = "How recipients are put together into messages."),
+	PARAM_DUR(in_params, client_timeout,
+		  .doc = "How long a client may say nothing; also for a TLS handshake."),
+	PARAM_INT(in_params, data_buffer_size, .min = 512, .max = 16 << 20,
+		  .doc = "Bytes that are read at a time of a message."),
+	PARAM_DUR(in_params, data_processing_timeout,
+		  .doc = "After it, a message that was received is refused for now."),
+	PARAM_BOOL(in_params, deferred_queue,
+		   .doc = "Take messages as they are and process them from a queue of their own."),
+	PARAM_BOOL(in_params, deferred_spool,
+		   .doc = "Do not store a message before its first delivery has failed."),
 	PARAM_STR(in_params, hostname, .doc = "Name of this service; the machine's when not given."),
 	PARAM_BOOL(in_params, implicit_tls, .doc = "TLS from the first byte, as on port 465."),
-	PARAM_ENUM(in_params, invalid_line_endings, in_endings_words, .doc = "What becomes of a CR or LF that is not part of a CRLF."),
-	PARAM_INT(in_params, line_length_hard_limit, .min = 1, .max = 1 << 30, .doc = "Longest line of a message, without its end."),
+	PARAM_ENUM(in_params, invalid_line_endings, in_endings_words,
+		   .doc = "What becomes of a CR or LF that is not part of a CRLF."),
+	PARAM_INT(in_params, line_length_hard_limit, .min = 1, .max = 1 << 30,
+		  .doc = "Longest line of a message, without its end."),
 	PARAM_INT(in_params, max_message_size, .min = 1, .max = 1 << 30, .doc = "Largest message in bytes."),
-	PARAM_INT(in_params, max_messages_per_connection, .min = 1, .max = INT32_MAX, .doc = "Recipients of one connection, all told."),
-	PARAM_INT(in_params, max_recipients_per_message, .min = 1, .max = INT32_MAX, .doc = "Recipients of one transaction."),
-	PARAM_CUSTOM(in_params, meta, .parse = in_meta_parse, .fini = in_meta_fini, .doc = "Metadata that connections begin with."),
+	PARAM_INT(in_params, max_messages_per_connection, .min = 1, .max = INT32_MAX,
+		  .doc = "Recipients of one connection, all told."),
+	PARAM_INT(in_params, max_recipients_per_message, .min = 1, .max = INT32_MAX,
+		  .doc = "Recipients of one transaction."),
+	PARAM_CUSTOM(in_params, meta, .parse = in_meta_parse, .fini = in_meta_fini,
+		     .doc = "Metadata that connections begin with."),
 	PARAM_CUSTOM(in_params, peer, IN_BLOCKS, .doc = "Other parameters by the peer's address."),
 	PARAM_CIDRS(in_params, relay_hosts, .doc = "Peers that may send to anybody."),
-	PARAM_BOOL(in_params, require_proxy_protocol, .doc = "The connection begins with a PROXY header, version 1 or 2."),
-	PARAM_CUSTOM(in_params, tls_certificate, IN_KEYSOURCE, .doc = "Certificate chain in PEM; self-signed when not given."),
-	PARAM_CUSTOM(in_params, tls_private_key, IN_KEYSOURCE, .doc = "Its private key; by default it is looked for in tls_certificate."),
-	PARAM_CUSTOM(in_params, tls_required_client_ca, IN_KEYSOURCE, .doc = "CAs by which a client's certificate is verified."),
-	PARAM_CUSTOM(in_params, trace_headers, .parse = in_trace_parse, .fini = in_trace_fini, .doc = "Fields that are added to a message."),
-	PARAM_CUSTOM(in_params, via, IN_BLOCKS, .doc = "Other parameters by the address of ours that the peer came to."),
+	PARAM_BOOL(in_params, require_proxy_protocol,
+		   .doc = "The connection begins with a PROXY header, version 1 or 2."),
+	PARAM_CUSTOM(in_params, tls_certificate, IN_KEYSOURCE,
+		     .doc = "Certificate chain in PEM; self-signed when not given."),
+	PARAM_CUSTOM(in_params, tls_private_key, IN_KEYSOURCE,
+		     .doc = "Its private key; by default it is looked for in tls_certificate."),
+	PARAM_CUSTOM(in_params, tls_required_client_ca, IN_KEYSOURCE,
+		     .doc = "CAs by which a client's certificate is verified."),
+	PARAM_CUSTOM(in_params, trace_headers, .parse = in_trace_parse, .fini = in_trace_fini,
+		     .doc = "Fields that are added to a message."),
+	PARAM_CUSTOM(in_params, via, IN_BLOCKS,
+		     .doc = "Other parameters by the address of ours that the peer came to."),
 	{0}};
-const struct param_schema in_block_schema = {"EsmtpListenerOverrides", in_block_fields, sizeof(struct in_params), in_block_check};
+const struct param_schema in_block_schema = {"EsmtpListenerOverrides", in_block_fields,
+					     sizeof(struct in_params), in_block_check};
 
 static const struct param in_listener_fields[] = {
-	PARAM_CUSTOM(in_params, listen, .parse = in_listen_parse, .dump = in_listen_dump, .def = "\"127.0.0.1:2025\"",
+	PARAM_CUSTOM(in_params, listen, .parse = in_listen_parse, .dump = in_listen_dump,
+		     .def = "\"127.0.0.1:2025\"",
 		     .doc = "Address and port to listen on; port 0 takes a free one."),
 	PARAM_STR(in_params, hostname, .doc = "Name of this service; the machine's when not given."),
 	PARAM_CIDRS(in_params, relay_hosts, .def = "127.0.0.1,::1", .doc = "Peers that may send to anybody."),
 	PARAM_STR(in_params, banner, .def = "KumoMTA", .doc = "Text of the greeting, behind the hostname."),
-	PARAM_CUSTOM(in_params, tls_certificate, IN_KEYSOURCE, .doc = "Certificate chain in PEM; self-signed when not given."),
-	PARAM_CUSTOM(in_params, tls_private_key, IN_KEYSOURCE, .doc = "Its private key; by default it is looked for in tls_certificate."),
-	PARAM_CUSTOM(in_params, tls_required_client_ca, IN_KEYSOURCE, .doc = "CAs by which a client's certificate is verified."),
-	PARAM_BOOL(in_params, implicit_tls, .def = "false", .doc = "TLS from the first byte, as on port 465."),
-	PARAM_BOOL(in_params, deferred_spool, .def = "false", .doc = "Do not store a message before its first delivery has failed."),
-	PARAM_BOOL(in_params, deferred_queue, .def = "false", .doc = "Take messages as they are and process them from a queue of their own."),
+	PARAM_CUSTOM(in_params, tls_certificate, IN_KEYSOURCE,
+		     .doc = "Certificate chain in PEM; self-signed when not given."),
+	PARAM_CUSTOM(in_params, tls_private_key, IN_KEYSOURCE,
+		     .doc = "Its private key; by default it is looked for in tls_certificate."),
+	PARAM_CUSTOM(in_params, tls_required_client_ca, IN_KEYSOURCE,
+		     .doc = "CAs by which a client's certificate is verified."),
+	PARAM_BOOL(in_params, implicit_tls, .def = "false",
+		   .doc = "TLS from the first byte, as on port 465."),
+	PARAM_BOOL(in_params, deferred_spool, .def = "false",
+		   .doc = "Do not store a message before its first delivery has failed."),
+	PARAM_BOOL(in_params, deferred_queue, .def = "false",
+		   .doc = "Take messages as they are and process them from a queue of their own."),
 	PARAM_CUSTOM(in_params, trace_headers, .parse = in_trace_parse, .fini = in_trace_fini, .def = "{}",
 		     .doc = "Fields that are added to a message."),
-	PARAM_DUR(in_params, client_timeout, .def = "60s", .doc = "How long a client may say nothing; also for a TLS handshake."),
-	PARAM_DUR(in_params, data_processing_timeout, .def = "300s", .doc = "After it, a message that was received is refused for now."),
-	PARAM_INT(in_params, data_buffer_size, .min = 512, .max = 16 << 20, .def = "131072", .doc = "Bytes that are read at a time of a message."),
+	PARAM_DUR(in_params, client_timeout, .def = "60s",
+		  .doc = "How long a client may say nothing; also for a TLS handshake."),
+	PARAM_DUR(in_params, data_processing_timeout, .def = "300s",
+		  .doc = "After it, a message that was received is refused for now."),
+	PARAM_INT(in_params, data_buffer_size, .min = 512, .max = 16 << 20, .def = "131072",
+		  .doc = "Bytes that are read at a time of a message."),
 	PARAM_ENUM(in_params, invalid_line_endings, in_endings_words, .def = "Deny",
 		   .doc = "What becomes of a CR or LF that is not part of a CRLF."),
-	PARAM_INT(in_params, line_length_hard_limit, .min = 1, .max = 1 << 30, .def = "998", .doc = "Longest line of a message, without its end."),
-	PARAM_INT(in_params, max_message_size, .min = 1, .max = 1 << 30, .def = "20971520", .doc = "Largest message in bytes."),
+	PARAM_INT(in_params, line_length_hard_limit, .min = 1, .max = 1 << 30, .def = "998",
+		  .doc = "Longest line of a message, without its end."),
+	PARAM_INT(in_params, max_message_size, .min = 1, .max = 1 << 30, .def = "20971520",
+		  .doc = "Largest message in bytes."),
 	PARAM_INT(in_params, max_messages_per_connection, .min = 1, .max = INT32_MAX, .def = "10000",
 		  .doc = "Recipients of one connection, all told."),
-	PARAM_INT(in_params, max_recipients_per_message, .min = 1, .max = INT32_MAX, .def = "1024", .doc = "Recipients of one transaction."),
+	PARAM_INT(in_params, max_recipients_per_message, .min = 1, .max = INT32_MAX, .def = "1024",
+		  .doc = "Recipients of one transaction."),
 	PARAM_INT(in_params, max_connections, .min = 1, .max = 1000000, .def = "32768",
 		  .doc = "Connections at a time; a further one is answered 421."),
-	PARAM_ENUM(in_params, batch_handling, in_batch_words, .def = "BifurcateAlways", .doc = "How recipients are put together into messages."),
-	PARAM_BOOL(in_params, allow_xclient, .def = "false", .doc = "Peers may say, by XCLIENT, on whose behalf they come."),
-	PARAM_BOOL(in_params, require_proxy_protocol, .def = "false", .doc = "The connection begins with a PROXY header, version 1 or 2."),
-	PARAM_CUSTOM(in_params, meta, .parse = in_meta_parse, .fini = in_meta_fini, .doc = "Metadata that connections begin with."),
+	PARAM_ENUM(in_params, batch_handling, in_batch_words, .def = "BifurcateAlways",
+		   .doc = "How recipients are put together into messages."),
+	PARAM_BOOL(in_params, allow_xclient, .def = "false",
+		   .doc = "Peers may say, by XCLIENT, on whose behalf they come."),
+	PARAM_BOOL(in_params, require_proxy_protocol, .def = "false",
+		   .doc = "The connection begins with a PROXY header, version 1 or 2."),
+	PARAM_CUSTOM(in_params, meta, .parse = in_meta_parse, .fini = in_meta_fini,
+		     .doc = "Metadata that connections begin with."),
 	PARAM_CUSTOM(in_params, peer, IN_BLOCKS, .doc = "Other parameters by the peer's address."),
-	PARAM_CUSTOM(in_params, via, IN_BLOCKS, .doc = "Other parameters by the address of ours that the peer came to."),
+	PARAM_CUSTOM(in_params, via, IN_BLOCKS,
+		     .doc = "Other parameters by the address of ours that the peer came to."),
 	{0}};
-const struct param_schema in_listener_schema = {"EsmtpListenerParams", in_listener_fields, sizeof(struct in_params), in_listener_check};
+const struct param_schema in_listener_schema = {"EsmtpListenerParams", in_listener_fields,
+						sizeof(struct in_params), in_listener_check};
 
 struct param_object *in_block_from_json(const json_t *table)
 {
@@ -253,7 +316,7 @@ struct param_object *in_block_from_json(const json_t *table)
 	if (o == NULL)
 		return NULL;
 	struct in_params *p = (void *)o->data;
-#define X(name) \
+#define X(name)                                                                                    \
 	if (!json_is_null(json_object_get(table, #name)) && json_object_get(table, #name) != NULL) \
 		p->given |= UINT32_C(1) << IN_FIELD_##name;
 	IN_FIELDS(X)
@@ -269,7 +332,8 @@ static void in_settings_add_meta(struct meta *meta, json_t *values)
 	for (void *it = json_object_iter(values); it != NULL; it = json_object_iter_next(values, it)) {
 		buf_clear(&text);
 		value_write_json(json_object_iter_value(it), false, &text);
-		meta_set_json(meta, str_mk(json_object_iter_key(it), json_object_iter_key_len(it)), buf_str(&text));
+		meta_set_json(meta, str_mk(json_object_iter_key(it), json_object_iter_key_len(it)),
+			      buf_str(&text));
 	}
 	buf_fini(&text);
 }
@@ -278,7 +342,7 @@ static void in_settings_take(struct in_settings *s, const struct in_params *p, u
 {
 #define HAS(name) ((given >> IN_FIELD_##name & 1) != 0)
 #define TAKE(name, cast) \
-	if (HAS(name)) \
+	if (HAS(name))   \
 		s->name = (cast)p->name;
 	TAKE(allow_xclient, bool)
 	TAKE(banner, const char *)
@@ -312,8 +376,9 @@ static void in_settings_take(struct in_settings *s, const struct in_params *p, u
 #undef HAS
 }
 
-static void in_settings_apply_blocks(struct in_settings *s, const struct in_params *p, const struct net_addr *peer,
-				     const struct net_addr *local, struct meta *meta)
+static void in_settings_apply_blocks(struct in_settings *s, const struct in_params *p,
+				     const struct net_addr *peer, const struct net_addr *local,
+				     struct meta *meta)
 {
 	ptrdiff_t i = cidr_set_best(&p->peer.nets, peer);
 	if (i >= 0)
@@ -323,15 +388,16 @@ static void in_settings_apply_blocks(struct in_settings *s, const struct in_para
 		in_settings_apply(s, in_params_of(p->via.block[i]), peer, local, meta);
 }
 
-void in_settings_apply(struct in_settings *s, const struct in_params *block, const struct net_addr *peer, const struct net_addr *local,
-		       struct meta *meta)
+void in_settings_apply(struct in_settings *s, const struct in_params *block, const struct net_addr *peer,
+		       const struct net_addr *local, struct meta *meta)
 {
 	in_settings_take(s, block, block->given);
 	in_settings_add_meta(meta, block->meta);
 	in_settings_apply_blocks(s, block, peer, local, meta);
 }
 
-static void in_settings_base(struct in_settings *s, const struct in_params *base, const char *machine_hostname)
+static void in_settings_base(struct in_settings *s, const struct in_params *base,
+			     const char *machine_hostname)
 {
 	*s = (struct in_settings){0};
 	in_settings_take(s, base, UINT32_MAX);
@@ -339,15 +405,16 @@ static void in_settings_base(struct in_settings *s, const struct in_params *base
 		s->hostname = machine_hostname;
 }
 
-void in_settings_init(struct in_settings *s, const struct in_params *base, const char *machine_hostname, const struct net_addr *peer,
-		      const struct net_addr *local, struct meta *meta)
+void in_settings_init(struct in_settings *s, const struct in_params *base, const char *machine_hostname,
+		      const struct net_addr *peer, const struct net_addr *local, struct meta *meta)
 {
 	in_settings_base(s, base, machine_hostname);
 	in_settings_add_meta(meta, base->meta);
 	in_settings_apply_blocks(s, base, peer, local, meta);
 }
 
-static int in_settings_each_block(const struct in_settings *above, const struct in_params *p, in_settings_fn *fn, void *arg)
+static int in_settings_each_block(const struct in_settings *above, const struct in_params *p,
+				  in_settings_fn *fn, void *arg)
 {
 	const struct in_blocks *maps[] = {&p->peer, &p->via};
 	for (size_t k = 0; k < ARRAY_SIZE(maps); k++) {
@@ -362,7 +429,8 @@ static int in_settings_each_block(const struct in_settings *above, const struct 
 	return 0;
 }
 
-int in_settings_each(const struct in_params *base, const char *machine_hostname, in_settings_fn *fn, void *arg)
+int in_settings_each(const struct in_params *base, const char *machine_hostname, in_settings_fn *fn,
+		     void *arg)
 {
 	struct in_settings s;
 	in_settings_base(&s, base, machine_hostname);

@@ -1,5 +1,6 @@
-/* in_params.h - what kumo.start_esmtp_listener takes: the listener's own parameters, and blocks of overrides by the peer's address, by
- * ours, or from the policy for one connection (smtp_server_get_dynamic_parameters). */
+/* in_params.h - what kumo.start_esmtp_listener takes: the listener's own parameters, and blocks of overrides
+ * by the peer's address, by ours, or from the policy for one connection (smtp_server_get_dynamic_parameters).
+ */
 #pragma once
 
 #include "mail/meta.h"
@@ -22,11 +23,15 @@ struct in_blocks {
 };
 
 /* Fields that a block may override. */
+/* clang-format off */
 #define IN_FIELDS(X) \
-	X(allow_xclient) X(banner) X(batch_handling) X(client_timeout) X(data_buffer_size) X(data_processing_timeout) X(deferred_queue) \
-	X(deferred_spool) X(hostname) X(implicit_tls) X(invalid_line_endings) X(line_length_hard_limit) X(max_message_size) \
-	X(max_messages_per_connection) X(max_recipients_per_message) X(relay_hosts) X(require_proxy_protocol) X(tls_certificate) \
-	X(tls_private_key) X(tls_required_client_ca) X(trace_headers)
+	X(allow_xclient) X(banner) X(batch_handling) X(client_timeout) X(data_buffer_size) \
+	X(data_processing_timeout) X(deferred_queue) X(deferred_spool) X(hostname) \
+	X(implicit_tls) X(invalid_line_endings) X(line_length_hard_limit) X(max_message_size) \
+	X(max_messages_per_connection) X(max_recipients_per_message) X(relay_hosts) \
+	X(require_proxy_protocol) X(tls_certificate) X(tls_private_key) X(tls_required_client_ca) \
+	X(trace_headers)
+/* clang-format on */
 
 enum in_field {
 #define X(name) IN_FIELD_##name,
@@ -36,17 +41,18 @@ enum in_field {
 
 struct in_params {
 	bool allow_xclient, deferred_queue, deferred_spool, implicit_tls, require_proxy_protocol;
-	char *banner, *hostname; /* hostname NULL: the machine's */
-	int batch_handling;      /* enum in_batch_handling */
+	char *banner, *hostname;  /* hostname NULL: the machine's */
+	int batch_handling;	  /* enum in_batch_handling */
 	int invalid_line_endings; /* enum in_line_endings */
 	dur_t client_timeout, data_processing_timeout;
-	int64_t data_buffer_size, line_length_hard_limit, max_message_size, max_messages_per_connection, max_recipients_per_message;
+	int64_t data_buffer_size, line_length_hard_limit, max_message_size, max_messages_per_connection,
+		max_recipients_per_message;
 	struct cidr_set relay_hosts;
 	struct keysource tls_certificate, tls_private_key, tls_required_client_ca;
 	struct param_object *trace_headers; /* struct in_trace_headers; NULL only in a block */
-	json_t *meta;                       /* an object; NULL: none */
+	json_t *meta;			    /* an object; NULL: none */
 	struct in_blocks peer, via;
-	uint32_t given;                     /* of a block: bit per enum in_field */
+	uint32_t given; /* of a block: bit per enum in_field */
 	/* Of the listener only: */
 	struct net_addr listen;
 	int64_t max_connections;
@@ -66,20 +72,23 @@ struct in_settings {
 	enum in_batch_handling batch_handling;
 	enum in_line_endings invalid_line_endings;
 	dur_t client_timeout, data_processing_timeout;
-	size_t data_buffer_size, line_length_hard_limit, max_message_size, max_messages_per_connection, max_recipients_per_message;
+	size_t data_buffer_size, line_length_hard_limit, max_message_size, max_messages_per_connection,
+		max_recipients_per_message;
 	const struct cidr_set *relay_hosts;
 	const struct keysource *tls_certificate, *tls_private_key, *tls_required_client_ca;
 	const struct in_trace_headers *trace;
 };
-/** The listener's own, with machine_hostname for an absent one, then what its peer and via blocks say of these addresses. Values of
- * `meta` are set in *meta. All pointers live as long as base and machine_hostname. */
-void in_settings_init(struct in_settings *s, const struct in_params *base, const char *machine_hostname, const struct net_addr *peer,
-		      const struct net_addr *local, struct meta *meta);
+/** The listener's own, with machine_hostname for an absent one, then what its peer and via blocks say of
+ * these addresses. Values of `meta` are set in *meta. All pointers live as long as base and machine_hostname.
+ */
+void in_settings_init(struct in_settings *s, const struct in_params *base, const char *machine_hostname,
+		      const struct net_addr *peer, const struct net_addr *local, struct meta *meta);
 /** What a further block says, and the blocks in it. */
-void in_settings_apply(struct in_settings *s, const struct in_params *block, const struct net_addr *peer, const struct net_addr *local,
-		       struct meta *meta);
+void in_settings_apply(struct in_settings *s, const struct in_params *block, const struct net_addr *peer,
+		       const struct net_addr *local, struct meta *meta);
 
-/** Calls fn with the settings of the listener, and with those that each block in it makes of them; -1 as soon as fn returns it. fn may
- * yield. For checks at the start. */
+/** Calls fn with the settings of the listener, and with those that each block in it makes of them; -1 as soon
+ * as fn returns it. fn may yield. For checks at the start. */
 typedef int in_settings_fn(const struct in_settings *s, void *arg);
-MUST_CHECK int in_settings_each(const struct in_params *base, const char *machine_hostname, in_settings_fn *fn, void *arg);
+MUST_CHECK int in_settings_each(const struct in_params *base, const char *machine_hostname,
+				in_settings_fn *fn, void *arg);

@@ -1,8 +1,9 @@
 /* in_receive.c - DATA and BDAT: the bytes of a message from the client to the receiver (in_data.c).
  *
- * A client has client_timeout for each piece, and for the whole the time that it takes at the slowest rate that is put up with. What
- * messages take in memory meanwhile is bounded for all sessions together; over the bound a message is read and refused for now. The
- * bytes of a chunk follow their command whether we want them or not (RFC 3030), so they are read in any case, or the session ends. */
+ * A client has client_timeout for each piece, and for the whole the time that it takes at the slowest rate
+ * that is put up with. What messages take in memory meanwhile is bounded for all sessions together; over the
+ * bound a message is read and refused for now. The bytes of a chunk follow their command whether we want them
+ * or not (RFC 3030), so they are read in any case, or the session ends. */
 #include "smtp/in_impl.h"
 
 #define IN_SLOW_TIMEOUT dur_s(600)
@@ -31,7 +32,8 @@ static enum in_go in_fill_data(struct in_session *s, mono_t begun)
 {
 	dur_t for_all = IN_SLOW_TIMEOUT;
 	for_all.ns += dur_s((int64_t)(s->tx.data.n_received / IN_SLOW_BYTES_PER_S)).ns;
-	return in_fill(s, s->set.data_buffer_size, mono_min(mono_after(s->set.client_timeout), mono_add(begun, for_all)));
+	return in_fill(s, s->set.data_buffer_size,
+		       mono_min(mono_after(s->set.client_timeout), mono_add(begun, for_all)));
 }
 
 static void in_see_data(struct in_session *s, str_t piece)
@@ -42,7 +44,8 @@ static void in_see_data(struct in_session *s, str_t piece)
 
 static void in_begin_data(struct in_session *s)
 {
-	in_data_begin(&s->tx.data, s->set.max_message_size, s->set.line_length_hard_limit, s->set.invalid_line_endings);
+	in_data_begin(&s->tx.data, s->set.max_message_size, s->set.line_length_hard_limit,
+		      s->set.invalid_line_endings);
 }
 
 /* --- DATA --- */
@@ -68,7 +71,8 @@ static enum in_go in_receive(struct in_session *s)
 	return IN_GO;
 }
 
-/* True: the client was told that no message can come now. One that has begun is not stopped by what stops new ones (contracts B8). */
+/* True: the client was told that no message can come now. One that has begun is not stopped by what stops new
+ * ones (contracts B8). */
 static bool in_message_is_refused(struct in_session *s)
 {
 	if (!s->tx.is_open)

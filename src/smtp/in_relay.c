@@ -1,9 +1,10 @@
-/* in_relay.c - who may send to whom: the peer is in relay_hosts; or the policy says of the sender's domain that this peer, or whoever has
- * logged in, may send from it; or of the recipient's domain that it takes mail from anybody. Nobody else sends anything, except
- * reports to a domain that has them logged.
+/* in_relay.c - who may send to whom: the peer is in relay_hosts; or the policy says of the sender's domain
+ * that this peer, or whoever has logged in, may send from it; or of the recipient's domain that it takes mail
+ * from anybody. Nobody else sends anything, except reports to a domain that has them logged.
  *
- * What the policy says of a domain (get_listener_domain, kumo.make_listener_domain) is kept within the session, for the domain's ttl, and
- * until the client has done something that may change it. Domains are asked for in lower case. */
+ * What the policy says of a domain (get_listener_domain, kumo.make_listener_domain) is kept within the
+ * session, for the domain's ttl, and until the client has done something that may change it. Domains are
+ * asked for in lower case. */
 #include "smtp/in_impl.h"
 
 #include "policy/value.h"
@@ -23,7 +24,10 @@ static int in_report_mode_parse(const json_t *v, void *field)
 	if (!json_is_string(v)) {
 		struct buf what = BUF_INIT;
 		value_describe(v, false, &what);
-		err_set(ERR_INVALID, "invalid type: %s, expected a boolean or one of `Ignore`, `LogThenDrop`, `LogThenRelay`", what.p);
+		err_set(ERR_INVALID,
+			"invalid type: %s, expected a boolean or one of `Ignore`, `LogThenDrop`, "
+			"`LogThenRelay`",
+			what.p);
 		buf_fini(&what);
 		return -1;
 	}
@@ -37,19 +41,26 @@ static int in_report_mode_parse(const json_t *v, void *field)
 	return -1;
 }
 
-static void in_report_mode_dump(const void *field, json_t **out) { *out = json_string(in_report_words[*(const int *)field]); }
+static void in_report_mode_dump(const void *field, json_t **out)
+{
+	*out = json_string(in_report_words[*(const int *)field]);
+}
 
 #define IN_REPORT_MODE .parse = in_report_mode_parse, .dump = in_report_mode_dump, .def = "\"Ignore\""
 
 static const struct param in_domain_fields[] = {
 	PARAM_BOOL(in_domain, relay_to, .def = "false", .doc = "Anybody may send to this domain."),
-	PARAM_CUSTOM(in_domain, log_oob, IN_REPORT_MODE, .doc = "What becomes of bounce reports (RFC 3464) for this domain."),
-	PARAM_CUSTOM(in_domain, log_arf, IN_REPORT_MODE, .doc = "What becomes of feedback reports (RFC 5965) for this domain."),
+	PARAM_CUSTOM(in_domain, log_oob, IN_REPORT_MODE,
+		     .doc = "What becomes of bounce reports (RFC 3464) for this domain."),
+	PARAM_CUSTOM(in_domain, log_arf, IN_REPORT_MODE,
+		     .doc = "What becomes of feedback reports (RFC 5965) for this domain."),
 	PARAM_CIDRS(in_domain, relay_from, .doc = "Peers that may send from this domain to anybody."),
-	PARAM_STRS(in_domain, relay_from_authz, .doc = "Logins (authorization identities) that may send from this domain to anybody."),
+	PARAM_STRS(in_domain, relay_from_authz,
+		   .doc = "Logins (authorization identities) that may send from this domain to anybody."),
 	PARAM_DUR(in_domain, ttl, .def = "60s", .doc = "How long this holds within a connection."),
 	{0}};
-const struct param_schema in_domain_schema = {"ListenerDomain", in_domain_fields, sizeof(struct in_domain), NULL};
+const struct param_schema in_domain_schema = {"ListenerDomain", in_domain_fields, sizeof(struct in_domain),
+					      NULL};
 
 /* --- the answers of a session --- */
 
@@ -69,7 +80,8 @@ void in_relay_forget(struct in_session *s)
 static struct in_domain_entry *in_domain_known(struct in_session *s, str_t name)
 {
 	for (size_t i = 0; i < IN_DOMAINS; i++)
-		if (s->domain[i].name != NULL && str_eq(str_of(s->domain[i].name), name) && !mono_is_past(s->domain[i].expires))
+		if (s->domain[i].name != NULL && str_eq(str_of(s->domain[i].name), name) &&
+		    !mono_is_past(s->domain[i].expires))
 			return &s->domain[i];
 	return NULL;
 }
@@ -80,7 +92,10 @@ static void in_lower(struct buf *out, str_t s)
 		buf_add_c(out, s.p[i] >= 'A' && s.p[i] <= 'Z' ? (char)(s.p[i] | 0x20) : s.p[i]);
 }
 
-static const struct in_domain *in_domain_of(const struct param_object *o) { return (const void *)o->data; }
+static const struct in_domain *in_domain_of(const struct param_object *o)
+{
+	return (const void *)o->data;
+}
 
 /** *d: what the policy says of the domain, valid until the next call; NULL: nothing. */
 static enum in_verdict in_domain_get(struct in_session *s, str_t domain, const struct in_domain **d)
@@ -133,7 +148,8 @@ static bool in_may_send_from(struct in_session *s, const struct in_domain *d)
 	return may;
 }
 
-enum in_verdict in_relay_decide(struct in_session *s, str_t sender, str_t recipient, bool wants_reports, struct in_disposition *out)
+enum in_verdict in_relay_decide(struct in_session *s, str_t sender, str_t recipient, bool wants_reports,
+				struct in_disposition *out)
 {
 	const struct in_domain *d;
 	*out = (struct in_disposition){.is_relayed = cidr_set_has(s->set.relay_hosts, &s->peer)};

@@ -1,8 +1,9 @@
-/* in_reply.c - what the client is told. A reply passes the policy's smtp_server_rewrite_response, is put behind those that are held back
- * for a client that pipelines (RFC 2920), and, when it refuses something, becomes a Rejection record. Replies leave in one write when
- * the session is about to wait.
+/* in_reply.c - what the client is told. A reply passes the policy's smtp_server_rewrite_response, is put
+ * behind those that are held back for a client that pipelines (RFC 2920), and, when it refuses something,
+ * becomes a Rejection record. Replies leave in one write when the session is about to wait.
  *
- * Texts may come from the policy or quote the client: whatever could end a line but LF becomes a question mark. */
+ * Texts may come from the policy or quote the client: whatever could end a line but LF becomes a question
+ * mark. */
 #include "smtp/in_impl.h"
 
 #include "smtp/reply.h"
@@ -20,7 +21,8 @@ static void in_reply_add_line(struct in_session *s, int code, char mark, str_t t
 	}
 	buf_add_z(&s->out, "\r\n");
 	if (in_is_seen())
-		in_see(s, &(struct in_seen){.kind = IN_SIGHT_WRITE, .text = str_skip(buf_str(&s->out), n_before)});
+		in_see(s, &(struct in_seen){.kind = IN_SIGHT_WRITE,
+					    .text = str_skip(buf_str(&s->out), n_before)});
 }
 
 static str_t in_chop_cr(str_t line)
@@ -42,7 +44,8 @@ static void in_reply_add(struct in_session *s, int code, str_t text)
 	in_reply_add_line(s, code, ' ', in_chop_cr(line));
 }
 
-/* Contracts B6: 4xx and 5xx, except that the service goes away, which is not about anything that the client has said. */
+/* Contracts B6: 4xx and 5xx, except that the service goes away, which is not about anything that the client
+ * has said. */
 static void in_reply_record(struct in_session *s, int code, str_t text)
 {
 	char peer[NET_ADDR_STRLEN];

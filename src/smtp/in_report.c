@@ -1,11 +1,13 @@
-/* in_report.c - mail that is a report on mail that was sent: bounces that came later than the answer (RFC 3464, log_oob) and complaints (RFC
- * 5965, log_arf). get_listener_domain says of a recipient's domain whether they are logged, and whether they go on to the recipient then.
+/* in_report.c - mail that is a report on mail that was sent: bounces that came later than the answer (RFC
+ * 3464, log_oob) and complaints (RFC 5965, log_arf). get_listener_domain says of a recipient's domain whether
+ * they are logged, and whether they go on to the recipient then.
  *
- * A message is looked at when the policy has had it. What it was found to be is remembered, as the batches of a transaction share their
- * body, and logged when the transaction is accepted: a client that is refused sends its report again. What says that it is a report but is
- * malformed, or larger than any report, is none.
+ * A message is looked at when the policy has had it. What it was found to be is remembered, as the batches of
+ * a transaction share their body, and logged when the transaction is accepted: a client that is refused sends
+ * its report again. What says that it is a report but is malformed, or larger than any report, is none.
  *
- * Whoever sends a report chooses its texts, and one message makes many records: those that each of them has are cut. */
+ * Whoever sends a report chooses its texts, and one message makes many records: those that each of them has
+ * are cut. */
 #include "smtp/in_impl.h"
 
 #include "fiber/offload.h"
@@ -16,7 +18,7 @@ enum {
 	IN_REPORT_ORIGINAL_BYTES = 256 << 10, /* of the original message in a record */
 	IN_REPORT_NAME_BYTES = 255,
 	IN_REPORT_TEXT_BYTES = 4096,
-	IN_REPORT_TURN_RECORDS = 64,          /* before other fibers get a turn */
+	IN_REPORT_TURN_RECORDS = 64, /* before other fibers get a turn */
 };
 
 enum in_report_kind { IN_REPORT_NO_KIND, IN_REPORT_BOUNCE, IN_REPORT_FEEDBACK };
@@ -25,8 +27,8 @@ struct in_report {
 	struct body *body; /* reference */
 	enum in_report_kind kind;
 	struct dsn_report bounce; /* IN_REPORT_BOUNCE */
-	struct buf feedback;      /* IN_REPORT_FEEDBACK: JSON */
-	char *malformed;          /* NULL, or what is wrong with it */
+	struct buf feedback;	  /* IN_REPORT_FEEDBACK: JSON */
+	char *malformed;	  /* NULL, or what is wrong with it */
 };
 
 static void in_report_unref(struct in_report *r)
@@ -92,7 +94,8 @@ static struct in_report *in_report_of(struct body *body, mono_t deadline)
 	struct in_report *r = xcalloc(1, sizeof(*r));
 	r->refs = 1;
 	r->body = body_ref(body);
-	int rc = body->n_bytes <= IN_REPORT_INLINE_BYTES ? in_report_read(r) : offload_run(in_report_read, r, deadline);
+	int rc = body->n_bytes <= IN_REPORT_INLINE_BYTES ? in_report_read(r)
+							 : offload_run(in_report_read, r, deadline);
 	if (rc != 0) {
 		in_report_unref(r);
 		return NULL;
@@ -100,7 +103,8 @@ static struct in_report *in_report_of(struct body *body, mono_t deadline)
 	return r;
 }
 
-static void in_report_remember(struct in_reports *all, struct message *m, struct in_report *r, bool is_dropped)
+static void in_report_remember(struct in_reports *all, struct message *m, struct in_report *r,
+			       bool is_dropped)
 {
 	if (all->n == all->cap) {
 		all->cap = all->cap * 2 + 4;
@@ -111,8 +115,8 @@ static void in_report_remember(struct in_reports *all, struct message *m, struct
 	all->n_dropped += is_dropped;
 }
 
-enum in_verdict in_report_look(struct in_session *s, struct in_reports *all, struct message *m, const struct in_disposition *d,
-			       enum in_report_fate *fate, mono_t deadline)
+enum in_verdict in_report_look(struct in_session *s, struct in_reports *all, struct message *m,
+			       const struct in_disposition *d, enum in_report_fate *fate, mono_t deadline)
 {
 	*fate = IN_REPORT_NONE;
 	if (d->log_oob == IN_REPORT_IGNORE && d->log_arf == IN_REPORT_IGNORE)
@@ -128,11 +132,13 @@ enum in_verdict in_report_look(struct in_session *s, struct in_reports *all, str
 			return IN_REFUSED;
 		}
 		if (r->malformed != NULL)
-			log_info(IN_LOG, "a message for %s is not taken for the report that it says it is: %s", m->rcpt[0], r->malformed);
+			log_info(IN_LOG,
+				 "a message for %s is not taken for the report that it says it is: %s",
+				 m->rcpt[0], r->malformed);
 		in_report_unref(all->last);
 		all->last = r;
 	}
-	enum in_report_mode mode = all->last->kind == IN_REPORT_BOUNCE     ? d->log_oob
+	enum in_report_mode mode = all->last->kind == IN_REPORT_BOUNCE	   ? d->log_oob
 				   : all->last->kind == IN_REPORT_FEEDBACK ? d->log_arf
 									   : IN_REPORT_IGNORE;
 	if (mode == IN_REPORT_IGNORE)
@@ -142,7 +148,10 @@ enum in_verdict in_report_look(struct in_session *s, struct in_reports *all, str
 	return IN_ACCEPTED;
 }
 
-bool in_report_is_feedback(const struct in_reports *all) { return all->last != NULL && all->last->kind == IN_REPORT_FEEDBACK; }
+bool in_report_is_feedback(const struct in_reports *all)
+{
+	return all->last != NULL && all->last->kind == IN_REPORT_FEEDBACK;
+}
 
 void in_reports_fini(struct in_reports *all)
 {
@@ -157,25 +166,32 @@ void in_reports_fini(struct in_reports *all)
 
 /* --- records --- */
 
-/** "smtp; 550 5.1.1 text": the answer that the other server was given. What is no such answer is the text of a 550. */
+/** "smtp; 550 5.1.1 text": the answer that the other server was given. What is no such answer is the text of
+ * a 550. */
 static struct smtp_response in_report_answer(const struct dsn_recipient *to)
 {
-	str_t text = to->diagnostic_code.value.p != NULL ? in_report_cut(to->diagnostic_code.value, IN_REPORT_TEXT_BYTES) : STR("");
+	str_t text = to->diagnostic_code.value.p != NULL
+			     ? in_report_cut(to->diagnostic_code.value, IN_REPORT_TEXT_BYTES)
+			     : STR("");
 	uint64_t code;
-	bool is_answer = str_ieq(to->diagnostic_code.type, STR("smtp")) && str_to_u64(str_head(text, 3), &code) && code >= 400 && code <= 599 &&
+	bool is_answer = str_ieq(to->diagnostic_code.type, STR("smtp")) &&
+			 str_to_u64(str_head(text, 3), &code) && code >= 400 && code <= 599 &&
 			 (text.n == 3 || text.p[3] == ' ' || text.p[3] == '-');
-	struct smtp_response r = is_answer ? smtp_response_split((int)code, str_trim(str_skip(text, 4)), STR_NULL)
-					   : smtp_response_split(550, text, STR_NULL);
+	struct smtp_response r =
+		is_answer ? smtp_response_split((int)code, str_trim(str_skip(text, 4)), STR_NULL)
+			  : smtp_response_split(550, text, STR_NULL);
 	if (r.enhanced[0] == 0 && (to->status[0] == 4 || to->status[0] == 5))
 		for (int i = 0; i < 3; i++)
 			r.enhanced[i] = (int)to->status[i];
 	return r;
 }
 
-/* A recipient that waits, was passed on or has its mail is none that bounced. A comment may follow the word. */
+/* A recipient that waits, was passed on or has its mail is none that bounced. A comment may follow the word.
+ */
 static bool in_report_has_failed(const struct dsn_recipient *to)
 {
-	return str_starts(to->action, STR("failed")) && (to->action.n == 6 || to->action.p[6] == ' ' || to->action.p[6] == '(');
+	return str_starts(to->action, STR("failed")) &&
+	       (to->action.n == 6 || to->action.p[6] == ' ' || to->action.p[6] == '(');
 }
 
 bool in_report_bounce(const struct dsn_report *d, const struct dsn_recipient *to, struct record *out)
@@ -197,7 +213,8 @@ static str_t in_report_recipient(const struct dsn_recipient *to)
 						  : STR("");
 }
 
-static void in_report_log_bounce(const struct in_report_entry *e, const struct dsn_recipient *to, const struct record *how)
+static void in_report_log_bounce(const struct in_report_entry *e, const struct dsn_recipient *to,
+				 const struct record *how)
 {
 	char *rcpt = str_dup(in_report_recipient(to));
 	const char *const rcpts[] = {rcpt};

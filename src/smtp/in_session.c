@@ -1,14 +1,17 @@
 /* in_session.c - one SMTP session, from the connection to its end, in a fiber of its own: the dialogue.
  *
- * Beginning (contracts C): is there room, and does the service take mail at all; a PROXY header, if the parameters for this peer want
- * one; the parameters for the addresses that hold from then on, and what the policy makes of them; TLS, where it is implicit; the
- * policy's word on the connection; the banner. Then commands, one after the other, until QUIT, a 421, or the end of the connection.
+ * Beginning (contracts C): is there room, and does the service take mail at all; a PROXY header, if the
+ * parameters for this peer want one; the parameters for the addresses that hold from then on, and what the
+ * policy makes of them; TLS, where it is implicit; the policy's word on the connection; the banner. Then
+ * commands, one after the other, until QUIT, a 421, or the end of the connection.
  *
- * A command is a line that ends in CRLF. One that ends in a bare LF is answered, so that nobody hangs, and not obeyed, unless
- * invalid_line_endings says otherwise: what follows a message that somebody else has delimited in another way would be such lines.
+ * A command is a line that ends in CRLF. One that ends in a bare LF is answered, so that nobody hangs, and
+ * not obeyed, unless invalid_line_endings says otherwise: what follows a message that somebody else has
+ * delimited in another way would be such lines.
  *
- * Time: a client has client_timeout to complete a command, from when we begin to wait for it, not for each byte.
- * Stopping: a session that waits for its client is cancelled (in_listener.c); it says 421 and ends. What it has buffered is obeyed. */
+ * Time: a client has client_timeout to complete a command, from when we begin to wait for it, not for each
+ * byte. Stopping: a session that waits for its client is cancelled (in_listener.c); it says 421 and ends.
+ * What it has buffered is obeyed. */
 #include "smtp/in_impl.h"
 
 #include "net/proxy.h"
@@ -19,14 +22,15 @@
 #define IN_STOP_TIMEOUT dur_s(1)
 
 enum {
-	IN_FILL_BYTES = 16384,   /* of commands looked at in one piece */
+	IN_FILL_BYTES = 16384,	 /* of commands looked at in one piece */
 	IN_SKIP_BYTES = 1 << 20, /* of a line that is too long; then the session ends */
-	IN_TURN_COMMANDS = 16,   /* without a wait, before other fibers get a turn */
+	IN_TURN_COMMANDS = 16,	 /* without a wait, before other fibers get a turn */
 };
 
 /* --- reading --- */
 
-/* Says why the session ends. The fiber may have been cancelled, and must get through to the client all the same. */
+/* Says why the session ends. The fiber may have been cancelled, and must get through to the client all the
+ * same. */
 static enum in_go in_bye(struct in_session *s, const char *why)
 {
 	fiber_shield_begin();
@@ -70,12 +74,13 @@ static enum in_go in_skip(struct in_session *s, size_t *n_skipped)
 	return IN_END;
 }
 
-/* A line with its end, but for credentials: of AUTH the mechanism is shown, if it is one, and nothing of what may be behind it, whether
- * it is well formed or not. */
+/* A line with its end, but for credentials: of AUTH the mechanism is shown, if it is one, and nothing of what
+ * may be behind it, whether it is well formed or not. */
 static void in_see_line(struct in_session *s, str_t line, enum in_line kind)
 {
 	str_t shown = str_trim(line), verb = {"AUTH", 4}, initial = str_skip(shown, 4);
-	bool is_auth = str_istarts(shown, verb) && (initial.n == 0 || initial.p[0] == ' ' || initial.p[0] == '\t');
+	bool is_auth =
+		str_istarts(shown, verb) && (initial.n == 0 || initial.p[0] == ' ' || initial.p[0] == '\t');
 	initial = str_trim(initial);
 	if (kind == IN_LINE_SASL)
 		line = STR("***\r\n");
@@ -83,7 +88,8 @@ static void in_see_line(struct in_session *s, str_t line, enum in_line kind)
 		line = STR("AUTH PLAIN ***\r\n");
 	else if (is_auth && str_istarts(initial, STR("LOGIN ")))
 		line = STR("AUTH LOGIN ***\r\n");
-	else if (is_auth && initial.n > 0 && !str_ieq(initial, STR("PLAIN")) && !str_ieq(initial, STR("LOGIN")))
+	else if (is_auth && initial.n > 0 && !str_ieq(initial, STR("PLAIN")) &&
+		 !str_ieq(initial, STR("LOGIN")))
 		line = STR("AUTH ***\r\n");
 	in_see(s, &(struct in_seen){.kind = IN_SIGHT_READ, .text = line});
 }
@@ -189,7 +195,8 @@ enum in_go in_session_configure(struct in_session *s)
 	if (in_event_dynamic_parameters(s, &s->dynamic) != IN_ACCEPTED)
 		return IN_END;
 	if (s->dynamic != NULL) {
-		in_settings_apply(&s->set, (const void *)s->dynamic->data, &s->peer, &s->local, &s->param_meta);
+		in_settings_apply(&s->set, (const void *)s->dynamic->data, &s->peer, &s->local,
+				  &s->param_meta);
 		meta_copy(&s->conn.meta, &s->param_meta);
 	}
 	meta_set_str(&s->conn.meta, STR("hostname"), str_of(s->set.hostname));
@@ -244,7 +251,8 @@ static bool in_is_admitted(struct in_session *s)
 	if (s->set.implicit_tls)
 		return false;
 	if (is_full) { /* says so at no expense */
-		buf_printf(&s->out, "421 4.3.2 %s too many concurrent sessions. Try later\r\n", s->set.hostname);
+		buf_printf(&s->out, "421 4.3.2 %s too many concurrent sessions. Try later\r\n",
+			   s->set.hostname);
 		return false;
 	}
 	if (strcmp(why, IN_WHY_STOPPING) == 0)
@@ -267,7 +275,8 @@ static enum in_go in_read_proxy(struct in_session *s)
 		err_clear();
 		return IN_END;
 	}
-	if (net_addr_eq_ip(&s->peer, stream_peer(s->st)) && net_addr_port(&s->peer) == net_addr_port(stream_peer(s->st)))
+	if (net_addr_eq_ip(&s->peer, stream_peer(s->st)) &&
+	    net_addr_port(&s->peer) == net_addr_port(stream_peer(s->st)))
 		return IN_GO; /* the proxy comes for itself */
 	in_keep_original_addresses(s);
 	s->peer = *stream_peer(s->st);
@@ -324,7 +333,8 @@ static enum in_go in_session_begin(struct in_session *s)
 
 static void in_add_extensions(const struct in_session *s, struct buf *b)
 {
-	buf_printf(b, "PIPELINING\nENHANCEDSTATUSCODES\n8BITMIME\nSMTPUTF8\nSIZE %zu\nCHUNKING\n", s->set.max_message_size);
+	buf_printf(b, "PIPELINING\nENHANCEDSTATUSCODES\n8BITMIME\nSMTPUTF8\nSIZE %zu\nCHUNKING\n",
+		   s->set.max_message_size);
 	buf_add_z(b, s->is_tls ? "AUTH PLAIN LOGIN" : "STARTTLS");
 	if (s->set.allow_xclient)
 		buf_add_z(b, "\nXCLIENT ADDR PORT DESTADDR DESTPORT");
@@ -638,7 +648,8 @@ static void in_session_free(struct in_session *s)
 	free(s);
 }
 
-/* The client gets our last words: input that nobody has read would turn the close into a reset, which may take them away. */
+/* The client gets our last words: input that nobody has read would turn the close into a reset, which may
+ * take them away. */
 static void in_session_close(struct in_session *s)
 {
 	fiber_shield_begin();

@@ -1,6 +1,7 @@
-/* in_tls.c - certificates by their sources: settings of a listener that name the same ones share a tls_source, whatever block or
- * handler they came from, and it is renewed with the others (tls_source.h). Those that no listener holds are forgotten when they have not been asked for
- * in a while; what a policy makes up per connection is bounded. */
+/* in_tls.c - certificates by their sources: settings of a listener that name the same ones share a
+ * tls_source, whatever block or handler they came from, and it is renewed with the others (tls_source.h).
+ * Those that no listener holds are forgotten when they have not been asked for in a while; what a policy
+ * makes up per connection is bounded. */
 #include "smtp/in_impl.h"
 
 #include "base/map.h"
@@ -28,7 +29,8 @@ static void in_tls_free(struct in_tls *t)
 
 static char *in_tls_key(const struct in_listener *l, const struct in_settings *set)
 {
-	return xasprintf("%p\n%s\n%s\n%s\n%s", (const void *)l, set->hostname, keysource_id(set->tls_certificate), keysource_id(set->tls_private_key),
+	return xasprintf("%p\n%s\n%s\n%s\n%s", (const void *)l, set->hostname,
+			 keysource_id(set->tls_certificate), keysource_id(set->tls_private_key),
 			 keysource_id(set->tls_required_client_ca));
 }
 
@@ -43,7 +45,8 @@ static struct tls_source *in_tls_find(str_t key)
 	return source;
 }
 
-/* With the lock held: forgets what was not used in a while; with a full map, whatever was used longest ago. */
+/* With the lock held: forgets what was not used in a while; with a full map, whatever was used longest ago.
+ */
 static void in_tls_make_room(void)
 {
 	size_t pos = 0;
@@ -87,16 +90,18 @@ struct tls_source *in_tls_get(const struct in_listener *l, const struct in_setti
 	char *key = in_tls_key(l, set);
 	struct tls_source *source = in_tls_find(str_of(key));
 	if (source == NULL) {
-		source = tls_source_new(&(struct tls_source_params){.service = "smtp",
-								    .name = l->listener != NULL ? in_listener_name(l)
-												: net_addr_fmt(&l->params->listen, addr),
-								    .hostname = set->hostname,
-								    .certificate = set->tls_certificate,
-								    .private_key = set->tls_private_key,
-								    .client_ca = set->tls_required_client_ca,
-								    .is_client_optional = true,
-								    .minimum_version = TLS_1_2},
-					deadline);
+		source = tls_source_new(
+			&(struct tls_source_params){.service = "smtp",
+						    .name = l->listener != NULL
+								    ? in_listener_name(l)
+								    : net_addr_fmt(&l->params->listen, addr),
+						    .hostname = set->hostname,
+						    .certificate = set->tls_certificate,
+						    .private_key = set->tls_private_key,
+						    .client_ca = set->tls_required_client_ca,
+						    .is_client_optional = true,
+						    .minimum_version = TLS_1_2},
+			deadline);
 		if (source != NULL) {
 			source = in_tls_keep(key, source);
 			key = NULL;
@@ -145,7 +150,8 @@ static void in_tls_set_meta(struct in_session *s)
 
 enum in_go in_tls_start(struct in_session *s, struct tls_source *source, enum tls_buffered buffered)
 {
-	if (stream_start_tls_server(s->st, tls_source_server(source), buffered, mono_after(s->set.client_timeout)) == 0) {
+	if (stream_start_tls_server(s->st, tls_source_server(source), buffered,
+				    mono_after(s->set.client_timeout)) == 0) {
 		s->is_tls = true;
 		in_tls_set_meta(s);
 		return IN_GO;
@@ -153,7 +159,8 @@ enum in_go in_tls_start(struct in_session *s, struct tls_source *source, enum tl
 	log_debug(IN_LOG, "no TLS: %s", err_text());
 	if (in_is_seen())
 		in_see(s, &(struct in_seen){.kind = IN_SIGHT_DIAGNOSTIC, .text = str_of(err_text())});
-	bool may_go_on = err_is(ERR_PROTO); /* an alert was exchanged; the client may want it in the clear, then */
+	bool may_go_on =
+		err_is(ERR_PROTO); /* an alert was exchanged; the client may want it in the clear, then */
 	err_clear();
 	return may_go_on ? IN_AGAIN : IN_END;
 }

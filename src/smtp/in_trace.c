@@ -1,15 +1,17 @@
 /* in_trace.c - the hub between sessions and tracers (in_trace.h).
  *
- * A session shows what it does in its own fiber, on any worker; a tracer takes it on its own worker. Between them is a queue of each
- * tracer under the hub's mutex, which is held for a walk through the tracers and never while JSON is written: a session asks first
- * who wants to see the event and in which form, writes each form that is wanted once, and then hands it to those. An event is refcounted,
- * so that many tracers share it. A tracer that says later what it wants to see gets both forms until then.
+ * A session shows what it does in its own fiber, on any worker; a tracer takes it on its own worker. Between
+ * them is a queue of each tracer under the hub's mutex, which is held for a walk through the tracers and
+ * never while JSON is written: a session asks first who wants to see the event and in which form, writes each
+ * form that is wanted once, and then hands it to those. An event is refcounted, so that many tracers share
+ * it. A tracer that says later what it wants to see gets both forms until then.
  *
- * A queue is bounded in events and in bytes. When it is full the oldest are dropped and counted. A mail wakes the tracer's worker when
- * its queue is no longer empty; it holds a reference to the tracer, which may be gone by then.
+ * A queue is bounded in events and in bytes. When it is full the oldest are dropped and counted. A mail wakes
+ * the tracer's worker when its queue is no longer empty; it holds a reference to the tracer, which may be
+ * gone by then.
  *
- * The hub is the observer of sessions (in_set_observer) while there is a tracer, and is static: a session that still sees it as one finds
- * an empty list. */
+ * The hub is the observer of sessions (in_set_observer) while there is a tracer, and is static: a session
+ * that still sees it as one finds an empty list. */
 #include "smtp/in_impl.h"
 
 #include "fiber/worker.h"
@@ -19,34 +21,34 @@
 #include <pthread.h>
 
 enum {
-	TRACE_MAX_EVENTS = 8192,                  /* a power of two */
+	TRACE_MAX_EVENTS = 8192, /* a power of two */
 	TRACE_MAX_BYTES = 8 << 20,
 };
 
 struct trace_event {
 	_Atomic unsigned refs;
-	struct net_addr peer;                     /* len 0: unknown, and nobody's filter holds against it */
-	struct buf form[2];                       /* whole, terse; empty: nobody wanted it */
-	bool is_same;                             /* there is no other form than the whole one */
+	struct net_addr peer; /* len 0: unknown, and nobody's filter holds against it */
+	struct buf form[2];   /* whole, terse; empty: nobody wanted it */
+	bool is_same;	      /* there is no other form than the whole one */
 };
 
 struct in_tracer {
 	_Atomic unsigned refs;
 	struct worker *worker;
 	/* Of the worker. */
-	void (*wake)(void *arg);                  /* NULL: it is gone */
+	void (*wake)(void *arg); /* NULL: it is gone */
 	void *arg;
-	struct trace_event *taken;                /* what in_tracer_take has returned */
-	struct buf lag;                           /* or this */
-	struct mail mail;                         /* to the worker, while is_mailed */
+	struct trace_event *taken; /* what in_tracer_take has returned */
+	struct buf lag;		   /* or this */
+	struct mail mail;	   /* to the worker, while is_mailed */
 	/* Under trace_hub.lock. */
 	struct list link;
 	bool is_filtered;
-	bool is_terse;                            /* once is_filtered */
+	bool is_terse; /* once is_filtered */
 	struct cidr_set source_addr;
 	bool is_mailed;
-	size_t first, n, n_bytes;                 /* of ring */
-	uint64_t n_missed;                        /* since it was told so */
+	size_t first, n, n_bytes; /* of ring */
+	uint64_t n_missed;	  /* since it was told so */
 	struct trace_event *ring[TRACE_MAX_EVENTS];
 };
 
@@ -57,7 +59,9 @@ static struct {
 	struct list tracers;
 	size_t n;
 	struct in_observer observer;
-} trace_hub = {.lock = PTHREAD_MUTEX_INITIALIZER, .tracers = {&trace_hub.tracers, &trace_hub.tracers}, .observer = {.see = trace_see}};
+} trace_hub = {.lock = PTHREAD_MUTEX_INITIALIZER,
+	       .tracers = {&trace_hub.tracers, &trace_hub.tracers},
+	       .observer = {.see = trace_see}};
 
 /* --- events --- */
 
@@ -70,7 +74,10 @@ static void trace_event_unref(struct trace_event *e)
 	free(e);
 }
 
-static size_t trace_event_bytes(const struct trace_event *e) { return sizeof(*e) + e->form[false].cap + e->form[true].cap; }
+static size_t trace_event_bytes(const struct trace_event *e)
+{
+	return sizeof(*e) + e->form[false].cap + e->form[true].cap;
+}
 
 static bool trace_matches(const struct in_tracer *t, const struct net_addr *peer)
 {
@@ -112,7 +119,8 @@ static void trace_peer_of(const struct in_conn *conn, struct net_addr *peer)
 	struct buf scratch = BUF_INIT;
 	str_t text;
 	*peer = (struct net_addr){.len = 0};
-	if (meta_get_str(&conn->meta, STR("received_from"), &scratch, &text) && net_addr_parse(text, peer) != 0) {
+	if (meta_get_str(&conn->meta, STR("received_from"), &scratch, &text) &&
+	    net_addr_parse(text, peer) != 0) {
 		err_clear(); /* the policy has put something else there */
 		*peer = (struct net_addr){.len = 0};
 	}

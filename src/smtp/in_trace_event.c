@@ -1,4 +1,5 @@
-/* in_trace_event.c - the events of a trace as JSON (contracts B9): {"conn_meta": {...}, "payload": "Connected" or {"Read": "..."}, "when": ...}. */
+/* in_trace_event.c - the events of a trace as JSON (contracts B9): {"conn_meta": {...}, "payload":
+ * "Connected" or {"Read": "..."}, "when": ...}. */
 #include "smtp/in_impl.h"
 
 #include "mail/message.h"
@@ -148,7 +149,8 @@ static void in_trace_end(struct json_out *j, wall_t when)
 	buf_fini(&text);
 }
 
-void in_trace_write(const struct in_conn *conn, const struct in_seen *w, wall_t when, bool is_terse, struct buf *out)
+void in_trace_write(const struct in_conn *conn, const struct in_seen *w, wall_t when, bool is_terse,
+		    struct buf *out)
 {
 	struct json_out j = json_out_to(out);
 	json_obj_begin(&j);
@@ -163,7 +165,8 @@ void in_trace_write_lag(uint64_t n_missed, wall_t when, struct buf *out)
 {
 	char text[80];
 	struct json_out j = json_out_to(out);
-	snprintf(text, sizeof(text), "Tracer Lagged behind and missed %llu events", (unsigned long long)n_missed);
+	snprintf(text, sizeof(text), "Tracer Lagged behind and missed %llu events",
+		 (unsigned long long)n_missed);
 	json_obj_begin(&j);
 	json_kv_null(&j, STR("conn_meta"));
 	json_key(&j, STR("payload"));

@@ -4,7 +4,8 @@
 #include "smtp/in.h"
 
 /** Appends the event; is_terse: of a read of several lines, an abbreviation. */
-void in_trace_write(const struct in_conn *conn, const struct in_seen *w, wall_t when, bool is_terse, struct buf *out);
+void in_trace_write(const struct in_conn *conn, const struct in_seen *w, wall_t when, bool is_terse,
+		    struct buf *out);
 /** Whether the terse form differs. */
 bool in_trace_is_abbreviated(const struct in_seen *w);
 /** The event that tells a slow tracer what it has missed. */

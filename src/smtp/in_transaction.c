@@ -1,9 +1,10 @@
 /* in_transaction.c - from a complete message to its place in the queues, and the answer.
  *
  * First one message for all recipients goes through smtp_server_data; then it is parted into batches, by
- * smtp_server_split_transaction or batch_handling, each a message of its own that shares the body; each gets its trace fields and goes
- * through smtp_server_message_received, is asked once more whether it may be relayed, and finds its queue. Then all are stored with one
- * commit. Only when they are durable comes 250. Whatever goes wrong before that refuses the whole transaction, and nothing of it stays. */
+ * smtp_server_split_transaction or batch_handling, each a message of its own that shares the body; each gets
+ * its trace fields and goes through smtp_server_message_received, is asked once more whether it may be
+ * relayed, and finds its queue. Then all are stored with one commit. Only when they are durable comes 250.
+ * Whatever goes wrong before that refuses the whole transaction, and nothing of it stays. */
 #include "smtp/in_impl.h"
 
 #include "base/map.h"
@@ -90,7 +91,8 @@ static void in_write_dsn_of(const struct in_recipient *r, struct json_out *j)
 	json_obj_end(j);
 }
 
-/* What was said of delivery reports about these recipients, in the form that it came in (RFC 3461), and of TLS (RFC 8689). */
+/* What was said of delivery reports about these recipients, in the form that it came in (RFC 3461), and of
+ * TLS (RFC 8689). */
 static void in_set_demands(struct in_delivery *d, struct message *m)
 {
 	const struct in_transaction *t = &d->s->tx;
@@ -288,7 +290,9 @@ static void in_add_received(struct in_session *s, struct message *m)
 				      .from_addr = str_of(net_addr_fmt_ip(&s->peer, peer)),
 				      .by = str_of(s->set.hostname),
 				      .by_addr = str_of(net_addr_fmt_ip(&s->local, local)),
-				      .protocol = !s->is_tls ? STR("ESMTP") : s->is_authenticated ? STR("ESMTPSA") : STR("ESMTPS"),
+				      .protocol = !s->is_tls		? STR("ESMTP")
+						  : s->is_authenticated ? STR("ESMTPSA")
+									: STR("ESMTPS"),
 				      .tls = tls != NULL ? buf_str(&cipher) : STR_NULL,
 				      .when = wall_now(),
 			      });
@@ -305,27 +309,30 @@ static void in_add_supplemental(struct in_session *s, struct message *m)
 	free(name);
 }
 
-static void in_see_disposition(struct in_session *s, const struct message *m, const struct in_disposition *d, enum in_report_fate fate)
+static void in_see_disposition(struct in_session *s, const struct message *m, const struct in_disposition *d,
+			       enum in_report_fate fate)
 {
 	bool is_report = fate != IN_REPORT_NONE;
 	bool is_enqueued = is_report ? fate == IN_REPORT_RELAYED : d->is_relayed;
 	if (in_is_seen())
-		in_see(s, &(struct in_seen){.kind = IN_SIGHT_DISPOSITION,
-					    .text = is_report ? (is_enqueued ? STR("a report, relayed") : STR("a report, dropped"))
-							      : (is_enqueued ? STR("relayed") : STR("refused")),
-					    .message = m,
-					    .is_relayed = d->is_relayed,
-					    .is_report = is_report,
-					    .is_enqueued = is_enqueued,
-					    .log_arf = d->log_arf,
-					    .log_oob = d->log_oob});
+		in_see(s,
+		       &(struct in_seen){.kind = IN_SIGHT_DISPOSITION,
+					 .text = is_report ? (is_enqueued ? STR("a report, relayed")
+									  : STR("a report, dropped"))
+							   : (is_enqueued ? STR("relayed") : STR("refused")),
+					 .message = m,
+					 .is_relayed = d->is_relayed,
+					 .is_report = is_report,
+					 .is_enqueued = is_enqueued,
+					 .log_arf = d->log_arf,
+					 .log_oob = d->log_oob});
 }
 
 static enum in_verdict in_find_queue(struct in_delivery *d, struct message *m)
 {
 	if (reception_add(&d->accepted, message_ref(m), d->deadline) == 0)
 		return IN_ACCEPTED;
-	message_unref(m); /* the reference that would have been taken */
+	message_unref(m);	/* the reference that would have been taken */
 	if (err_is(ERR_REJECT)) /* get_queue_config has nothing to say to clients (contracts B1) */
 		err_set(ERR_LUA, "get_queue_config refused a message, which it cannot");
 	in_refuse_error(d->s, POLICY_REJECT, "resolve");
@@ -445,7 +452,8 @@ static void in_accept(struct in_delivery *d)
 {
 	struct in_session *s = d->s;
 	struct buf ids = BUF_INIT;
-	int rc = s->set.deferred_spool ? reception_defer(&d->accepted, d->deadline) : reception_store(&d->accepted, d->deadline);
+	int rc = s->set.deferred_spool ? reception_defer(&d->accepted, d->deadline)
+				       : reception_store(&d->accepted, d->deadline);
 	if (rc != 0) {
 		in_refuse_store(s);
 		return;
@@ -465,7 +473,8 @@ static void in_accept(struct in_delivery *d)
 static void in_deliver(struct in_delivery *d)
 {
 	struct in_session *s = d->s;
-	if (in_event_message(s, "smtp_server_data", d->whole, d->deadline) != IN_ACCEPTED || in_split(d) != IN_ACCEPTED)
+	if (in_event_message(s, "smtp_server_data", d->whole, d->deadline) != IN_ACCEPTED ||
+	    in_split(d) != IN_ACCEPTED)
 		return;
 	for (size_t i = 0; i < d->n_batches; i++) {
 		struct message *m = in_make_message(d, &d->batch[i]);
@@ -489,7 +498,8 @@ static void in_deliver(struct in_delivery *d)
 
 void in_transaction_end(struct in_session *s)
 {
-	struct in_delivery d = {.s = s, .arena = ARENA_INIT, .deadline = mono_after(s->set.data_processing_timeout)};
+	struct in_delivery d = {
+		.s = s, .arena = ARENA_INIT, .deadline = mono_after(s->set.data_processing_timeout)};
 	buf_clear(&s->shown);
 	buf_add_z(&s->shown, "DATA");
 	if (in_transaction_refuse_data(s))

@@ -1,6 +1,7 @@
-/* out_conn.c - from an address to a peer that has been greeted: TCP, banner, EHLO with its extensions. Each phase has its own time
- * limit. A failure is an error whose text says at which step; the session goes on to the next address. A peer that does not know EHLO
- * is greeted with HELO, if need be on a new connection, since some close after a command that they do not know. */
+/* out_conn.c - from an address to a peer that has been greeted: TCP, banner, EHLO with its extensions. Each
+ * phase has its own time limit. A failure is an error whose text says at which step; the session goes on to
+ * the next address. A peer that does not know EHLO is greeted with HELO, if need be on a new connection,
+ * since some close after a command that they do not know. */
 #include "smtp/out_impl.h"
 
 #define QUIT_TIMEOUT dur_s(5)
@@ -20,7 +21,8 @@ void out_conn_fini(struct out_conn *c)
 
 struct session_peer out_conn_peer(struct out_conn *c)
 {
-	return (struct session_peer){.name = c->to->name, .addr = str_of(c->addr_text), .source_addr = str_of(c->source_text)};
+	return (struct session_peer){
+		.name = c->to->name, .addr = str_of(c->addr_text), .source_addr = str_of(c->source_text)};
 }
 
 /** Sends c->out and reads the answer. */
@@ -34,7 +36,8 @@ static int conn_command(struct out_conn *c, dur_t timeout)
 
 static int conn_refused(const struct out_conn *c, const char *what)
 {
-	err_set(ERR_CONNECT, "%s was answered with %d " STR_FMT, what, c->reply.code, STR_ARG(str_head(buf_str(&c->reply.text), 512)));
+	err_set(ERR_CONNECT, "%s was answered with %d " STR_FMT, what, c->reply.code,
+		STR_ARG(str_head(buf_str(&c->reply.text), 512)));
 	return -1;
 }
 
@@ -67,7 +70,8 @@ static int conn_say_helo(struct out_conn *c, const char *name)
 	return c->reply.code == 250 ? 0 : conn_refused(c, "HELO");
 }
 
-/** The codes of a command that is not known or not wanted (RFC 5321 sections 3.2 and 4.2.4). Others refuse us, not the word. */
+/** The codes of a command that is not known or not wanted (RFC 5321 sections 3.2 and 4.2.4). Others refuse
+ * us, not the word. */
 static bool code_is_unknown_command(int code)
 {
 	return code == 500 || code == 501 || code == 502 || code == 504 || code == 550;
@@ -78,8 +82,8 @@ static int conn_greet(struct out_conn *c)
 	const struct egress_path *path = session_path(c->s);
 	const struct egress_source *src = session_source(c->s);
 	const char *name = path->ehlo_domain != NULL  ? path->ehlo_domain
-	                   : src->ehlo_domain != NULL ? src->ehlo_domain
-	                                              : session_hostname(c->s);
+			   : src->ehlo_domain != NULL ? src->ehlo_domain
+						      : session_hostname(c->s);
 	const char *verb = path->use_lmtp ? "LHLO" : "EHLO";
 	if (c->is_ehlo_unknown)
 		return conn_say_helo(c, name);
@@ -104,7 +108,8 @@ static int conn_greet(struct out_conn *c)
 	return conn_say_helo(c, name);
 }
 
-/** For a peer that has refused us: it may hear that we go (RFC 5321 section 4.1.1.10), but is not waited for. Keeps the error. */
+/** For a peer that has refused us: it may hear that we go (RFC 5321 section 4.1.1.10), but is not waited for.
+ * Keeps the error. */
 static void conn_leave(struct out_conn *c)
 {
 	struct err e = err_take();
@@ -124,14 +129,16 @@ static int conn_try(struct out_conn *c, const struct out_candidate *to)
 	net_addr_fmt(&to->addr, c->addr_text);
 	c->source_text[0] = 0;
 
-	c->st = sock_connect(&to->addr, src->source_address.len != 0 ? &src->source_address : NULL, mono_after(path->connect_timeout));
+	c->st = sock_connect(&to->addr, src->source_address.len != 0 ? &src->source_address : NULL,
+			     mono_after(path->connect_timeout));
 	if (c->st == NULL) {
 		err_wrap("connect to " STR_FMT " %s", STR_ARG(to->name), c->addr_text);
 		return -1;
 	}
 	net_addr_fmt(stream_local(c->st), c->source_text);
 	if (smtp_reply_read(c->st, &c->reply, mono_after(path->banner_timeout)) != 0)
-		err_wrap("connect to " STR_FMT " %s and read initial banner", STR_ARG(to->name), c->addr_text);
+		err_wrap("connect to " STR_FMT " %s and read initial banner", STR_ARG(to->name),
+			 c->addr_text);
 	else if (c->reply.code != 220)
 		(void)conn_refused(c, "the connection");
 	else if (conn_greet(c) == 0)
@@ -157,7 +164,8 @@ void out_conn_quit(struct out_conn *c)
 	if (c->st == NULL)
 		return;
 	mono_t deadline = mono_after(QUIT_TIMEOUT);
-	if (stream_write(c->st, "QUIT\r\n", 6, deadline) != 0 || smtp_reply_read(c->st, &c->reply, deadline) != 0)
+	if (stream_write(c->st, "QUIT\r\n", 6, deadline) != 0 ||
+	    smtp_reply_read(c->st, &c->reply, deadline) != 0)
 		err_clear(); /* a goodbye that is not heard changes nothing */
 	out_conn_close(c);
 }

@@ -1,35 +1,36 @@
-/* out_deliver.c - one message over one connection (RFC 5321 section 3.3). Its recipients go in transactions of at most
- * max_recipients_per_batch; those that the peer calls too many come again in the next one. In a transaction the commands RSET, MAIL,
- * RCPT..., DATA go out in one group where the peer has PIPELINING (RFC 2920), else one by one; their answers are read in order.
- * A recipient's final answer is the first refusal that concerns it, else the answer to the end of the data, else what became of the
- * connection: an answer that came counts, whatever happens after it. All is reported at once, at the end.
+/* out_deliver.c - one message over one connection (RFC 5321 section 3.3). Its recipients go in transactions
+ * of at most max_recipients_per_batch; those that the peer calls too many come again in the next one. In a
+ * transaction the commands RSET, MAIL, RCPT..., DATA go out in one group where the peer has PIPELINING (RFC
+ * 2920), else one by one; their answers are read in order. A recipient's final answer is the first refusal
+ * that concerns it, else the answer to the end of the data, else what became of the connection: an answer
+ * that came counts, whatever happens after it. All is reported at once, at the end.
  *
- * A kept connection may turn out to be of no use before anything of the message was considered: then nothing is reported, and the
- * message is still the session's. */
+ * A kept connection may turn out to be of no use before anything of the message was considered: then nothing
+ * is reported, and the message is still the session's. */
 #include "smtp/out_impl.h"
 
 #include "mime/header.h"
 #include "mail/message.h"
 
 struct transaction {
-	struct transaction *next;               /* the one before, of the same message */
+	struct transaction *next; /* the one before, of the same message */
 	struct out_conn *c;
 	struct message *m;
-	uint32_t n_rcpt;                        /* taking part */
-	uint32_t *rcpt;                         /* indexes into m->rcpt */
+	uint32_t n_rcpt; /* taking part */
+	uint32_t *rcpt;	 /* indexes into m->rcpt */
 	char *mail_command, **rcpt_command;
 	struct smtp_reply mail_reply, *rcpt_reply; /* code 0: none came */
-	struct smtp_reply end_reply;            /* to the final dot; or to DATA, when that was the end */
-	str_t end_command;                      /* which of them; p NULL: none came */
+	struct smtp_reply end_reply;		   /* to the final dot; or to DATA, when that was the end */
+	str_t end_command;			   /* which of them; p NULL: none came */
 	uint32_t n_accepted;
-	struct smtp_response *response;         /* one per recipient, then mail's, end's and failure's */
-	struct smtp_response failure;           /* of all that have no answer; code 0: none */
+	struct smtp_response *response; /* one per recipient, then mail's, end's and failure's */
+	struct smtp_response failure;	/* of all that have no answer; code 0: none */
 	struct buf failure_text;
-	str_t in_flight;                        /* the command whose answer is awaited */
+	str_t in_flight; /* the command whose answer is awaited */
 	dur_t in_flight_timeout;
 	bool is_writing;
-	bool is_closing;                        /* 421: the peer is about to close (RFC 5321 section 3.8) */
-	bool is_stale;                          /* the connection had ended before this transaction began */
+	bool is_closing; /* 421: the peer is about to close (RFC 5321 section 3.8) */
+	bool is_stale;	 /* the connection had ended before this transaction began */
 };
 
 enum transaction_end { TRANSACTION_DONE, TRANSACTION_BROKEN, TRANSACTION_STALE, TRANSACTION_CANCELLED };
@@ -37,9 +38,9 @@ enum transaction_end { TRANSACTION_DONE, TRANSACTION_BROKEN, TRANSACTION_STALE, 
 struct delivery {
 	struct out_conn *c;
 	struct message *m;
-	struct transaction *last;               /* and those before; they own what by_rcpt points at */
-	const struct smtp_response **by_rcpt;   /* for session_done */
-	uint32_t n_left;                        /* without an answer */
+	struct transaction *last;	      /* and those before; they own what by_rcpt points at */
+	const struct smtp_response **by_rcpt; /* for session_done */
+	uint32_t n_left;		      /* without an answer */
 };
 
 static bool text_is_8bit(const char *z)
@@ -80,25 +81,35 @@ static bool message_is_sendable(const struct message *m)
 static bool delivery_is_possible(const struct out_conn *c, const struct message *m, struct smtp_response *r)
 {
 	if (!message_is_sendable(m)) { /* whatever way it came: it must not become a command of its own */
-		*r = (struct smtp_response){.code = 553, .enhanced = {5, 1, 0},
-		                            .content = STR("KumoMTA internal: control characters in an envelope address")};
+		*r = (struct smtp_response){
+			.code = 553,
+			.enhanced = {5, 1, 0},
+			.content = STR("KumoMTA internal: control characters in an envelope address")};
 		return false;
 	}
 	if (m->is_8bit_body && !c->has_8bitmime && !session_path(c->s)->ignore_8bit_checks) {
-		*r = (struct smtp_response){.code = 554, .enhanced = {5, 6, 3},
-		                            .content = STR("KumoMTA internal: DATA is 8bit, destination does not support 8BITMIME. "
-		                                           "Conversion via msg:check_fix_conformance during reception is required")};
+		*r = (struct smtp_response){
+			.code = 554,
+			.enhanced = {5, 6, 3},
+			.content =
+				STR("KumoMTA internal: DATA is 8bit, destination does not support 8BITMIME. "
+				    "Conversion via msg:check_fix_conformance during reception is required")};
 		return false;
 	}
 	if (message_needs_utf8(m) && !c->has_smtputf8) {
-		*r = (struct smtp_response){.code = 554, .enhanced = {5, 6, 7},
-		                            .content = STR("KumoMTA internal: envelope is 8bit, destination does not support SMTPUTF8.")};
+		*r = (struct smtp_response){.code = 554,
+					    .enhanced = {5, 6, 7},
+					    .content = STR("KumoMTA internal: envelope is 8bit, destination "
+							   "does not support SMTPUTF8.")};
 		return false;
 	}
-	if (c->has_size && c->max_size_bytes > 0 && m->size_bytes > c->max_size_bytes) { /* RFC 1870 section 6.1 */
-		*r = (struct smtp_response){.code = 552, .enhanced = {5, 3, 4},
-		                            .content = STR("KumoMTA internal: the message is larger than the SIZE that the "
-		                                           "destination accepts")};
+	if (c->has_size && c->max_size_bytes > 0 &&
+	    m->size_bytes > c->max_size_bytes) { /* RFC 1870 section 6.1 */
+		*r = (struct smtp_response){
+			.code = 552,
+			.enhanced = {5, 3, 4},
+			.content = STR("KumoMTA internal: the message is larger than the SIZE that the "
+				       "destination accepts")};
 		return false;
 	}
 	return true;
@@ -167,7 +178,8 @@ static int transaction_reset(struct transaction *t)
 	return rc;
 }
 
-/** RSET, MAIL, RCPT and DATA with their answers. 1: the peer waits for the data; 0: it does not; -1 with the error. */
+/** RSET, MAIL, RCPT and DATA with their answers. 1: the peer waits for the data; 0: it does not; -1 with the
+ * error. */
 static int transaction_envelope(struct transaction *t)
 {
 	struct out_conn *c = t->c;
@@ -198,7 +210,8 @@ static int transaction_envelope(struct transaction *t)
 	for (uint32_t i = 0; i < t->n_rcpt && !t->is_closing && (is_grouped || is_mail_ok); i++) {
 		if (!is_grouped)
 			buf_add_z(&c->out, t->rcpt_command[i]);
-		if (transaction_read(t, str_of(t->rcpt_command[i]), &t->rcpt_reply[i], path->rcpt_to_timeout) != 0)
+		if (transaction_read(t, str_of(t->rcpt_command[i]), &t->rcpt_reply[i],
+				     path->rcpt_to_timeout) != 0)
 			return -1;
 		if (is_mail_ok && t->rcpt_reply[i].code / 100 == 2)
 			t->n_accepted++;
@@ -235,8 +248,9 @@ static void data_stuff(struct buf *out, str_t in, bool is_line_start)
 	}
 }
 
-/** True when it can be sent as it is: no line begins with a dot, and every line ends in CRLF with no CR or LF elsewhere, which some
- * peers would take for a line end, and a dot between two for the end of the data (RFC 5321 section 2.3.8). */
+/** True when it can be sent as it is: no line begins with a dot, and every line ends in CRLF with no CR or LF
+ * elsewhere, which some peers would take for a line end, and a dot between two for the end of the data (RFC
+ * 5321 section 2.3.8). */
 static bool data_is_plain(str_t in)
 {
 	const char *end = in.n > 0 ? in.p + in.n : in.p;
@@ -259,7 +273,8 @@ static void data_prepare(const struct message *m, struct buf *out)
 	for (size_t i = 0; i < ARRAY_SIZE(part); i++) {
 		struct buf crlf = BUF_INIT;
 		bool is_line_start = out->n == 0 || out->p[out->n - 1] == '\n';
-		data_stuff(out, text_normalise_crlf(part[i], &crlf) ? buf_str(&crlf) : part[i], is_line_start);
+		data_stuff(out, text_normalise_crlf(part[i], &crlf) ? buf_str(&crlf) : part[i],
+			   is_line_start);
 		buf_fini(&crlf);
 	}
 }
@@ -269,7 +284,8 @@ static int transaction_read_early_answer(struct transaction *t)
 {
 	struct err e = err_take();
 	struct smtp_reply r = {0};
-	if (e.kind == ERR_CLOSED && smtp_reply_read(t->c->st, &r, mono_after(dur_s(1))) == 0 && r.code >= 400) {
+	if (e.kind == ERR_CLOSED && smtp_reply_read(t->c->st, &r, mono_after(dur_s(1))) == 0 &&
+	    r.code >= 400) {
 		err_fini(&e);
 		smtp_reply_fini(&t->end_reply);
 		t->end_reply = r;
@@ -329,7 +345,8 @@ static int transaction_send_nothing(struct transaction *t)
 
 /* --- what came of it --- */
 
-/** The answer that a transport failure amounts to (contracts B10, "Dropped connection / timeout mapping"). Consumes the error. */
+/** The answer that a transport failure amounts to (contracts B10, "Dropped connection / timeout mapping").
+ * Consumes the error. */
 static void transaction_note_failure(struct transaction *t)
 {
 	struct buf *text = &t->failure_text;
@@ -338,14 +355,16 @@ static void transaction_note_failure(struct transaction *t)
 	t->failure = (struct smtp_response){.code = 400, .command = t->in_flight};
 	if (err_is(ERR_TIMEOUT)) {
 		if (!is_body)
-			t->failure = (struct smtp_response){.code = 421, .enhanced = {4, 4, 2}, .command = t->in_flight};
+			t->failure = (struct smtp_response){
+				.code = 421, .enhanced = {4, 4, 2}, .command = t->in_flight};
 		buf_printf(text, "KumoMTA internal: failed to send message to %s %s: Timed Out waiting ",
-		           session_ready_queue_name(t->c->s), t->c->addr_text);
+			   session_ready_queue_name(t->c->s), t->c->addr_text);
 		dur_fmt(t->in_flight_timeout, text);
-		buf_printf(text, " %s " STR_FMT, t->is_writing ? "to write" : "for response to", STR_ARG(command));
+		buf_printf(text, " %s " STR_FMT, t->is_writing ? "to write" : "for response to",
+			   STR_ARG(command));
 	} else {
-		buf_printf(text, "KumoMTA internal: failed to send message: Error %s %s cmd=" STR_FMT, err_text(),
-		           t->is_writing ? "writing" : "reading response to", STR_ARG(command));
+		buf_printf(text, "KumoMTA internal: failed to send message: Error %s %s cmd=" STR_FMT,
+			   err_text(), t->is_writing ? "writing" : "reading response to", STR_ARG(command));
 	}
 	err_clear();
 	t->failure.content = buf_str(text);
@@ -373,7 +392,8 @@ static enum transaction_end transaction_run(struct transaction *t)
 	return TRANSACTION_BROKEN;
 }
 
-/** RFC 5321 section 4.5.3.1.10; 4.5.3 says it whatever the code, with which it may disagree (contracts B10). */
+/** RFC 5321 section 4.5.3.1.10; 4.5.3 says it whatever the code, with which it may disagree (contracts B10).
+ */
 static bool response_is_too_many_recipients(const struct smtp_response *r)
 {
 	if (r->enhanced[0] != 0)
@@ -382,12 +402,15 @@ static bool response_is_too_many_recipients(const struct smtp_response *r)
 }
 
 /** An answer that is there already, if it says the same: they share a record. */
-static const struct smtp_response *delivery_same_answer(const struct delivery *d, const struct smtp_response *r)
+static const struct smtp_response *delivery_same_answer(const struct delivery *d,
+							const struct smtp_response *r)
 {
 	for (uint32_t i = 0; i < d->m->n_rcpt; i++) {
 		const struct smtp_response *o = d->by_rcpt[i];
-		if (o != NULL && o->code == r->code && memcmp(o->enhanced, r->enhanced, sizeof(r->enhanced)) == 0 &&
-		    str_eq(o->content, r->content) && str_istarts(o->command, STR("RCPT")) == str_istarts(r->command, STR("RCPT")))
+		if (o != NULL && o->code == r->code &&
+		    memcmp(o->enhanced, r->enhanced, sizeof(r->enhanced)) == 0 &&
+		    str_eq(o->content, r->content) &&
+		    str_istarts(o->command, STR("RCPT")) == str_istarts(r->command, STR("RCPT")))
 			return o;
 	}
 	return r;
@@ -399,11 +422,13 @@ static void delivery_answer(struct delivery *d, uint32_t rcpt, const struct smtp
 	d->n_left--;
 }
 
-/** Fills by_rcpt from the answers of a transaction. What has none stays without: it was cancelled, or comes again. */
+/** Fills by_rcpt from the answers of a transaction. What has none stays without: it was cancelled, or comes
+ * again. */
 static void delivery_assign(struct delivery *d, struct transaction *t)
 {
 	struct smtp_response *mail = &t->response[t->n_rcpt], *end = mail + 1, *failure = mail + 2;
-	if (t->mail_reply.code != 0 && t->mail_reply.code != 250) { /* of the sender: true for the rest of the recipients, too */
+	if (t->mail_reply.code != 0 &&
+	    t->mail_reply.code != 250) { /* of the sender: true for the rest of the recipients, too */
 		*mail = smtp_reply_response(&t->mail_reply, str_of(t->mail_command));
 		if (mail->code / 100 == 2) /* a success that is none */
 			mail->code = 451;
@@ -473,7 +498,8 @@ static bool response_is_transient(const struct smtp_response *r)
 	return r->code / 100 == 3 || r->code / 100 == 4;
 }
 
-/** A transport failure, for all recipients (contracts B10: no connection, no time, or 421): what another host is tried after. */
+/** A transport failure, for all recipients (contracts B10: no connection, no time, or 421): what another host
+ * is tried after. */
 static const struct smtp_response *delivery_transport_failure(const struct delivery *d)
 {
 	for (uint32_t i = 1; i < d->m->n_rcpt; i++)
@@ -503,12 +529,15 @@ enum out_result out_deliver(struct out_conn *c, struct message *m, bool is_retry
 		session_done_all(c->s, m, &impossible, &peer);
 		return OUT_DONE;
 	}
-	struct delivery d = {.c = c, .m = m, .n_left = m->n_rcpt, .by_rcpt = xcalloc(m->n_rcpt + 1, sizeof(*d.by_rcpt))};
+	struct delivery d = {
+		.c = c, .m = m, .n_left = m->n_rcpt, .by_rcpt = xcalloc(m->n_rcpt + 1, sizeof(*d.by_rcpt))};
 	enum transaction_end end = delivery_run(&d);
 	bool is_untouched = d.n_left == m->n_rcpt;
 	const struct smtp_response *retry =
 		end == TRANSACTION_BROKEN && is_retry_wanted ? delivery_transport_failure(&d) : NULL;
-	enum out_result result = end == TRANSACTION_DONE ? OUT_DONE : end == TRANSACTION_CANCELLED ? OUT_CANCELLED : OUT_BROKEN;
+	enum out_result result = end == TRANSACTION_DONE	? OUT_DONE
+				 : end == TRANSACTION_CANCELLED ? OUT_CANCELLED
+								: OUT_BROKEN;
 
 	if (retry != NULL) {
 		session_note_failure(c->s, m, retry, &peer);

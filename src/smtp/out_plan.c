@@ -1,13 +1,13 @@
-/* out_plan.c - the addresses of a site in the order in which they are tried (RFC 5321 section 5.1): by preference, and within one
- * preference all addresses of all hosts shuffled, so that load spreads; an mx_list in its own order. Hosts that do not resolve
- * are passed over. A prohibited address anywhere in the plan fails the whole queue: it means that the DNS of the destination
- * points at ourselves. */
+/* out_plan.c - the addresses of a site in the order in which they are tried (RFC 5321 section 5.1): by
+ * preference, and within one preference all addresses of all hosts shuffled, so that load spreads; an mx_list
+ * in its own order. Hosts that do not resolve are passed over. A prohibited address anywhere in the plan
+ * fails the whole queue: it means that the DNS of the destination points at ourselves. */
 #include "smtp/out_impl.h"
 
 #include "base/uuid.h"
 
 #define RESOLVE_TIMEOUT dur_s(30) /* of one host */
-#define PLAN_TIMEOUT dur_s(60)    /* of all */
+#define PLAN_TIMEOUT dur_s(60)	  /* of all */
 
 void out_plan_fini(struct out_plan *p)
 {
@@ -33,12 +33,14 @@ static str_t plan_own_name(struct out_plan *p, const char *name)
 	return str_of(p->names[p->n_names++]);
 }
 
-/** Every address of a host. A host that cannot be resolved adds none and leaves its error in `why`. -1 only when cancelled, or the
- * resolver has stopped because everything stops. */
-static int plan_add_host(struct session *s, struct out_plan *p, const char *name, uint16_t port, struct buf *why, mono_t deadline)
+/** Every address of a host. A host that cannot be resolved adds none and leaves its error in `why`. -1 only
+ * when cancelled, or the resolver has stopped because everything stops. */
+static int plan_add_host(struct session *s, struct out_plan *p, const char *name, uint16_t port,
+			 struct buf *why, mono_t deadline)
 {
-	const struct dns_addrs *a = dns_lookup_addr(str_of(name), (enum dns_ip_strategy)session_path(s)->ip_lookup_strategy,
-	                                            mono_min(deadline, mono_after(RESOLVE_TIMEOUT)));
+	const struct dns_addrs *a =
+		dns_lookup_addr(str_of(name), (enum dns_ip_strategy)session_path(s)->ip_lookup_strategy,
+				mono_min(deadline, mono_after(RESOLVE_TIMEOUT)));
 	if (a == NULL) {
 		if (err_is(ERR_CANCELLED) || err_is(ERR_SHUTDOWN))
 			return -1;
@@ -71,7 +73,8 @@ static uint16_t plan_port(const struct session *s, uint16_t named)
 	return named != 0 ? named : (uint16_t)session_path(s)->smtp_port;
 }
 
-static int plan_from_list(struct session *s, struct out_plan *p, const struct delivery_protocol *proto, struct buf *why, mono_t deadline)
+static int plan_from_list(struct session *s, struct out_plan *p, const struct delivery_protocol *proto,
+			  struct buf *why, mono_t deadline)
 {
 	for (size_t i = 0; i < proto->n_mx; i++) {
 		const struct mx_list_entry *e = &proto->mx[i];
@@ -84,10 +87,11 @@ static int plan_from_list(struct session *s, struct out_plan *p, const struct de
 	return 0;
 }
 
-static int plan_from_mx(struct session *s, struct out_plan *p, const struct dns_mx *mx, struct buf *why, mono_t deadline)
+static int plan_from_mx(struct session *s, struct out_plan *p, const struct dns_mx *mx, struct buf *why,
+			mono_t deadline)
 {
 	bool is_in_order = session_path(s)->ip_lookup_strategy == DNS_IPV6_THEN_IPV4 ||
-	                   session_path(s)->ip_lookup_strategy == DNS_IPV4_THEN_IPV6;
+			   session_path(s)->ip_lookup_strategy == DNS_IPV4_THEN_IPV6;
 	for (size_t i = 0; i < mx->n;) {
 		size_t first = p->n;
 		uint16_t pref = mx->host[i].pref;
@@ -132,7 +136,8 @@ int out_plan_make(struct session *s, struct out_plan *p, struct smtp_response *r
 		goto out;
 	}
 	mono_t deadline = mono_after(PLAN_TIMEOUT);
-	if ((mx != NULL ? plan_from_mx(s, p, mx, &why, deadline) : plan_from_list(s, p, session_protocol(s), &why, deadline)) != 0)
+	if ((mx != NULL ? plan_from_mx(s, p, mx, &why, deadline)
+			: plan_from_list(s, p, session_protocol(s), &why, deadline)) != 0)
 		goto out; /* cancelled: code stays 0 */
 	size_t n_found = p->n;
 	if (plan_filter(s, p, &bad)) {
@@ -148,9 +153,11 @@ int out_plan_make(struct session *s, struct out_plan *p, struct smtp_response *r
 	}
 	if (p->n == 0) {
 		if (n_found > 0)
-			buf_add_z(text, "KumoMTA internal: MX consisted solely of hosts on the skip_hosts list");
+			buf_add_z(text,
+				  "KumoMTA internal: MX consisted solely of hosts on the skip_hosts list");
 		else
-			buf_printf(text, "MX didn't resolve to any hosts%s" STR_FMT, why.n > 0 ? ": " : "", STR_ARG(buf_str(&why)));
+			buf_printf(text, "MX didn't resolve to any hosts%s" STR_FMT, why.n > 0 ? ": " : "",
+				   STR_ARG(buf_str(&why)));
 		*r = (struct smtp_response){.code = 451, .enhanced = {4, 4, 4}};
 		goto out;
 	}

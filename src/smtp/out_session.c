@@ -1,19 +1,21 @@
-/* out_session.c - a delivery session: a plan of addresses, one connection at a time, messages until there are no more, QUIT. The
- * dialogue reads top to bottom in out_run; each message ends in exactly one report (deliverer.h). */
+/* out_session.c - a delivery session: a plan of addresses, one connection at a time, messages until there are
+ * no more, QUIT. The dialogue reads top to bottom in out_run; each message ends in exactly one report
+ * (deliverer.h). */
 #include "smtp/out.h"
 #include "smtp/out_impl.h"
 
 struct out_session {
 	struct session *s;
 	struct out_plan plan;
-	size_t next;              /* candidate to try next */
+	size_t next; /* candidate to try next */
 	struct out_conn conn;
-	struct buf failures;      /* what went wrong with the candidates so far */
-	int64_t n_tried;          /* messages on this connection */
-	bool has_tried;           /* a message, on any connection */
+	struct buf failures; /* what went wrong with the candidates so far */
+	int64_t n_tried;     /* messages on this connection */
+	bool has_tried;	     /* a message, on any connection */
 };
 
-/** Connects to the next candidate that answers. -1: none is left (failures says why), or ERR_CANCELLED, also when we are stopping. */
+/** Connects to the next candidate that answers. -1: none is left (failures says why), or ERR_CANCELLED, also
+ * when we are stopping. */
 static int out_connect(struct out_session *o)
 {
 	while (o->next < o->plan.n) {
@@ -36,24 +38,29 @@ static int out_connect(struct out_session *o)
 	return -1;
 }
 
-/** No candidate answered: m fails transiently, or the whole queue does when that happened too often in a row. */
+/** No candidate answered: m fails transiently, or the whole queue does when that happened too often in a row.
+ */
 static void out_report_unreachable(struct out_session *o, struct message *m)
 {
 	struct buf text = BUF_INIT;
 	bool is_too_many = session_note_plan_failed(o->s);
-	buf_printf(&text, "KumoMTA internal: failed to connect to any candidate hosts: " STR_FMT, STR_ARG(buf_str(&o->failures)));
+	buf_printf(&text, "KumoMTA internal: failed to connect to any candidate hosts: " STR_FMT,
+		   STR_ARG(buf_str(&o->failures)));
 	session_done_all(o->s, m, &(struct smtp_response){.code = 400, .content = buf_str(&text)}, NULL);
 	if (is_too_many)
-		session_fail_queue(o->s, NULL,
-		                   &(struct smtp_response){.code = 451, .enhanced = {4, 4, 1},
-		                                           .content = STR("bulk delay of ready queue: too many successive connection "
-		                                                          "failures where there was no answer from any hosts "
-		                                                          "listed in MX")});
+		session_fail_queue(
+			o->s, NULL,
+			&(struct smtp_response){
+				.code = 451,
+				.enhanced = {4, 4, 1},
+				.content = STR("bulk delay of ready queue: too many successive connection "
+					       "failures where there was no answer from any hosts "
+					       "listed in MX")});
 	buf_fini(&text);
 }
 
-/** Connects for m, or gives m up: False. Where the session has delivered before, m is not charged: that a further candidate does not
- * answer says nothing of those that do, which a new session begins with. */
+/** Connects for m, or gives m up: False. Where the session has delivered before, m is not charged: that a
+ * further candidate does not answer says nothing of those that do, which a new session begins with. */
 static bool out_connect_for(struct out_session *o, struct message *m)
 {
 	if (out_connect(o) == 0)
@@ -87,8 +94,8 @@ static bool out_deliver_one(struct out_session *o, struct message *m)
 {
 	for (;;) {
 		const struct egress_path *path = session_path(o->s);
-		bool is_retry_wanted = path->try_next_host_on_transport_error && path->reconnect_strategy == RECONNECT_NEXT_HOST &&
-		                       o->next < o->plan.n;
+		bool is_retry_wanted = path->try_next_host_on_transport_error &&
+				       path->reconnect_strategy == RECONNECT_NEXT_HOST && o->next < o->plan.n;
 		o->n_tried++;
 		o->has_tried = true;
 		switch (out_deliver(&o->conn, m, is_retry_wanted)) {

@@ -1,5 +1,5 @@
-/* reply.c - reading SMTP answers: lines of a three-digit code, '-' on all but the last, and text. A peer that sends without end
- * is cut off by the size limit, one that sends nothing by the deadline. */
+/* reply.c - reading SMTP answers: lines of a three-digit code, '-' on all but the last, and text. A peer that
+ * sends without end is cut off by the size limit, one that sends nothing by the deadline. */
 #include "smtp/reply.h"
 
 #include "base/err.h"
@@ -7,7 +7,10 @@
 #define MAX_LINE_BYTES 4096 /* RFC 5321 section 4.5.3.1.5 asks for 512; real ones are longer */
 #define MAX_REPLY_BYTES 65536
 
-void smtp_reply_fini(struct smtp_reply *r) { buf_fini(&r->text); }
+void smtp_reply_fini(struct smtp_reply *r)
+{
+	buf_fini(&r->text);
+}
 
 static int reply_line_code(str_t line)
 {
@@ -77,7 +80,8 @@ static void response_split_enhanced(struct smtp_response *r)
 			rest = str_skip(rest, 1);
 		}
 	}
-	if ((part[0] != 2 && part[0] != 4 && part[0] != 5) || part[0] != r->code / 100 || (rest.n > 0 && rest.p[0] != ' '))
+	if ((part[0] != 2 && part[0] != 4 && part[0] != 5) || part[0] != r->code / 100 ||
+	    (rest.n > 0 && rest.p[0] != ' '))
 		return;
 	memcpy(r->enhanced, part, sizeof(part));
 	r->content = str_skip(rest, 1);

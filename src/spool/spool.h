@@ -1,7 +1,7 @@
-/* spool.h - durable store for queued messages, and for what was answered to the requests that brought them. Under
- * one id a message has a META record (message_encode) and a body; bodies are shared between the messages of a
- * batch and stored once. Both survive power loss once spool_put() returns 0. Callable from any worker;
- * spool_journal.c explains batching. */
+/* spool.h - durable store for queued messages, and for what was answered to the requests that brought them.
+ * Under one id a message has a META record (message_encode) and a body; bodies are shared between the
+ * messages of a batch and stored once. Both survive power loss once spool_put() returns 0. Callable from any
+ * worker; spool_journal.c explains batching. */
 #pragma once
 
 #include "fiber/fiber.h"
@@ -33,8 +33,8 @@ void spool_close(struct spool *sp);
  * Returns 0, or -1 with ERR_TIMEOUT, ERR_CANCELLED, ERR_SPOOL_FULL (temporary), ERR_LIMIT or ERR_IO: then
  * none counts as stored. */
 MUST_CHECK int spool_put(struct spool *sp, struct message *const *m, size_t n, mono_t deadline);
-/* A key is the name that a client gives to a request, so that it may send it again without having it done twice. It
- * is kept until it expires, together with what was answered, whatever becomes of the messages. */
+/* A key is the name that a client gives to a request, so that it may send it again without having it done
+ * twice. It is kept until it expires, together with what was answered, whatever becomes of the messages. */
 #define SPOOL_MAX_KEYS UINT64_C(4000000) /* of 40 bytes each, in a table that is two thirds full */
 #define SPOOL_ANSWER_MAX (UINT32_C(16) << 20)
 struct spool_key {
@@ -43,31 +43,32 @@ struct spool_key {
 	wall_t expires;
 	str_t answer;
 };
-/** As spool_put, with a key: after a crash all messages and the key are there, or none of them. There may be no
- * message (n 0). A key that is there and has not expired is not replaced; the same key is not to be put twice at
- * once.
+/** As spool_put, with a key: after a crash all messages and the key are there, or none of them. There may be
+ * no message (n 0). A key that is there and has not expired is not replaced; the same key is not to be put
+ * twice at once.
  *
- * @deadline  bounds the beginning only: once handed over it is waited for, also when the fiber is cancelled, because
- *            a key of which nobody knows whether it is stored could not be answered for.
+ * @deadline  bounds the beginning only: once handed over it is waited for, also when the fiber is cancelled,
+ * because a key of which nobody knows whether it is stored could not be answered for.
  *
- * After an error none of the messages is stored, also those that were stored before. Should the put survive a crash all
- * the same, then as a whole: they must not be removed once more.
+ * After an error none of the messages is stored, also those that were stored before. Should the put survive a
+ * crash all the same, then as a whole: they must not be removed once more.
  *
- * -1 also ERR_EXISTS: there is such a key; ERR_LIMIT: there are max_keys already, or the answer is longer than
- * SPOOL_ANSWER_MAX. */
+ * -1 also ERR_EXISTS: there is such a key; ERR_LIMIT: there are max_keys already, or the answer is longer
+ * than SPOOL_ANSWER_MAX. */
 MUST_CHECK int spool_put_with_key(struct spool *sp, struct message *const *m, size_t n,
 				  const struct spool_key *key, mono_t deadline);
 /** Whether there is such a key that has not expired. Any thread. */
 bool spool_has_key(struct spool *sp, const struct uuid *id);
-/** Reads it back; the answer lies in *bytes. Yields. -1 ERR_NOT_FOUND (it may just have expired), ERR_CORRUPT,
- * ERR_IO. */
-MUST_CHECK int spool_load_key(struct spool *sp, const struct uuid *id, struct spool_key *out, struct buf *bytes,
-			      mono_t deadline);
+/** Reads it back; the answer lies in *bytes. Yields. -1 ERR_NOT_FOUND (it may just have expired),
+ * ERR_CORRUPT, ERR_IO. */
+MUST_CHECK int spool_load_key(struct spool *sp, const struct uuid *id, struct spool_key *out,
+			      struct buf *bytes, mono_t deadline);
 
-/** As spool_put of one message, but keeps the stored body, whatever is in memory: ERR_NOT_FOUND when it is not stored. */
+/** As spool_put of one message, but keeps the stored body, whatever is in memory: ERR_NOT_FOUND when it is
+ * not stored. */
 MUST_CHECK int spool_put_record(struct spool *sp, struct message *m, mono_t deadline);
-/** Makes durable what the spool does not have of m yet: nothing, the record, or record and body. Yields. As spool_put; also
- * ERR_INVALID for a message without any data. */
+/** Makes durable what the spool does not have of m yet: nothing, the record, or record and body. Yields. As
+ * spool_put; also ERR_INVALID for a message without any data. */
 MUST_CHECK int spool_save(struct spool *sp, struct message *m, mono_t deadline);
 /** Records new attempts, due time, recipients or metadata of a stored message. Does not wait: it is written
  * in order with the rest and durable with the next commit. Never yields, never fails (a later write error is

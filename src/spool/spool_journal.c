@@ -8,10 +8,10 @@
  *   META  a message: id, key of its body, record (message_encode). An update is another META; the latest one
  *         counts
  *   TOMB  the message is gone
- *   KEY   what was answered to a request, under the hash of its key, until it expires; in one put with its messages
- *   PAD, MARK  filler after a recovery; a note of how far the segment is durable
- * In memory: tables from id to the latest META and from key to BODY, under 100 bytes a message together, and
- * from id to the latest KEY, 40 bytes a row.
+ *   KEY   what was answered to a request, under the hash of its key, until it expires; in one put with its
+ * messages PAD, MARK  filler after a recovery; a note of how far the segment is durable In memory: tables
+ * from id to the latest META and from key to BODY, under 100 bytes a message together, and from id to the
+ * latest KEY, 40 bytes a row.
  *
  * Who does what: workers encode records, compute checksums and queue operations; one writer thread gives them
  * their place, writes and syncs (spool_journal_writer.c explains batching, spool_journal_batch.c failures);
@@ -117,8 +117,10 @@ static struct spool *journal_new(const struct spool_params *p)
 	struct spool *sp = xnew(struct spool);
 	pthread_condattr_t attr;
 	sp->name = str_dup(p->name);
-	sp->commits = metric_get(metric_declare(METRIC_COUNTER, "cirrus_spool_commits_total",
-						"commits that brought messages into the spool", label, NULL, 0), &p->name);
+	sp->commits =
+		metric_get(metric_declare(METRIC_COUNTER, "cirrus_spool_commits_total",
+					  "commits that brought messages into the spool", label, NULL, 0),
+			   &p->name);
 	sp->path = str_dup(p->path);
 	sp->dir_fd = sp->lock_fd = sp->reserve_fd = -1;
 	sp->is_flushed = p->is_flushed;
@@ -319,8 +321,8 @@ static int journal_submit_and_wait(struct spool *sp, struct op *op, mono_t deadl
 		int waiting = OP_WAITING;
 		if (!op_has_key(op) && atomic_compare_exchange_strong(&op->state, &waiting, OP_ABANDONED))
 			goto out;
-		/* The outcome is on its way, and so is a mail that wakes this fiber: it has to be here. With a key that
-		 * may take until the disk answers: nobody else would know what became of it. */
+		/* The outcome is on its way, and so is a mail that wakes this fiber: it has to be here. With
+		 * a key that may take until the disk answers: nobody else would know what became of it. */
 		err_clear();
 		fiber_shield_begin();
 		rc = fiber_wait(&op->waiter, MONO_NEVER);
@@ -339,7 +341,8 @@ out:
 	return rc;
 }
 
-static int put(struct spool *sp, struct message *const *m, size_t n, const struct spool_key *key, mono_t deadline)
+static int put(struct spool *sp, struct message *const *m, size_t n, const struct spool_key *key,
+	       mono_t deadline)
 {
 	if (n > UINT32_MAX / 4) {
 		err_set(ERR_LIMIT, "spool %s: %zu messages are too many for one put", sp->name, n);
@@ -387,12 +390,14 @@ static int put_check_time(struct spool *sp, mono_t deadline)
 {
 	if (!fiber_is_cancelled() && !mono_is_past(deadline))
 		return 0;
-	err_set(fiber_is_cancelled() ? ERR_CANCELLED : ERR_TIMEOUT, "spool %s: too late to begin with a put", sp->name);
+	err_set(fiber_is_cancelled() ? ERR_CANCELLED : ERR_TIMEOUT, "spool %s: too late to begin with a put",
+		sp->name);
 	return -1;
 }
 
-/* Those that were stored before a put with a key that has failed. Their removal is noted in the journal only, and there
- * behind what makes the failed put not count: a crash before that may find the put complete, and must find it whole. */
+/* Those that were stored before a put with a key that has failed. Their removal is noted in the journal only,
+ * and there behind what makes the failed put not count: a crash before that may find the put complete, and
+ * must find it whole. */
 static void put_take_back(struct spool *sp, struct message *const *m, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
@@ -407,9 +412,11 @@ static void put_take_back(struct spool *sp, struct message *const *m, size_t n)
 	}
 }
 
-int spool_put_with_key(struct spool *sp, struct message *const *m, size_t n, const struct spool_key *key, mono_t deadline)
+int spool_put_with_key(struct spool *sp, struct message *const *m, size_t n, const struct spool_key *key,
+		       mono_t deadline)
 {
-	if (put_check_key(sp, key) == 0 && put_check_time(sp, deadline) == 0 && put(sp, m, n, key, deadline) == 0)
+	if (put_check_key(sp, key) == 0 && put_check_time(sp, deadline) == 0 &&
+	    put(sp, m, n, key, deadline) == 0)
 		return 0;
 	put_take_back(sp, m, n);
 	return -1;

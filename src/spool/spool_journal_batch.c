@@ -7,8 +7,8 @@
  *  - The write fails (no space, mostly): the file is cut back to where the batch began. Whatever makes room
  *    (removals, compaction) has to be written too, so a reserve is kept allocated in a file beside the
  *    segments. Puts never use it; the others get it when there is nothing else, and puts wait until it is
- *    back: while it is out no space is allocated ahead. What is dead in the active segment comes back when that
- *    segment has ended, so on a full disk it ends early.
+ *    back: while it is out no space is allocated ahead. What is dead in the active segment comes back when
+ * that segment has ended, so on a full disk it ends early.
  *  - fdatasync fails: which of the pages since the last sync are on the disk is unknown, and the kernel has
  *    forgotten that they were dirty. The segment is broken: nothing is appended to it any more, and the
  *    header of the next one says from which offset on its frames never counted. Frames written earlier
@@ -174,11 +174,13 @@ int journal_take_reserve(struct spool *sp)
 	n = n < RESERVE_MIN ? RESERVE_MIN : n > RESERVE_MAX ? RESERVE_MAX : n;
 	if (sp->has_reserve)
 		return 0;
-	/* It must fit twice, or what was given back a moment ago would be taken again before it was of use. Space ahead of the active
-	 * segment, which removals may have taken meanwhile, must not stand in its way. */
+	/* It must fit twice, or what was given back a moment ago would be taken again before it was of use.
+	 * Space ahead of the active segment, which removals may have taken meanwhile, must not stand in its
+	 * way. */
 	bool is_taken = reserve_allocate(sp, 2 * n);
 	if (!is_taken && sp->active->n_allocated > sp->active->n_bytes)
-		is_taken = segment_truncate(sp->active, sp->active->n_bytes) == 0 && reserve_allocate(sp, 2 * n);
+		is_taken =
+			segment_truncate(sp->active, sp->active->n_bytes) == 0 && reserve_allocate(sp, 2 * n);
 	if (is_taken) {
 		ftruncate_quietly(sp->reserve_fd, n);
 		sp->has_reserve = true;
@@ -358,7 +360,8 @@ void journal_seal_dead(struct spool *sp)
 {
 	const struct segment *seg = sp->active;
 	uint64_t n = seg->n_bytes - JOURNAL_HEAD_BYTES, n_dead = n - seg->live_bytes;
-	if (!sp->is_full || sp->is_segment_broken || n_dead < RESERVE_MIN || n_dead < seg->live_bytes || journal_rotate(sp) == 0)
+	if (!sp->is_full || sp->is_segment_broken || n_dead < RESERVE_MIN || n_dead < seg->live_bytes ||
+	    journal_rotate(sp) == 0)
 		return;
 	if (sp->is_full)
 		journal_release_reserve(sp); /* a header has room then, at the next attempt */

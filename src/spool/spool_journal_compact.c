@@ -18,9 +18,10 @@
  *     (directory fsync).
  *  5. A copy made by compaction is the latest frame of its id when it is written, because only the writer
  *     writes.
- *  6. Keys have no TOMBs. A KEY frame says itself when it dies, and is as dead at the next open as it is now. None is
- *     written while an earlier one of its id lives, so nothing depends on a later frame having ended an earlier one.
- *     Only when the clock is set back in between can a key come back, as it was, if its segment is still there.
+ *  6. Keys have no TOMBs. A KEY frame says itself when it dies, and is as dead at the next open as it is now.
+ * None is written while an earlier one of its id lives, so nothing depends on a later frame having ended an
+ * earlier one. Only when the clock is set back in between can a key come back, as it was, if its segment is
+ * still there.
  *
  * Compaction runs in the writer's thread in slices of half a megabyte, 32 MB/s at most, so a commit waits for
  * one slice at worst. It takes the sparsest segment under a quarter live; under half when the dead bytes

@@ -27,8 +27,8 @@ enum frame_type {
 	FRAME_TOMB = 3, /* id: all earlier frames of it are dead */
 	FRAME_PAD = 4,	/* covers torn bytes after a recovery; the payload is unchecked */
 	FRAME_MARK = 5, /* carries synced8 only */
-	FRAME_KEY = 6,	/* id: of the key; key: when it expires, in ns since 1970. The payload is the request's print
-			 * (KEY_PRINT_BYTES) and the answer; the latest one of an id counts */
+	FRAME_KEY = 6, /* id: of the key; key: when it expires, in ns since 1970. The payload is the request's
+			* print (KEY_PRINT_BYTES) and the answer; the latest one of an id counts */
 };
 #define KEY_PRINT_BYTES 32u
 #define FRAME_GROUPED 1u /* part of a group of frames that counts only as a whole */
@@ -89,8 +89,8 @@ void *table_find(const struct table *t, const void *key);
 /* The row of the key, zeroed but for the key when it is new. Valid until the next add or remove. */
 void *table_add(struct table *t, const void *key);
 bool table_remove(struct table *t, const void *key);
-/* Takes out the rows of a shard that fn says no to; it is asked once for each, and must not touch the table. To take out many
- * rows in the order of the table by table_remove would take quadratic time. */
+/* Takes out the rows of a shard that fn says no to; it is asked once for each, and must not touch the table.
+ * To take out many rows in the order of the table by table_remove would take quadratic time. */
 typedef bool table_keep_fn(void *row, void *arg);
 void table_filter_shard(struct table *t, uint32_t shard, table_keep_fn *fn, void *arg);
 /* Iteration: *pos = 0 to begin; NULL at the end. No changes meanwhile. */
@@ -201,8 +201,8 @@ struct op_item {
 };
 struct op {
 	struct op *next;
-	uint32_t note;            /* its slot in the removals noted, plus 1; 0: none */
-	bool is_not_noted;        /* REMOVE: what is to be noted is another's to say */
+	uint32_t note;	   /* its slot in the removals noted, plus 1; 0: none */
+	bool is_not_noted; /* REMOVE: what is to be noted is another's to say */
 	enum op_kind kind;
 	uint32_t n;
 	struct op_item *item;	/* in the same block; n of them */
@@ -278,7 +278,7 @@ struct compaction {
 	bool is_due;	       /* something died since the last look */
 };
 
-struct expiry { /* the search for expired keys, a shard of the table at a time */
+struct expiry {		    /* the search for expired keys, a shard of the table at a time */
 	uint32_t shard;	    /* the next one; 0: a new round */
 	int64_t next_ns;    /* the next round, not before */
 	int64_t soonest_ns; /* UTC; no key of the shards passed, or added since, expires before */
@@ -293,9 +293,9 @@ struct spool {
 	uint64_t segment_bytes, max_keys;
 
 	/* the queue to the writer */
-	struct notes { /* under queue_lock once the writer runs */
-		struct uuid *slot;   /* mapped; NULL: there are none */
-		uint32_t n_used;     /* slots from here on were never taken */
+	struct notes {		   /* under queue_lock once the writer runs */
+		struct uuid *slot; /* mapped; NULL: there are none */
+		uint32_t n_used;   /* slots from here on were never taken */
 		uint32_t *free_slot, n_free, cap_free;
 	} notes;
 	pthread_mutex_t queue_lock;
@@ -370,8 +370,8 @@ bool index_remove(struct spool *sp, const struct uuid *id, struct tomb *tomb);
 void index_note_tomb(struct spool *sp, struct segment *seg, const struct tomb *tomb);
 bool index_needs_tomb(const struct spool *sp, const struct tomb *tomb, uint64_t except_seq);
 /* An expired key is taken out, whichever frame says so. */
-void index_set_key(struct spool *sp, const struct uuid *id, int64_t expires_ns, const struct segment *seg, uint32_t off8,
-		   uint32_t n_payload);
+void index_set_key(struct spool *sp, const struct uuid *id, int64_t expires_ns, const struct segment *seg,
+		   uint32_t off8, uint32_t n_payload);
 struct index_key *index_find_key(struct spool *sp, const struct uuid *id);
 /* Its row is about to go. */
 void index_release_key(struct spool *sp, const struct index_key *k);
@@ -391,8 +391,8 @@ void journal_drop_snapshot(struct spool *sp);
 /* spool_journal_notes.c */
 void notes_open(struct spool *sp);
 void notes_close(struct spool *sp);
-/* After recovery, before the writer runs: what was to go is taken out of the index. Returns the operations that make it so on
- * disk, to be submitted. */
+/* After recovery, before the writer runs: what was to go is taken out of the index. Returns the operations
+ * that make it so on disk, to be submitted. */
 struct op *notes_apply(struct spool *sp);
 void notes_add(struct spool *sp, struct op *op);     /* a removal, with queue_lock held */
 void notes_clear(struct spool *sp, struct op *list); /* their frames are written */
@@ -412,7 +412,8 @@ MUST_CHECK int journal_sync(struct spool *sp);
 /* Sets space aside; -1 ERR_SPOOL_FULL. Giving it back leaves room for what makes room. */
 MUST_CHECK int journal_take_reserve(struct spool *sp);
 void journal_release_reserve(struct spool *sp);
-/* With a full disk and an active segment that is dead for the most part: ends it, so that its space comes back. */
+/* With a full disk and an active segment that is dead for the most part: ends it, so that its space comes
+ * back. */
 void journal_seal_dead(struct spool *sp);
 /* Makes room for n_bytes in the active segment: a new one when it is full. -1 ERR_SPOOL_FULL, ERR_IO. */
 MUST_CHECK int journal_make_room(struct spool *sp, uint64_t n_bytes);

@@ -1,10 +1,10 @@
-/* spool_journal_index.c - which messages and keys are live, where their latest frames lie, and what that makes of each
- * segment. The same functions are used for replay at open and for every batch afterwards, so that both come
- * to the same state.
+/* spool_journal_index.c - which messages and keys are live, where their latest frames lie, and what that
+ * makes of each segment. The same functions are used for replay at open and for every batch afterwards, so
+ * that both come to the same state.
  *
  * A segment's live_bytes are the frames in it that something refers to: the META frame of each live message
- * and the BODY frame of each body that a live message has, and the KEY frame of each key. At zero a sealed segment can go; see
- * spool_journal_compact.c for what else must hold. */
+ * and the BODY frame of each body that a live message has, and the KEY frame of each key. At zero a sealed
+ * segment can go; see spool_journal_compact.c for what else must hold. */
 #include "spool/spool_journal_impl.h"
 
 #include "base/alloc.h"
@@ -142,8 +142,8 @@ static void index_remove_key(struct spool *sp, const struct uuid *id)
 	table_remove(&sp->keys, id);
 }
 
-void index_set_key(struct spool *sp, const struct uuid *id, int64_t expires_ns, const struct segment *seg, uint32_t off8,
-		   uint32_t n_payload)
+void index_set_key(struct spool *sp, const struct uuid *id, int64_t expires_ns, const struct segment *seg,
+		   uint32_t off8, uint32_t n_payload)
 {
 	if (expires_ns <= wall_now().ns) {
 		index_remove_key(sp, id);

@@ -1,15 +1,15 @@
 /* spool_journal_keys.c - the end of keys.
  *
- * A key is dead from the moment that its frame names; whoever looks it up compares. Its row and its bytes are given
- * back later, by the writer, which goes through the table a shard at a time, so that no put waits for a look at
- * millions of rows. A round begins when the key that dies first has died, and not before the last one has been over
- * for as long as keeps the search to about a percent of the writer's time. Nothing is written: see rule 6 in
- * spool_journal_compact.c. */
+ * A key is dead from the moment that its frame names; whoever looks it up compares. Its row and its bytes are
+ * given back later, by the writer, which goes through the table a shard at a time, so that no put waits for a
+ * look at millions of rows. A round begins when the key that dies first has died, and not before the last one
+ * has been over for as long as keeps the search to about a percent of the writer's time. Nothing is written:
+ * see rule 6 in spool_journal_compact.c. */
 #include "spool/spool_journal_impl.h"
 
 #define ROUND_MIN_NS NS_PER_S
 #define ROUND_MAX_NS (60 * NS_PER_S) /* the clock may be set meanwhile */
-#define ROUND_KEY_NS 5000	     /* pause for each key: looking at one, and placing it anew, takes about 50 ns */
+#define ROUND_KEY_NS 5000 /* pause for each key: looking at one, and placing it anew, takes about 50 ns */
 
 bool key_is_alive(const struct index_key *k)
 {

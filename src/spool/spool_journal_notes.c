@@ -1,13 +1,15 @@
-/* spool_journal_notes.c - removals that the writer has not written yet, where a killed process leaves them behind.
+/* spool_journal_notes.c - removals that the writer has not written yet, where a killed process leaves them
+ * behind.
  *
- * A message that was delivered must not come back, but its TOMB waits for the writer, which may sit in an fdatasync for long. Until
- * the TOMB is with the kernel the id stands in `<path>/removals`, a small mapped file: the store is in the page cache at once, so
- * kill -9 does not lose it. At open, what stands there is removed for good. After a power cut the file may hold anything old: ids
- * that are not in the index mean nothing, and an id is only ever noted when its message is to go. An id that was half written
- * belongs to no message. When all slots are taken, or there is no room for the file, removals do without.
+ * A message that was delivered must not come back, but its TOMB waits for the writer, which may sit in an
+ * fdatasync for long. Until the TOMB is with the kernel the id stands in `<path>/removals`, a small mapped
+ * file: the store is in the page cache at once, so kill -9 does not lose it. At open, what stands there is
+ * removed for good. After a power cut the file may hold anything old: ids that are not in the index mean
+ * nothing, and an id is only ever noted when its message is to go. An id that was half written belongs to no
+ * message. When all slots are taken, or there is no room for the file, removals do without.
  *
- * Slots are handed out and taken back under queue_lock. An operation is acknowledged after the notes of those before it were
- * cleared, so a later put of the same id is not affected. */
+ * Slots are handed out and taken back under queue_lock. An operation is acknowledged after the notes of those
+ * before it were cleared, so a later put of the same id is not affected. */
 #include "spool/spool_journal_impl.h"
 
 #include "base/alloc.h"
@@ -28,12 +30,14 @@ void notes_open(struct spool *sp)
 	void *map = MAP_FAILED;
 	int rc = 0, fd = openat(sp->dir_fd, "removals", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd >= 0)
-		rc = posix_fallocate(fd, 0, (off_t)n_bytes); /* a hole that cannot be filled would be a SIGBUS */
+		rc = posix_fallocate(fd, 0,
+				     (off_t)n_bytes); /* a hole that cannot be filled would be a SIGBUS */
 	if (fd >= 0 && rc == 0)
 		map = mmap(NULL, n_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (map == MAP_FAILED)
-		log_warn(JOURNAL_LOG, "spool %s: no room for %s/removals (%s): a killed process may send more mail again", sp->name,
-			 sp->path, strerror(rc != 0 ? rc : errno));
+		log_warn(JOURNAL_LOG,
+			 "spool %s: no room for %s/removals (%s): a killed process may send more mail again",
+			 sp->name, sp->path, strerror(rc != 0 ? rc : errno));
 	else
 		n->slot = map;
 	if (fd >= 0)

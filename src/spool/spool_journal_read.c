@@ -101,10 +101,11 @@ static int read_verify(struct read_job *j)
 		     crc32c(0, j->payload, pl->n_payload) == le32toh(h->payload_crc);
 	if (is_ok)
 		return 0;
-	journal_report_damage(j->sp, pl->seg, pl->offset, "a stored %s does not match its checksum", read_what(pl));
+	journal_report_damage(j->sp, pl->seg, pl->offset, "a stored %s does not match its checksum",
+			      read_what(pl));
 	err_set(ERR_CORRUPT, "spool %s: a stored %s is damaged: %s/%016llx.journal at offset %llu",
-		j->sp->name, read_what(pl), j->sp->path,
-		(unsigned long long)pl->seg->seq, (unsigned long long)pl->offset);
+		j->sp->name, read_what(pl), j->sp->path, (unsigned long long)pl->seg->seq,
+		(unsigned long long)pl->offset);
 	return -1;
 }
 
@@ -232,7 +233,8 @@ static int place_of_key(struct spool *sp, const struct uuid *id, struct place *o
 	return is_there ? 0 : place_not_found(sp, "key", id);
 }
 
-int spool_load_key(struct spool *sp, const struct uuid *id, struct spool_key *out, struct buf *bytes, mono_t deadline)
+int spool_load_key(struct spool *sp, const struct uuid *id, struct spool_key *out, struct buf *bytes,
+		   mono_t deadline)
 {
 	struct read_job j = {.sp = sp};
 	if (place_of_key(sp, id, &j.place) != 0)

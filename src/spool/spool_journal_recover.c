@@ -14,8 +14,8 @@
  *    file after the last valid frame is cut off. Whole groups after a hole are kept: if the hole is damage,
  *    they were acknowledged.
  * Payloads over 64 KB are not read in the durable part: their head is verified, and their CRC when they are
- * loaded. Keys that have expired are left out. A new segment is begun at every open, so a salt is never used for two
- * lives of a tail. */
+ * loaded. Keys that have expired are left out. A new segment is begun at every open, so a salt is never used
+ * for two lives of a tail. */
 #include "spool/spool_journal_impl.h"
 
 #include "base/alloc.h"
@@ -151,7 +151,8 @@ static void scan_report_payload(struct scan *sc, const struct applied *a, uint64
 				      "the %u bytes of a body do not match their checksum", a->n_payload);
 	else
 		journal_report_damage(sc->sp, sc->seg, offset, "the %s %s does not match its checksum",
-				      a->type == FRAME_KEY ? "answer under the key" : "record of message", id);
+				      a->type == FRAME_KEY ? "answer under the key" : "record of message",
+				      id);
 }
 
 static void scan_frame(struct scan *sc, const struct frame_head *h, uint64_t offset)
@@ -448,7 +449,8 @@ int journal_recover(struct spool *sp)
 	sp->has_dead = true;
 	sp->compaction.is_due = true;
 	log_info(JOURNAL_LOG,
-		 "spool %s: %llu messages and %llu keys in %zu segments, %llu bytes, read in %.3f s; %llu places are "
+		 "spool %s: %llu messages and %llu keys in %zu segments, %llu bytes, read in %.3f s; %llu "
+		 "places are "
 		 "damaged",
 		 sp->name, (unsigned long long)sp->messages.n, (unsigned long long)sp->keys.n, sp->n_segments,
 		 (unsigned long long)sp->disk_bytes, (double)(journal_now_ns() - from) / 1e9,

@@ -4,8 +4,8 @@
  * instead of leaving a grave. A table is 64 shards, each resized for itself: no resize of a table of millions
  * stops the writer for long. Shards shrink, so a backlog that was delivered gives its memory back.
  *
- * Rows lie in the order of their hashes. Removing them one by one in that order leaves the rest at one end, where a
- * shrunken shard has no room for them: hence table_filter_shard. */
+ * Rows lie in the order of their hashes. Removing them one by one in that order leaves the rest at one end,
+ * where a shrunken shard has no room for them: hence table_filter_shard. */
 #include "spool/spool_journal_impl.h"
 
 #include "base/alloc.h"

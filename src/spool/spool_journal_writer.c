@@ -10,10 +10,10 @@
  *  - Updates and removals have no waiter. Alone they are gathered for up to 1 ms before they are written,
  *    else each one would cost two context switches. They are synced with the next put, or within a second.
  *
- * The frames of one put, its key's among them, stand next to each other in one segment, each with the group's number,
- * the last one marked: recovery takes them all or none. Operations take effect in the order of the queue. One that must
- * look at the index (an update, a put without body) closes the batch before it when its message is not there
- * but may be in that batch.
+ * The frames of one put, its key's among them, stand next to each other in one segment, each with the group's
+ * number, the last one marked: recovery takes them all or none. Operations take effect in the order of the
+ * queue. One that must look at the index (an update, a put without body) closes the batch before it when its
+ * message is not there but may be in that batch.
  *
  * When a write fails, puts fail with its error; updates and removals stay in a list and are tried again
  * before anything else. Their removals leave the index at once, so that dead segments can be unlinked and a
@@ -372,7 +372,8 @@ static void journal_process(struct spool *sp, struct op *list)
 		}
 		batch_begin(b, sp->active);
 		struct op *rest = journal_fill(sp, b, list, &taken, &n_puts);
-		if (b->end > b->start && journal_commit(sp, b, b->must_sync || (n_puts > 0 && sp->is_flushed)) != 0) {
+		if (b->end > b->start &&
+		    journal_commit(sp, b, b->must_sync || (n_puts > 0 && sp->is_flushed)) != 0) {
 			struct op **tail = &taken;
 			while (*tail != NULL)
 				tail = &(*tail)->next;

@@ -1,4 +1,5 @@
-/* spool_save.c - storing what a policy has changed of a message, and no more: most changes are to its record, which is small. */
+/* spool_save.c - storing what a policy has changed of a message, and no more: most changes are to its record,
+ * which is small. */
 #include "base/err.h"
 #include "spool/spool.h"
 

@@ -371,8 +371,8 @@ static int date_filter(struct trender *r, struct targs *a, const struct date_nam
 	if (d.has_time && !str_eq(zone, STR("original"))) {
 		const struct zone *z = zone_find(zone);
 		if (z == NULL)
-			return template_fail_op(r, "unknown timezone '%.*s'", (int)(zone.n < 64 ? zone.n : 64),
-						zone.p);
+			return template_fail_op(r, "unknown timezone '%.*s'",
+						(int)(zone.n < 64 ? zone.n : 64), zone.p);
 		d.offset_s = zone_offset(z, d.unix_s);
 	}
 	date_set_local(&d);

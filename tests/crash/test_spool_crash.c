@@ -4,9 +4,9 @@
  * can and write down in a file what they are about to do and what was acknowledged (one write(2) each, so a
  * kill loses nothing of it). The parent kills it after a while, or the victim kills itself at a fault point;
  * then the parent opens the spool and compares: what was acknowledged is there unless its removal was begun;
- * what was put together is there together or not at all, its key included, which stays when the messages go; a removal with an acknowledged put of the same fiber
- * behind it stays done; everything is byte for byte one of the versions it had. The next victim goes on with
- * the same spool. */
+ * what was put together is there together or not at all, its key included, which stays when the messages go;
+ * a removal with an acknowledged put of the same fiber behind it stays done; everything is byte for byte one
+ * of the versions it had. The next victim goes on with the same spool. */
 #include "fiber_check.h"
 
 #include "base/fault.h"
@@ -177,7 +177,7 @@ enum { IS_BEGUN = 1, IS_ACKED = 2, IS_REMOVING = 4, IS_REMOVED = 8 };
 static struct state {
 	uint8_t flags, n_group;
 	uint16_t v_min, v_max;
-	uint32_t group; /* number of the first of its put */
+	uint32_t group;		    /* number of the first of its put */
 	bool has_key, is_key_acked; /* it begins a put with a key */
 } * state;
 
@@ -269,7 +269,8 @@ static void compare_key(uint32_t i)
 		abort();
 	}
 	if ((s->flags & (IS_ACKED | IS_REMOVED)) == 0 && is_there != (bool)found.is_there[i]) {
-		fprintf(stderr, "key %u is %sthere, the messages of its put are not so\n", i, is_there ? "" : "not ");
+		fprintf(stderr, "key %u is %sthere, the messages of its put are not so\n", i,
+			is_there ? "" : "not ");
 		abort();
 	}
 	s->has_key = s->is_key_acked = is_there;
@@ -277,7 +278,8 @@ static void compare_key(uint32_t i)
 
 static void compare(void)
 {
-	found = (struct found){.sp = try_open(), .is_there = calloc(N_NUMBERS, 1), .has_key = calloc(N_NUMBERS, 1)};
+	found = (struct found){
+		.sp = try_open(), .is_there = calloc(N_NUMBERS, 1), .has_key = calloc(N_NUMBERS, 1)};
 	CHECK(found.sp != NULL);
 	worker_run(find_main, NULL);
 	struct spool_stats st;
@@ -517,7 +519,8 @@ static void look_again(bool is_damaged)
 	worker_run(survey_main, NULL);
 	struct spool_stats st;
 	spool_get_stats(survey.sp, &st);
-	CHECK(survey.n_there == first.n_there && survey.n_whole == first.n_whole && survey.n_keys == first.n_keys);
+	CHECK(survey.n_there == first.n_there && survey.n_whole == first.n_whole &&
+	      survey.n_keys == first.n_keys);
 	CHECK(is_damaged || st.n_damaged == 0);
 	spool_close(survey.sp);
 }
@@ -596,12 +599,14 @@ static void test_torn_tails(void **s)
 	memcpy(q, p, n);
 	memset(q + a + 60, 0, (mid - a - 60) / 4);
 	look(path, q, b);
-	CHECK(survey.n_there == N_DAMAGE - N_LAST && survey.n_whole == N_DAMAGE - N_LAST && survey.n_keys == n_keys_before);
+	CHECK(survey.n_there == N_DAMAGE - N_LAST && survey.n_whole == N_DAMAGE - N_LAST &&
+	      survey.n_keys == n_keys_before);
 	look_again(false);
 	memcpy(q, p, n);
 	memset(q + a, 0, 64);
 	look(path, q, b);
-	CHECK(survey.n_there == N_DAMAGE - N_LAST && survey.n_whole == N_DAMAGE - N_LAST && survey.n_keys == n_keys_before);
+	CHECK(survey.n_there == N_DAMAGE - N_LAST && survey.n_whole == N_DAMAGE - N_LAST &&
+	      survey.n_keys == n_keys_before);
 	look_again(true);
 	free(q);
 	free(p);

@@ -1,5 +1,5 @@
-/* test_bind_http.c - kumo.start_http_listener: what it refuses and in which words, that a port is bound by the call and answers only
- * once it is started, and that validating opens nothing. */
+/* test_bind_http.c - kumo.start_http_listener: what it refuses and in which words, that a port is bound by
+ * the call and answers only once it is started, and that validating opens nothing. */
 #include "http_raw.h"
 
 #include "api/api.h"
@@ -32,20 +32,27 @@ static int run_init(const char *init, bool is_validating)
 static const struct {
 	const char *init, *error;
 } refused[] = {
-	{"kumo.start_http_listener { lissten = '127.0.0.1:0' }", "unknown field `lissten`, expected one of `hostname`, `listen`"},
+	{"kumo.start_http_listener { lissten = '127.0.0.1:0' }",
+	 "unknown field `lissten`, expected one of `hostname`, `listen`"},
 	{"kumo.start_http_listener { lissten = '127.0.0.1:0' }", "(did you mean `listen`?)"},
 	{"kumo.start_http_listener { lissten = '127.0.0.1:0' }", "policy.lua:3"},
 	{"kumo.start_http_listener { listen = 'nowhere' }", "nowhere"},
 	{"kumo.start_http_listener { listen = 8000 }", "invalid type: integer `8000`"},
-	{"kumo.start_http_listener { trusted_hosts = { '300.1.1.1' } }", "300.1.1.1: 300.1.1.1 is not a valid CIDR"},
+	{"kumo.start_http_listener { trusted_hosts = { '300.1.1.1' } }",
+	 "300.1.1.1: 300.1.1.1 is not a valid CIDR"},
 	{"kumo.start_http_listener { trusted_hosts = '127.0.0.1' }", "invalid type: string \"127.0.0.1\""},
 	{"kumo.start_http_listener { request_body_limit = -1 }", "invalid value: integer `-1`"},
 	{"kumo.start_http_listener { request_body_limit = '1' }", "invalid type: string \"1\""},
-	{"kumo.start_http_listener { use_tls = 'maybe' }", "invalid type: string \"maybe\", expected a boolean"},
-	{"kumo.start_http_listener { use_tls = true, tls_certificate = '/nonexistent.pem' }", "`/nonexistent.pem`: No such file"},
-	{"kumo.start_http_listener { use_tls = true, tls_private_key = '/x' }", "tls_private_key is given without tls_certificate"},
-	{"kumo.start_http_listener { tls_minimum_version = '1.1' }", "unknown variant `1.1`, expected one of `1.2`, `1.3`"},
-	{"kumo.start_http_listener { idempotency_ttl = '31 days' }", "field `idempotency_ttl`: invalid value, expected a duration of up to 30 days"},
+	{"kumo.start_http_listener { use_tls = 'maybe' }",
+	 "invalid type: string \"maybe\", expected a boolean"},
+	{"kumo.start_http_listener { use_tls = true, tls_certificate = '/nonexistent.pem' }",
+	 "`/nonexistent.pem`: No such file"},
+	{"kumo.start_http_listener { use_tls = true, tls_private_key = '/x' }",
+	 "tls_private_key is given without tls_certificate"},
+	{"kumo.start_http_listener { tls_minimum_version = '1.1' }",
+	 "unknown variant `1.1`, expected one of `1.2`, `1.3`"},
+	{"kumo.start_http_listener { idempotency_ttl = '31 days' }",
+	 "field `idempotency_ttl`: invalid value, expected a duration of up to 30 days"},
 	{"kumo.start_http_listener { idempotency_ttl = 'ever' }", "expected a duration"},
 	{"kumo.start_http_listener { idempotency_ttl = -1 }", "expected a duration"},
 	{"kumo.start_http_listener 'x'", "deserialize error"},
@@ -65,7 +72,9 @@ static void refuses(void *arg)
 			policy_stop();
 		}
 	}
-	CHECK(run_init("end)\nkumo.start_http_listener { listen = '127.0.0.1:0' }\nkumo.on('quiet', function()", false) == -1);
+	CHECK(run_init("end)\nkumo.start_http_listener { listen = '127.0.0.1:0' }\nkumo.on('quiet', "
+		       "function()",
+		       false) == -1);
 	CHECK(strstr(err_text(), "kumo.start_http_listener") != NULL && strstr(err_text(), "init") != NULL);
 	err_clear();
 	policy_stop();
@@ -79,8 +88,10 @@ static void test_refuses(void **state)
 static void opens_two(void *arg)
 {
 	CHECK(run_init("kumo.start_http_listener { listen = '127.0.0.1:0' }\n"
-	               "kumo.start_http_listener { listen = '127.0.0.1:0', trusted_hosts = {}, hostname = 'mx.example.com',\n"
-	               "  request_body_limit = 10, use_tls = false }", false) == 0);
+		       "kumo.start_http_listener { listen = '127.0.0.1:0', trusted_hosts = {}, hostname = "
+		       "'mx.example.com',\n"
+		       "  request_body_limit = 10, use_tls = false }",
+		       false) == 0);
 	policy_stop();
 }
 
@@ -112,7 +123,8 @@ static void opens_again(void *arg)
 {
 	char *init = arg;
 	CHECK(run_init(init, false) == -1);
-	CHECK(strstr(err_text(), "Address already in use") != NULL && strstr(err_text(), "127.0.0.1:") != NULL);
+	CHECK(strstr(err_text(), "Address already in use") != NULL &&
+	      strstr(err_text(), "127.0.0.1:") != NULL);
 	err_clear();
 	policy_stop();
 	CHECK(run_init(init, true) == 0); /* validating binds nothing */

@@ -1,5 +1,6 @@
-/* test_http.c - the HTTP service over real sockets: every refusal, the order of pipelined answers, slow, broken and half-closed
- * clients, and the end of a listener. Clients are blocking sockets of the main thread. */
+/* test_http.c - the HTTP service over real sockets: every refusal, the order of pipelined answers, slow,
+ * broken and half-closed clients, and the end of a listener. Clients are blocking sockets of the main thread.
+ */
 #include "http_raw.h"
 
 #include "fiber_check.h"
@@ -17,7 +18,7 @@ enum { BODY_LIMIT = 100000 };
 
 /* --- the service under test --- */
 
-static atomic_int n_held;           /* requests inside /hold */
+static atomic_int n_held; /* requests inside /hold */
 static atomic_bool is_hold_open;
 static _Atomic(const char *) gate_reason, liveness_reason;
 
@@ -82,7 +83,11 @@ static const struct http_route routes[] = {
 	{.method = "GET", .path = "/hello", .handler = serve_hello, .is_immediate = true},
 	{.method = "POST", .path = "/echo", .handler = serve_echo},
 	{.method = "GET", .path = "/echo", .handler = serve_echo},
-	{.method = "POST", .path = "/json", .handler = serve_echo, .consumes = "application/json", .gate = gate},
+	{.method = "POST",
+	 .path = "/json",
+	 .handler = serve_echo,
+	 .consumes = "application/json",
+	 .gate = gate},
 	{.method = "GET", .path = "/name", .handler = serve_name},
 	{.method = "GET", .path = "/big", .handler = serve_big},
 	{.method = "GET", .path = "/hold", .handler = serve_hold},
@@ -111,8 +116,11 @@ static void service_close(void *arg)
 
 static struct service service_start_with(const char *trusted, dur_t header, dur_t body, dur_t idle)
 {
-	struct service s = {.p = {.hostname = (char *)(uintptr_t)"mx.example.com", .request_body_limit = BODY_LIMIT,
-	                          .header_timeout = header, .body_timeout = body, .idle_timeout = idle}};
+	struct service s = {.p = {.hostname = (char *)(uintptr_t) "mx.example.com",
+				  .request_body_limit = BODY_LIMIT,
+				  .header_timeout = header,
+				  .body_timeout = body,
+				  .idle_timeout = idle}};
 	assert_int_equal(net_addr_parse(STR("127.0.0.1:0"), &s.p.listen), 0);
 	assert_int_equal(cidr_set_add(&s.p.trusted_hosts, str_of(trusted)), 0);
 	worker_run(service_open, &s);
@@ -151,17 +159,21 @@ static const struct {
 	const char *request;
 	int status;
 	bool is_closing;
-	const char *field;  /* "name: value" that must be there */
-	const char *body;   /* exact; NULL: any */
+	const char *field; /* "name: value" that must be there */
+	const char *body;  /* exact; NULL: any */
 } exchanges[] = {
-	{"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n", 200, false, "content-type: text/plain; charset=utf-8", "hello"},
-	{"GET /hello HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 200, true, "connection: close", "hello"},
+	{"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n", 200, false, "content-type: text/plain; charset=utf-8",
+	 "hello"},
+	{"GET /hello HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 200, true, "connection: close",
+	 "hello"},
 	{"GET /hello HTTP/1.0\r\n\r\n", 200, true, "connection: close", "hello"},
-	{"GET /hello HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", 200, false, "connection: keep-alive", "hello"},
+	{"GET /hello HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", 200, false, "connection: keep-alive",
+	 "hello"},
 	{"GET http://example.com/hello HTTP/1.1\r\nHost: x\r\n\r\n", 200, false, NULL, "hello"},
 	{"GET /%68ello HTTP/1.1\r\nHost: x\r\n\r\n", 200, false, NULL, "hello"},
 	{"GET /last HTTP/1.1\r\nHost: x\r\n\r\n", 200, true, "connection: close", "bye"},
-	{"GET /name?name=a%20b+c HTTP/1.1\r\nHost: x\r\n\r\n", 201, false, "x-three: 3", "a b c at mx.example.com"},
+	{"GET /name?name=a%20b+c HTTP/1.1\r\nHost: x\r\n\r\n", 201, false, "x-three: 3",
+	 "a b c at mx.example.com"},
 	{"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 404, false, "content-length: 0", ""},
 	{"GET /hello/ HTTP/1.1\r\nHost: x\r\n\r\n", 404, false, NULL, ""},
 	{"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 404, false, NULL, ""},
@@ -173,29 +185,34 @@ static const struct {
 	{"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", 200, false, NULL, "hello"},
 	{"POST /echo HTTP/1.1\r\nHost: x\r\n\r\n", 200, false, NULL, ""},
 	{"GET /hello HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", 200, false, NULL, "hello"},
-	{"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3;e=1\r\nabc\r\n2\r\nde\r\n0\r\nT: x\r\n\r\n",
+	{"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: "
+	 "chunked\r\n\r\n3;e=1\r\nabc\r\n2\r\nde\r\n0\r\nT: x\r\n\r\n",
 	 200, false, NULL, "abcde"},
 	{"POST /json HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\r\n", 411, false, NULL, NULL},
-	{"POST /json HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}", 200, false,
-	 NULL, "{}"},
-	{"POST /json HTTP/1.1\r\nHost: x\r\nContent-Type: Application/JSON ; charset=utf-8\r\nContent-Length: 2\r\n\r\n{}",
+	{"POST /json HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
 	 200, false, NULL, "{}"},
-	{"POST /json HTTP/1.1\r\nHost: x\r\nContent-Type: application/problem+json\r\nContent-Length: 2\r\n\r\n{}", 200, false,
-	 NULL, "{}"},
+	{"POST /json HTTP/1.1\r\nHost: x\r\nContent-Type: Application/JSON ; "
+	 "charset=utf-8\r\nContent-Length: 2\r\n\r\n{}",
+	 200, false, NULL, "{}"},
+	{"POST /json HTTP/1.1\r\nHost: x\r\nContent-Type: application/problem+json\r\nContent-Length: "
+	 "2\r\n\r\n{}",
+	 200, false, NULL, "{}"},
 	{"POST /json HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", 415, false, NULL,
 	 "Expected request with `Content-Type: application/json`"},
-	{"POST /json HTTP/1.1\r\nHost: x\r\nContent-Type: application/jsonx\r\nContent-Length: 2\r\n\r\n{}", 415, false, NULL,
-	 "Expected request with `Content-Type: application/json`"},
+	{"POST /json HTTP/1.1\r\nHost: x\r\nContent-Type: application/jsonx\r\nContent-Length: 2\r\n\r\n{}",
+	 415, false, NULL, "Expected request with `Content-Type: application/json`"},
 	{"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Encoding: br\r\nContent-Length: 2\r\n\r\n{}", 415, false,
 	 "accept-encoding: gzip, deflate, zstd", NULL},
-	{"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}", 400, true, NULL,
-	 "Error: the request body is not valid gzip: incorrect header check"},
+	{"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}", 400, true,
+	 NULL, "Error: the request body is not valid gzip: incorrect header check"},
 	{"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 100001\r\n\r\n", 413, true, NULL,
 	 "Failed to buffer the request body: length limit exceeded"},
 	{"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n186A1\r\n", 413, true, NULL,
 	 "Failed to buffer the request body: length limit exceeded"},
-	{"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: wonders\r\n\r\nhello", 417, false, NULL, NULL},
-	{"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501, true, NULL, NULL},
+	{"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: wonders\r\n\r\nhello", 417, false,
+	 NULL, NULL},
+	{"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501, true,
+	 NULL, NULL},
 	{"FROB /hello HTTP/1.1\r\nHost: x\r\n\r\n", 501, true, NULL, NULL},
 	{"GET /hello HTTP/3.0\r\nHost: x\r\n\r\n", 505, true, NULL, NULL},
 	{"GET /hello HTTP/1.1\r\n\r\n", 400, true, "content-type: text/plain; charset=utf-8", NULL},
@@ -203,15 +220,19 @@ static const struct {
 	{"GET /hello HTTP/1.1\nHost: x\n\n", 400, true, NULL, NULL},
 	{"GET /hello HTTP/1.1\r\nHost: x\r\nA : b\r\n\r\n", 400, true, NULL, NULL},
 	{"GET /hello HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\n\r\n", 400, true, NULL, NULL},
-	{"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello", 400, true, NULL, NULL},
+	{"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello", 400, true,
+	 NULL, NULL},
 	{"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: +5\r\n\r\nhello", 400, true, NULL, NULL},
-	{"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, true, NULL,
-	 NULL},
+	{"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+	 400, true, NULL, NULL},
 	{"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", 400, true, NULL, NULL},
-	{"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n", 400, true, NULL, NULL},
+	{"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n", 400,
+	 true, NULL, NULL},
 	{"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", 404, false, NULL, ""},
-	{"POST /nothing HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 404, true, "connection: close", ""},
-	{"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n", 404, true, NULL, ""},
+	{"POST /nothing HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 404, true,
+	 "connection: close", ""},
+	{"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n", 404, true,
+	 NULL, ""},
 };
 
 static void http_answers(void **state)
@@ -278,9 +299,12 @@ static void http_head(void **state)
 	struct raw c = client_of(&s);
 	struct raw_answer a = {0};
 	raw_send_z(&c, "HEAD /hello HTTP/1.1\r\nHost: x\r\n\r\nHEAD /big HTTP/1.1\r\nHost: x\r\n\r\n"
-	               "HEAD /nothing HTTP/1.1\r\nHost: x\r\n\r\nHEAD /json HTTP/1.1\r\nHost: x\r\n\r\n"
-	               "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
-	static const struct { int status; const char *length; } want[] = {{200, "5"}, {200, "5000000"}, {404, "0"}, {405, "38"}};
+		       "HEAD /nothing HTTP/1.1\r\nHost: x\r\n\r\nHEAD /json HTTP/1.1\r\nHost: x\r\n\r\n"
+		       "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+	static const struct {
+		int status;
+		const char *length;
+	} want[] = {{200, "5"}, {200, "5000000"}, {404, "0"}, {405, "38"}};
 	for (size_t i = 0; i < ARRAY_SIZE(want); i++) {
 		assert_true(raw_read(&c, &a, true));
 		assert_int_equal(a.status, want[i].status);
@@ -300,7 +324,8 @@ static void http_big_bodies(void **state)
 	struct raw c = client_of(&s);
 	struct raw_answer a = {0};
 	struct buf req = BUF_INIT;
-	for (int round = 0; round < 3; round++) { /* the body at the limit, sized and chunked; then a big answer */
+	for (int round = 0; round < 3;
+	     round++) { /* the body at the limit, sized and chunked; then a big answer */
 		buf_clear(&req);
 		buf_printf(&req, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", BODY_LIMIT);
 		for (int i = 0; i < BODY_LIMIT; i++)
@@ -363,8 +388,10 @@ static void http_continue(void **state)
 	struct service s = service_start();
 	struct raw c = client_of(&s);
 	for (int i = 0; i < 2; i++) {
-		raw_send_z(&c, i == 0 ? "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
-		                      : "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n");
+		raw_send_z(&c, i == 0 ? "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: "
+					"100-continue\r\n\r\n"
+				      : "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: "
+					"chunked\r\nExpect: 100-continue\r\n\r\n");
 		struct raw_answer a = {0};
 		assert_true(raw_read(&c, &a, false));
 		assert_int_equal(a.status, 100);
@@ -375,15 +402,20 @@ static void http_continue(void **state)
 		expect(&c, 200, "hello");
 	}
 	/* Not asked for when the body is there already, or not wanted. */
-	raw_send_z(&c, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello");
+	raw_send_z(
+		&c,
+		"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello");
 	expect(&c, 200, "hello");
-	raw_send_z(&c, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 100001\r\nExpect: 100-continue\r\n\r\n");
+	raw_send_z(
+		&c,
+		"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 100001\r\nExpect: 100-continue\r\n\r\n");
 	expect(&c, 413, "Failed to buffer the request body: length limit exceeded");
 	raw_close(&c);
 	atomic_store(&gate_reason, "the disk is too full");
 	c = client_of(&s);
-	raw_send_z(&c, "POST /json HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 5\r\n"
-	               "Expect: 100-continue\r\n\r\n");
+	raw_send_z(&c,
+		   "POST /json HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 5\r\n"
+		   "Expect: 100-continue\r\n\r\n");
 	struct raw_answer a = {0};
 	assert_true(raw_read(&c, &a, false));
 	assert_int_equal(a.status, 503);
@@ -400,7 +432,7 @@ static void http_byte_by_byte(void **state)
 	struct service s = service_start();
 	struct raw c = client_of(&s);
 	str_t req = STR("\r\nPOST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-	                "5;ext=\"v\"\r\nhello\r\n1\r\n!\r\n0\r\nTrailer: dropped\r\n\r\n");
+			"5;ext=\"v\"\r\nhello\r\n1\r\n!\r\n0\r\nTrailer: dropped\r\n\r\n");
 	for (int round = 0; round < 3; round++) {
 		for (size_t i = 0; i < req.n; i++)
 			raw_send(&c, str_mk(req.p + i, 1));
@@ -414,7 +446,10 @@ static void http_byte_by_byte(void **state)
 
 static void *send_all(void *arg)
 {
-	struct { struct raw *c; struct buf *b; } *job = arg;
+	struct {
+		struct raw *c;
+		struct buf *b;
+	} *job = arg;
 	raw_send(job->c, buf_str(job->b));
 	return NULL;
 }
@@ -427,21 +462,43 @@ static void http_pipelines(void **state)
 	char text[64];
 	for (int i = 0; i < 1000; i++) {
 		switch (i % 4) {
-		case 0: buf_add_z(&b, "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n"); break;
-		case 1: buf_printf(&b, "GET /name?name=%d HTTP/1.1\r\nHost: x\r\n\r\n", i); break;
-		case 2: buf_printf(&b, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n%04d", i); break;
-		case 3: buf_printf(&b, "POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n%04d", i); break;
+		case 0:
+			buf_add_z(&b, "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+			break;
+		case 1:
+			buf_printf(&b, "GET /name?name=%d HTTP/1.1\r\nHost: x\r\n\r\n", i);
+			break;
+		case 2:
+			buf_printf(&b, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n%04d", i);
+			break;
+		case 3:
+			buf_printf(&b, "POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n%04d",
+				   i);
+			break;
 		}
 	}
-	struct { struct raw *c; struct buf *b; } job = {&c, &b};
+	struct {
+		struct raw *c;
+		struct buf *b;
+	} job = {&c, &b};
 	pthread_t thread;
 	assert_int_equal(pthread_create(&thread, NULL, send_all, &job), 0);
 	for (int i = 0; i < 1000; i++) {
 		switch (i % 4) {
-		case 0: expect(&c, 200, "hello"); break;
-		case 1: snprintf(text, sizeof(text), "%d at mx.example.com", i); expect(&c, 201, text); break;
-		case 2: snprintf(text, sizeof(text), "%04d", i); expect(&c, 200, text); break;
-		case 3: expect(&c, 404, ""); break;
+		case 0:
+			expect(&c, 200, "hello");
+			break;
+		case 1:
+			snprintf(text, sizeof(text), "%d at mx.example.com", i);
+			expect(&c, 201, text);
+			break;
+		case 2:
+			snprintf(text, sizeof(text), "%04d", i);
+			expect(&c, 200, text);
+			break;
+		case 3:
+			expect(&c, 404, "");
+			break;
 		}
 	}
 	pthread_join(thread, NULL);
@@ -449,8 +506,9 @@ static void http_pipelines(void **state)
 
 	/* A request that cannot be read ends the pipeline after the answers before it. */
 	c = client_of(&s);
-	raw_send_z(&c, "GET /hello HTTP/1.1\r\nHost: x\r\n\r\nGET /name?name=a HTTP/1.1\r\nHost: x\r\n\r\nboo\r\n\r\n"
-	               "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+	raw_send_z(&c, "GET /hello HTTP/1.1\r\nHost: x\r\n\r\nGET /name?name=a HTTP/1.1\r\nHost: "
+		       "x\r\n\r\nboo\r\n\r\n"
+		       "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
 	expect(&c, 200, "hello");
 	expect(&c, 201, "a at mx.example.com");
 	expect(&c, 400, "Error: malformed request line");
@@ -479,7 +537,8 @@ static void http_half_closed(void **state)
 {
 	struct service s = service_start();
 	struct raw c = client_of(&s);
-	raw_send_z(&c, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhelloGET /name?name=a HTTP/1.1\r\nHost: x\r\n\r\n");
+	raw_send_z(&c, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhelloGET /name?name=a "
+		       "HTTP/1.1\r\nHost: x\r\n\r\n");
 	shutdown(c.fd, SHUT_WR);
 	expect(&c, 200, "hello");
 	expect(&c, 201, "a at mx.example.com");
@@ -610,11 +669,16 @@ static void http_untrusted(void **state)
 	struct raw_answer a = {0};
 	char addr[NET_ADDR_STRLEN], want[200];
 	net_addr_fmt(http_listener_addr(s.l), addr);
-	static const struct { const char *request, *what; int status; } asked[] = {
+	static const struct {
+		const char *request, *what;
+		int status;
+	} asked[] = {
 		{"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n", "GET on http_listener/%s/hello", 401},
 		{"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", "GET on http_listener/%s/metrics", 401},
-		{"POST /api/check-liveness/v1 HTTP/1.1\r\nHost: x\r\n\r\n", "POST on http_listener/%s/api/check-liveness/v1", 401},
-		{"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi", "POST on http_listener/%s/echo", 401},
+		{"POST /api/check-liveness/v1 HTTP/1.1\r\nHost: x\r\n\r\n",
+		 "POST on http_listener/%s/api/check-liveness/v1", 401},
+		{"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi",
+		 "POST on http_listener/%s/echo", 401},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(asked); i++) {
 		raw_send_z(&c, asked[i].request);
@@ -623,7 +687,7 @@ static void http_untrusted(void **state)
 		assert_str_is(raw_field(&a, "www-authenticate"), "Basic realm=\"cirrus\"");
 		const char *mark = strstr(asked[i].what, "%s");
 		snprintf(want, sizeof(want), "<Unauthenticated>@ ip=127.0.0.1 not permitted %.*s%s%s",
-		         (int)(mark - asked[i].what), asked[i].what, addr, mark + 2);
+			 (int)(mark - asked[i].what), asked[i].what, addr, mark + 2);
 		assert_buf_is(&a.body, want);
 	}
 	raw_send_z(&c, "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -638,7 +702,8 @@ static void http_untrusted(void **state)
 static void http_api(void **state)
 {
 	static const char *const labels[] = {"kind", NULL};
-	struct metric *m = metric_declare(METRIC_COUNTER, "test_http_total", "requests of this test", labels, NULL, 0);
+	struct metric *m =
+		metric_declare(METRIC_COUNTER, "test_http_total", "requests of this test", labels, NULL, 0);
 	struct metric_series *series = metric_get(m, (str_t[]){STR("x")});
 	metric_add(series, 7);
 	struct service s = service_start();
@@ -655,15 +720,17 @@ static void http_api(void **state)
 	raw_send_z(&c, "GET /metrics?prefix=test_http HTTP/1.1\r\nHost: x\r\n\r\n");
 	assert_true(raw_read(&c, &a, false));
 	assert_str_is(raw_field(&a, "content-type"), "text/plain; version=0.0.4; charset=utf-8");
-	assert_buf_is(&a.body, "# HELP test_http_total requests of this test\n# TYPE test_http_total counter\n"
-	                       "test_http_total{kind=\"x\"} 7\n");
+	assert_buf_is(&a.body,
+		      "# HELP test_http_total requests of this test\n# TYPE test_http_total counter\n"
+		      "test_http_total{kind=\"x\"} 7\n");
 	raw_send_z(&c, "GET /metrics?prefix=none_such HTTP/1.1\r\nHost: x\r\n\r\n");
 	expect(&c, 200, "");
 	raw_send_z(&c, "GET /metrics.json?prefix=test_http HTTP/1.1\r\nHost: x\r\n\r\n");
 	assert_true(raw_read(&c, &a, false));
 	assert_str_is(raw_field(&a, "content-type"), "application/json; charset=utf-8");
-	assert_buf_is(&a.body, "{\"test_http_total\":{\"help\":\"requests of this test\",\"type\":\"counter\","
-	                       "\"value\":{\"kind\":{\"x\":7}}}}");
+	assert_buf_is(&a.body,
+		      "{\"test_http_total\":{\"help\":\"requests of this test\",\"type\":\"counter\","
+		      "\"value\":{\"kind\":{\"x\":7}}}}");
 	metric_series_unref(series);
 	raw_answer_fini(&a);
 	raw_close(&c);

@@ -1,5 +1,6 @@
-/* test_http2.c - HTTP/2 where the handlers must be ours: answers that nobody reads, bodies that come before the request is let in,
- * the memory of all bodies, and the end by force. Frames are written by hand; tests/e2e/test_http2.py has the rest. */
+/* test_http2.c - HTTP/2 where the handlers must be ours: answers that nobody reads, bodies that come before
+ * the request is let in, the memory of all bodies, and the end by force. Frames are written by hand;
+ * tests/e2e/test_http2.py has the rest. */
 #include "http_raw.h"
 
 #include "fiber_check.h"
@@ -9,7 +10,16 @@
 #include <stdatomic.h>
 #include <time.h>
 
-enum { DATA = 0, HEADERS = 1, RST_STREAM = 3, SETTINGS = 4, GOAWAY = 7, WINDOW_UPDATE = 8, END_STREAM = 1, END_HEADERS = 4 };
+enum {
+	DATA = 0,
+	HEADERS = 1,
+	RST_STREAM = 3,
+	SETTINGS = 4,
+	GOAWAY = 7,
+	WINDOW_UPDATE = 8,
+	END_STREAM = 1,
+	END_HEADERS = 4
+};
 enum { BIG = 3 << 20 };
 
 /* --- the service --- */
@@ -117,8 +127,15 @@ static void service_stop(struct service *s, dur_t patience)
 
 static void put_frame(struct buf *b, int type, int flags, uint32_t stream, str_t payload)
 {
-	const uint8_t head[9] = {(uint8_t)(payload.n >> 16), (uint8_t)(payload.n >> 8), (uint8_t)payload.n, (uint8_t)type, (uint8_t)flags,
-	                         (uint8_t)(stream >> 24), (uint8_t)(stream >> 16), (uint8_t)(stream >> 8), (uint8_t)stream};
+	const uint8_t head[9] = {(uint8_t)(payload.n >> 16),
+				 (uint8_t)(payload.n >> 8),
+				 (uint8_t)payload.n,
+				 (uint8_t)type,
+				 (uint8_t)flags,
+				 (uint8_t)(stream >> 24),
+				 (uint8_t)(stream >> 16),
+				 (uint8_t)(stream >> 8),
+				 (uint8_t)stream};
 	buf_add(b, head, sizeof(head));
 	buf_add_str(b, payload);
 }
@@ -188,7 +205,8 @@ struct h2_frame {
 /* False at the end of input. */
 static bool h2_next(struct raw *c, struct h2_frame *f)
 {
-	while (c->in.n < 9 || c->in.n < 9 + ((size_t)(uint8_t)c->in.p[0] << 16 | (size_t)(uint8_t)c->in.p[1] << 8 | (uint8_t)c->in.p[2])) {
+	while (c->in.n < 9 || c->in.n < 9 + ((size_t)(uint8_t)c->in.p[0] << 16 |
+					     (size_t)(uint8_t)c->in.p[1] << 8 | (uint8_t)c->in.p[2])) {
 		if (raw_fill(c) <= 0)
 			return false;
 	}
@@ -230,7 +248,8 @@ static void wait_for(atomic_int *v, int n)
 
 /* --- the tests --- */
 
-/* Three answers of 3 MB are more than a connection may leave lying: a fourth is not made before one of them has gone. */
+/* Three answers of 3 MB are more than a connection may leave lying: a fourth is not made before one of them
+ * has gone. */
 static void http2_unread_answers(void **state)
 {
 	struct service s = service_start();
@@ -271,7 +290,8 @@ static void http2_unread_answers(void **state)
 	service_stop(&s, dur_s(20));
 }
 
-/* What comes while nobody has decided whether the request is let in: it is kept, up to the stream's first window. */
+/* What comes while nobody has decided whether the request is let in: it is kept, up to the stream's first
+ * window. */
 static void http2_early_body(void **state)
 {
 	struct service s = service_start();
@@ -363,7 +383,8 @@ static void http2_last_answer(void **state)
 	service_stop(&s, dur_s(20));
 }
 
-/* Handlers go on when their stream is reset or their client gone, and end when the listener's patience does. */
+/* Handlers go on when their stream is reset or their client gone, and end when the listener's patience does.
+ */
 static void http2_closes_by_force(void **state)
 {
 	struct service s = service_start();

@@ -1,6 +1,7 @@
-/* test_idempotency.c - Idempotency-Key over real sockets and a real spool: which keys there are, whose they are, that a request is
- * done once however many come with it at once, and what those get that come before, meanwhile and after. Clients are blocking
- * sockets of the main thread and of threads of their own; there are two workers, so that two at once are mostly on both. */
+/* test_idempotency.c - Idempotency-Key over real sockets and a real spool: which keys there are, whose they
+ * are, that a request is done once however many come with it at once, and what those get that come before,
+ * meanwhile and after. Clients are blocking sockets of the main thread and of threads of their own; there are
+ * two workers, so that two at once are mostly on both. */
 #include "http_raw.h"
 
 #include "api/authorize.h"
@@ -35,13 +36,15 @@ static void work(struct http_request *r, struct http_response *a, struct idempot
 			return;
 		}
 	}
-	if (str_starts(r->body, STR("bad")) || (str_starts(r->body, STR("hold")) && atomic_load(&is_failing))) {
+	if (str_starts(r->body, STR("bad")) ||
+	    (str_starts(r->body, STR("hold")) && atomic_load(&is_failing))) {
 		http_response_text(a, 422, "bad");
 		return;
 	}
 	http_response_text(a, 200, "done %d", atomic_fetch_add(&n_done, 1) + 1);
 	CHECK(idempotency_set_answer(k, a->content_type, buf_str(&a->body)) == 0);
-	if (idempotency_key(k) != NULL && spool_put_with_key(spool, NULL, 0, idempotency_key(k), deadline) != 0)
+	if (idempotency_key(k) != NULL &&
+	    spool_put_with_key(spool, NULL, 0, idempotency_key(k), deadline) != 0)
 		http_response_err(a, 503);
 }
 
@@ -89,7 +92,9 @@ static void service_close(void *arg)
 
 static struct service service_start_with(dur_t ttl, dur_t handler_timeout)
 {
-	struct service s = {.p = {.request_body_limit = 8 << 20, .idempotency_ttl = ttl, .handler_timeout = handler_timeout}};
+	struct service s = {.p = {.request_body_limit = 8 << 20,
+				  .idempotency_ttl = ttl,
+				  .handler_timeout = handler_timeout}};
 	assert_int_equal(net_addr_parse(STR("127.0.0.1:0"), &s.p.listen), 0);
 	assert_int_equal(cidr_set_add(&s.p.trusted_hosts, STR("127.0.0.1")), 0);
 	worker_run(service_open, &s);
@@ -110,8 +115,11 @@ static void service_stop(struct service *s)
 static void spool_restart(uint64_t max_keys)
 {
 	spool_close(spool);
-	spool = spool_open_journal(&(struct spool_params){
-		.name = STR("test"), .path = str_of(dir), .is_flushed = true, .segment_bytes = 64 << 10, .max_keys = max_keys});
+	spool = spool_open_journal(&(struct spool_params){.name = STR("test"),
+							  .path = str_of(dir),
+							  .is_flushed = true,
+							  .segment_bytes = 64 << 10,
+							  .max_keys = max_keys});
 	assert_non_null(spool);
 	idempotency_init(spool);
 }
@@ -237,7 +245,8 @@ static void test_which_keys(void **state)
 	}
 	size_t n;
 	assert_string_equal(idempotency_parse_key(STR("a\0b"), key, &n), "it may hold printable ASCII only");
-	assert_string_equal(idempotency_parse_key(STR("\"a\0b\""), key, &n), "it may hold printable ASCII only");
+	assert_string_equal(idempotency_parse_key(STR("\"a\0b\""), key, &n),
+			    "it may hold printable ASCII only");
 }
 
 static void test_refused_keys(void **state)
@@ -269,7 +278,8 @@ static void test_once(void **state)
 {
 	struct service s = service_start();
 	int n = atomic_load(&n_done);
-	int64_t n_replays = counter("cirrus_idempotency_replays_total"), n_conflicts = counter("cirrus_idempotency_conflicts_total");
+	int64_t n_replays = counter("cirrus_idempotency_replays_total"),
+		n_conflicts = counter("cirrus_idempotency_conflicts_total");
 	check_done(post_to(&s, "/work", "", "x"), n + 1, false);
 	check_done(post_to(&s, "/work", "", "x"), n + 2, false); /* without a key there is nothing to go by */
 	check_done(post(&s, "once", "x"), n + 3, false);
@@ -277,7 +287,8 @@ static void test_once(void **state)
 	check_done(post(&s, "\"once\"", "x"), n + 3, true);
 	struct answer a = post(&s, "once", "y");
 	assert_int_equal(a.status, 409);
-	assert_string_equal(a.body, "Error: Idempotency-Key: a request with another body came under this key before");
+	assert_string_equal(a.body,
+			    "Error: Idempotency-Key: a request with another body came under this key before");
 	assert_false(a.is_retry_asked);
 	check_done(post(&s, "once", "x"), n + 3, true);
 	check_done(post(&s, "Once", "y"), n + 4, false);
@@ -310,7 +321,11 @@ static void test_whose_it_is(void **state)
 {
 	static const struct {
 		const char *path, *who;
-	} scope[] = {{"/work", ""}, {"/other", ""}, {"/work", "X-User: ann\r\n"}, {"/work", "X-User: bob\r\n"}, {"/other", "X-User: bob\r\n"}};
+	} scope[] = {{"/work", ""},
+		     {"/other", ""},
+		     {"/work", "X-User: ann\r\n"},
+		     {"/work", "X-User: bob\r\n"},
+		     {"/other", "X-User: bob\r\n"}};
 	struct service s = service_start();
 	int n = atomic_load(&n_done);
 	char header[100];
@@ -376,7 +391,8 @@ static void test_two_at_once(void **state)
 	struct raw c[6];
 	for (int is_bad = 0; is_bad < 2; is_bad++) {
 		atomic_store(&is_hold_open, false);
-		const char *header = is_bad ? "Idempotency-Key: bad-at-once\r\n" : "Idempotency-Key: good-at-once\r\n";
+		const char *header =
+			is_bad ? "Idempotency-Key: bad-at-once\r\n" : "Idempotency-Key: good-at-once\r\n";
 		for (int i = 0; i < 6; i++)
 			c[i] = send_to(&s, "/work", header, STR("hold"));
 		while (counter("cirrus_idempotency_waits_total") < n_waits + 5)
@@ -441,7 +457,8 @@ static void test_waits_end(void **state)
 	struct answer a = post(&quick, "slow", "hold");
 	assert_int_equal(a.status, 409);
 	assert_true(a.is_retry_asked);
-	assert_string_equal(a.body, "Error: Idempotency-Key: the request that came first under this key is still being worked on");
+	assert_string_equal(a.body, "Error: Idempotency-Key: the request that came first under this key is "
+				    "still being worked on");
 	atomic_store(&is_hold_open, true);
 	check_done(answer_of(&first), n + 1, false);
 	check_done(post(&quick, "slow", "hold"), n + 1, true);
@@ -463,7 +480,8 @@ static void *crowd_main(void *arg)
 		snprintf(key, sizeof(key), "crowd-%d", i);
 		struct answer a = post(&crowd.s, key, "x");
 		pthread_mutex_lock(&crowd.lock);
-		bool is_right = a.status == 200 && (crowd.answer[i][0] == 0 || strcmp(crowd.answer[i], a.body) == 0);
+		bool is_right =
+			a.status == 200 && (crowd.answer[i][0] == 0 || strcmp(crowd.answer[i], a.body) == 0);
 		snprintf(crowd.answer[i], sizeof(crowd.answer[i]), "%s", a.body);
 		pthread_mutex_unlock(&crowd.lock);
 		if (!is_right) {
@@ -556,7 +574,8 @@ static void test_unreadable(void **state)
 	assert_int_equal(spoil(text), 1);
 	a = post(&s, "unreadable", "x");
 	assert_int_equal(a.status, 500); /* and it is not done again */
-	assert_non_null(strstr(a.body, "Error: Idempotency-Key: the request was done, but its answer cannot be read: "));
+	assert_non_null(strstr(
+		a.body, "Error: Idempotency-Key: the request was done, but its answer cannot be read: "));
 	assert_int_equal(atomic_load(&n_done), n + 1);
 	assert_int_equal(log_set_filter(STR("warn")), 0);
 	service_stop(&s);
@@ -584,18 +603,12 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_which_keys),
-		cmocka_unit_test(test_refused_keys),
-		cmocka_unit_test(test_once),
-		cmocka_unit_test(test_whose_it_is),
-		cmocka_unit_test(test_large_bodies),
-		cmocka_unit_test(test_expiry),
-		cmocka_unit_test(test_two_at_once),
-		cmocka_unit_test(test_the_first_one_fails),
-		cmocka_unit_test(test_waits_end),
-		cmocka_unit_test(test_crowd),
-		cmocka_unit_test(test_full),
-		cmocka_unit_test(test_unreadable),
+		cmocka_unit_test(test_which_keys),   cmocka_unit_test(test_refused_keys),
+		cmocka_unit_test(test_once),	     cmocka_unit_test(test_whose_it_is),
+		cmocka_unit_test(test_large_bodies), cmocka_unit_test(test_expiry),
+		cmocka_unit_test(test_two_at_once),  cmocka_unit_test(test_the_first_one_fails),
+		cmocka_unit_test(test_waits_end),    cmocka_unit_test(test_crowd),
+		cmocka_unit_test(test_full),	     cmocka_unit_test(test_unreadable),
 	};
 	cmocka_set_test_filter(getenv("ONLY"));
 	return cmocka_run_group_tests(tests, setup, teardown);

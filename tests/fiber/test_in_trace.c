@@ -1,5 +1,6 @@
-/* test_in_trace.c - tracing SMTP sessions: what reaches which tracer, in which order and form, from which worker; what a slow one loses;
- * and that sessions do nothing when nobody traces. The sessions are bare structs that show things. */
+/* test_in_trace.c - tracing SMTP sessions: what reaches which tracer, in which order and form, from which
+ * worker; what a slow one loses; and that sessions do nothing when nobody traces. The sessions are bare
+ * structs that show things. */
 #include "fiber_check.h"
 
 #include "fiber/sync.h"
@@ -160,8 +161,10 @@ static uint64_t expect_lag(struct watch *w)
 {
 	unsigned long long n;
 	json_t *v = watch_next(w), *d = json_object_get(json_object_get(v, "payload"), "Diagnostic");
-	CHECK(json_is_null(json_object_get(v, "conn_meta")) && strcmp(json_string_value(json_object_get(d, "level")), "ERROR") == 0);
-	CHECK(sscanf(json_string_value(json_object_get(d, "message")), "Tracer Lagged behind and missed %llu events", &n) == 1);
+	CHECK(json_is_null(json_object_get(v, "conn_meta")) &&
+	      strcmp(json_string_value(json_object_get(d, "level")), "ERROR") == 0);
+	CHECK(sscanf(json_string_value(json_object_get(d, "message")),
+		     "Tracer Lagged behind and missed %llu events", &n) == 1);
 	json_decref(v);
 	return n;
 }
@@ -259,10 +262,12 @@ static void test_workers(void *arg)
 	}
 	for (int i = 0; i < N_WORKERS * N_EACH; i++) { /* fewer than a queue holds */
 		json_t *v = watch_next(&w);
-		const char *from = json_string_value(json_object_get(json_object_get(v, "conn_meta"), "received_from"));
+		const char *from =
+			json_string_value(json_object_get(json_object_get(v, "conn_meta"), "received_from"));
 		int who = from[strlen(from) - 1] - '0';
 		CHECK(who >= 0 && who < N_WORKERS);
-		CHECK(atoi(json_string_value(json_object_get(json_object_get(v, "payload"), "Read"))) == next[who]++);
+		CHECK(atoi(json_string_value(json_object_get(json_object_get(v, "payload"), "Read"))) ==
+		      next[who]++);
 		json_decref(v);
 	}
 	CHECK(w.n_wakes > 0 && watch_is_empty(&w));
@@ -299,8 +304,11 @@ static void run(fiber_fn *fn)
 	workers_stop(mono_after(dur_s(20)));
 }
 
-#define TEST(name) \
-	static void run_##name(void **state) { run(test_##name); }
+#define TEST(name)                           \
+	static void run_##name(void **state) \
+	{                                    \
+		run(test_##name);            \
+	}
 TEST(nobody)
 TEST(filter)
 TEST(terse)
@@ -313,8 +321,10 @@ TEST(coming_and_going)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(run_nobody),       cmocka_unit_test(run_filter),   cmocka_unit_test(run_terse),   cmocka_unit_test(run_lag),
-		cmocka_unit_test(run_lag_of_bytes), cmocka_unit_test(run_too_many), cmocka_unit_test(run_workers), cmocka_unit_test(run_coming_and_going),
+		cmocka_unit_test(run_nobody),	    cmocka_unit_test(run_filter),
+		cmocka_unit_test(run_terse),	    cmocka_unit_test(run_lag),
+		cmocka_unit_test(run_lag_of_bytes), cmocka_unit_test(run_too_many),
+		cmocka_unit_test(run_workers),	    cmocka_unit_test(run_coming_and_going),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* test_listen.c - listening sockets that are no address and port, the cap of connections, and PROXY headers on a stream. */
+/* test_listen.c - listening sockets that are no address and port, the cap of connections, and PROXY headers
+ * on a stream. */
 #include "fiber_check.h"
 #include "net/proxy.h"
 #include "net/sock.h"
@@ -24,11 +25,13 @@ static void greet(struct stream *st, void *arg)
 	char peer[NET_ADDR_STRLEN], local[NET_ADDR_STRLEN], line[2 * NET_ADDR_STRLEN + 2];
 	const struct cidr_set *proxies = arg;
 	atomic_fetch_add(&n_open, 1);
-	if (proxies != NULL && cidr_set_has(proxies, stream_peer(st)) && proxy_read(st, mono_after(dur_ms(500))) != 0) {
+	if (proxies != NULL && cidr_set_has(proxies, stream_peer(st)) &&
+	    proxy_read(st, mono_after(dur_ms(500))) != 0) {
 		err_clear();
 		goto out;
 	}
-	int n = snprintf(line, sizeof(line), "%s %s\n", net_addr_fmt(stream_peer(st), peer), net_addr_fmt(stream_local(st), local));
+	int n = snprintf(line, sizeof(line), "%s %s\n", net_addr_fmt(stream_peer(st), peer),
+			 net_addr_fmt(stream_local(st), local));
 	if (stream_write(st, line, (size_t)n, SOON) != 0)
 		err_clear();
 	while (!atomic_load(&is_shut) && !fiber_is_cancelled()) {
@@ -286,7 +289,8 @@ static void inherited(void *arg)
 	CHECK(l != NULL && w1 != NULL && w2 != NULL);
 	fails("web", ERR_NOT_FOUND, "`web` (in use)");
 	CHECK(strcmp(listener_name(l), "fd:local") == 0);
-	CHECK(net_addr_port(listener_addr(w1)) != 0 && net_addr_port(listener_addr(w1)) != net_addr_port(listener_addr(w2)));
+	CHECK(net_addr_port(listener_addr(w1)) != 0 &&
+	      net_addr_port(listener_addr(w1)) != net_addr_port(listener_addr(w2)));
 	CHECK(strcmp(listener_name(w1), net_addr_fmt(listener_addr(w1), expected)) == 0);
 	CHECK((fcntl(4, F_GETFD) & FD_CLOEXEC) != 0 && (fcntl(4, F_GETFL) & O_NONBLOCK) != 0);
 	listener_start(l);

@@ -70,7 +70,10 @@ static int group_teardown(void **state)
 	return 0;
 }
 
-static mono_t soon(void) { return mono_after(dur_s(60)); }
+static mono_t soon(void)
+{
+	return mono_after(dur_s(60));
+}
 
 static int call(const char *event, const char *arg, char out[200])
 {
@@ -90,7 +93,8 @@ static void check_call(const char *event, const char *arg, const char *expected)
 	char out[200];
 	int rc = call(event, arg, out);
 	if (rc != 1 || strcmp(out, expected) != 0) {
-		fprintf(stderr, "%s(%s): %d, got %s\nexpected %s\n", event, arg, rc, rc == 1 ? out : err_text(), expected);
+		fprintf(stderr, "%s(%s): %d, got %s\nexpected %s\n", event, arg, rc,
+			rc == 1 ? out : err_text(), expected);
 		abort();
 	}
 }
@@ -111,8 +115,8 @@ static void check_call_fails(const char *event, const char *text)
 		worker_run(fn, NULL);       \
 	}
 
-/* What comes out of the cache is what came out of the function, in every Lua state: each call of an event that fails or bumps gets a new
- * one. */
+/* What comes out of the cache is what came out of the function, in every Lua state: each call of an event
+ * that fails or bumps gets a new one. */
 static void results(void *arg)
 {
 	CHECK(start("local function same(name, fn)\n"
@@ -123,16 +127,20 @@ static void results(void *arg)
 		    "same('r.none', function() probe() end)\n"
 		    "same('r.many', function() probe() return 1, 2.0, 'a\\0\\xff', true, nil, false end)\n"
 		    "same('r.table', function() probe() return { a = { 1, 2, { b = 'c' } }, d = 1.5 } end)\n"
-		    "same('r.map', function() probe() return kumo.aaa.load_acl_map { key_data = '{\"acl\":{}}' } end)\n"
-		    "same('r.list', function() probe() return kumo.aaa.make_access_control_list {} end)\n") == 0);
+		    "same('r.map', function() probe() return kumo.aaa.load_acl_map { key_data = "
+		    "'{\"acl\":{}}' } end)\n"
+		    "same('r.list', function() probe() return kumo.aaa.make_access_control_list {} end)\n") ==
+	      0);
 	static const struct {
 		const char *event, *check;
 	} cases[] = {
 		{"r.nil", "return function(f) return select('#', f()) == 1 and f() == nil end"},
 		{"r.none", "return function(f) return select('#', f()) == 0 end"},
-		{"r.many", "return function(f) local a, b, c, d, e, g = f() return math.type(a) == 'integer' and math.type(b) == 'float' and "
+		{"r.many", "return function(f) local a, b, c, d, e, g = f() return math.type(a) == 'integer' "
+			   "and math.type(b) == 'float' and "
 			   "c == 'a\\0\\xff' and d == true and e == nil and g == false end"},
-		{"r.table", "return function(f) local t = f() local u = f() t.a[1] = 'changed' return u.a[1] == 1 and u.a[3].b == 'c' and u.d == 1.5 end"},
+		{"r.table", "return function(f) local t = f() local u = f() t.a[1] = 'changed' return u.a[1] "
+			    "== 1 and u.a[3].b == 'c' and u.d == 1.5 end"},
 		{"r.map", "return function(f) return f():get('nothing') == nil end"},
 		{"r.list", "return function(f) return #f() == 0 end"},
 	};
@@ -149,8 +157,10 @@ RUN(results)
 
 static void keys_and_capacity(void *arg)
 {
-	CHECK(start("local f = kumo.memoize(function(...) return probe() end, { name = 'keys', ttl = '1 hour', capacity = 3 })\n"
-		    "kumo.on('k', function(args) return f(table.unpack(load('return ' .. args)())) end)\n") == 0);
+	CHECK(start("local f = kumo.memoize(function(...) return probe() end, { name = 'keys', ttl = '1 "
+		    "hour', capacity = 3 })\n"
+		    "kumo.on('k', function(args) return f(table.unpack(load('return ' .. args)())) end)\n") ==
+	      0);
 	check_call("k", "{'a'}", "1");
 	check_call("k", "{'a', 'b'}", "2");
 	check_call("k", "{'a'}", "1");
@@ -200,7 +210,8 @@ static void errors(void *arg)
 		    "on('x.function', function() return print end)\n"
 		    "on('x.nested', function() return { kumo.aaa.make_access_control_list {} } end)\n"
 		    "on('x.loop', function() local t = {} t[1] = t return t end)\n"
-		    "kumo.on('x.key', function() return kumo.memoize(function() end, { name = 'k', ttl = 1, capacity = 1 })(print) end)\n") == 0);
+		    "kumo.on('x.key', function() return kumo.memoize(function() end, { name = 'k', ttl = 1, "
+		    "capacity = 1 })(print) end)\n") == 0);
 	check_call_fails("x.fails", "not yet");
 	check_call("x.fails", "", "now"); /* an error is not kept */
 	check_call("x.fails", "", "now");
@@ -215,7 +226,8 @@ static void errors(void *arg)
 		{"kumo.memoize(print, { ttl = 1, capacity = 1 })", "missing field `name`"},
 		{"kumo.memoize(print, { name = 'n', ttl = 1, capacity = 0 })", "capacity"},
 		{"kumo.memoize(print, { name = 'n', ttl = 'soon', capacity = 1 })", "ttl"},
-		{"kumo.memoize(print, { name = 'n', ttl = 1, capacity = 1, size = 2 })", "unknown field `size`, expected one of"},
+		{"kumo.memoize(print, { name = 'n', ttl = 1, capacity = 1, size = 2 })",
+		 "unknown field `size`, expected one of"},
 		{"kumo.memoize({}, { name = 'n', ttl = 1, capacity = 1 })", "function expected"},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -260,15 +272,18 @@ static void call_from_everywhere(char *event, int n)
 
 static void crowds(void *arg)
 {
-	static char once[] = "c.once", impatient[] = "c.impatient", retrying[] = "c.retrying", stale[] = "c.stale";
+	static char once[] = "c.once", impatient[] = "c.impatient", retrying[] = "c.retrying",
+		    stale[] = "c.stale";
 	CHECK(start("local function on(name, params)\n"
 		    "  params.name, params.capacity = name, 1\n"
-		    "  local f = kumo.memoize(function() local n = probe() kumo.sleep(0.2) return n end, params)\n"
+		    "  local f = kumo.memoize(function() local n = probe() kumo.sleep(0.2) return n end, "
+		    "params)\n"
 		    "  kumo.on(name, function() return f() end)\n"
 		    "end\n"
 		    "on('c.once', { ttl = 3600 })\n"
 		    "on('c.impatient', { ttl = 3600, populate_timeout = 0.02 })\n"
-		    "on('c.retrying', { ttl = 3600, populate_timeout = 0.02, retry_on_populate_timeout = true })\n"
+		    "on('c.retrying', { ttl = 3600, populate_timeout = 0.02, retry_on_populate_timeout = "
+		    "true })\n"
 		    "on('c.stale', { ttl = 0.001, allow_stale_reads = true })\n") == 0);
 	call_from_everywhere(once, 20);
 	CHECK(atomic_load(&n_computed) == 1 && atomic_load(&n_failed) == 0);
@@ -291,7 +306,8 @@ static int64_t count(const char *metric)
 {
 	static const char *const label[] = {"cache_name", NULL};
 	str_t name = STR("metered");
-	struct metric_series *s = metric_get(metric_declare(METRIC_COUNTER, metric, "", label, NULL, 0), &name);
+	struct metric_series *s =
+		metric_get(metric_declare(METRIC_COUNTER, metric, "", label, NULL, 0), &name);
 	int64_t n = metric_value(s);
 	metric_series_unref(s);
 	return n;
@@ -299,7 +315,8 @@ static int64_t count(const char *metric)
 
 static void metrics(void *arg)
 {
-	CHECK(start("local f = kumo.memoize(function() return probe() end, { name = 'metered', ttl = 3600, capacity = 1 })\n"
+	CHECK(start("local f = kumo.memoize(function() return probe() end, { name = 'metered', ttl = 3600, "
+		    "capacity = 1 })\n"
 		    "kumo.on('m', function() return f() end)\n") == 0);
 	for (int i = 0; i < 3; i++)
 		check_call("m", "", "1");
@@ -313,6 +330,8 @@ RUN(metrics)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {TEST(results), TEST(keys_and_capacity), TEST(expiry), TEST(errors), TEST(crowds), TEST(metrics)};
+	const struct CMUnitTest tests[] = {TEST(results), TEST(keys_and_capacity),
+					   TEST(expiry),  TEST(errors),
+					   TEST(crowds),  TEST(metrics)};
 	return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }

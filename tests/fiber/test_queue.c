@@ -1,5 +1,6 @@
-/* test_queue.c - the queues with a real spool, a real policy and a deliverer that does as a test tells it: every message ends exactly once, in order,
- * whatever the sessions do; nobody waits for ever; what a stop interrupts is not charged and comes back after a restart. */
+/* test_queue.c - the queues with a real spool, a real policy and a deliverer that does as a test tells it:
+ * every message ends exactly once, in order, whatever the sessions do; nobody waits for ever; what a stop
+ * interrupts is not charged and comes back after a restart. */
 #include "fiber_check.h"
 #include "queue_service.h"
 
@@ -23,16 +24,19 @@ static struct {
 	bool (*on_message)(struct session *s, struct message *m); /* consumes m; false ends the session */
 	void (*on_goodbye)(struct session *s);
 	dur_t idle;
-	_Atomic bool is_open;                   /* the gate that gated sessions wait at */
+	_Atomic bool is_open; /* the gate that gated sessions wait at */
 	_Atomic uint32_t n_sessions, n_active, n_at_gate, n_goodbyes;
 	pthread_mutex_t lock;
 	uint32_t n_taken;
-	uint32_t taken[MAX_MESSAGES * 4];       /* numbers, in order */
-	uint32_t n_ends[MAX_MESSAGES];          /* final answers that were given */
+	uint32_t taken[MAX_MESSAGES * 4]; /* numbers, in order */
+	uint32_t n_ends[MAX_MESSAGES];	  /* final answers that were given */
 	uint32_t n_tries[MAX_MESSAGES];
 } t = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-static uint32_t number_of(const struct message *m) { return (uint32_t)strtoul(m->rcpt[0], NULL, 10); }
+static uint32_t number_of(const struct message *m)
+{
+	return (uint32_t)strtoul(m->rcpt[0], NULL, 10);
+}
 
 static void note_taken(const struct message *m)
 {
@@ -80,7 +84,8 @@ static void test_run(struct session *s)
 	atomic_fetch_sub(&t.n_active, 1);
 }
 
-static const struct deliverer test_deliverer = {.protocol = "smtp_client", .record_name = "ESMTP", .run = test_run};
+static const struct deliverer test_deliverer = {
+	.protocol = "smtp_client", .record_name = "ESMTP", .run = test_run};
 
 /** Until the gate is open. -1: cancelled. */
 static int wait_at_gate(void)
@@ -147,7 +152,8 @@ static bool wait_for(bool (*is_so)(void), const char *what)
 	mono_t end = mono_after(dur_s(60));
 	while (!is_so()) {
 		if (mono_is_past(end)) {
-			fprintf(stderr, "waited in vain for %s; %u ends, %u taken, %u sessions\n", what, count_ends(), t.n_taken, t.n_active);
+			fprintf(stderr, "waited in vain for %s; %u ends, %u taken, %u sessions\n", what,
+				count_ends(), t.n_taken, t.n_active);
 			abort();
 		}
 		usleep(2000);
@@ -157,7 +163,10 @@ static bool wait_for(bool (*is_so)(void), const char *what)
 #define WAIT_FOR(is_so) wait_for(is_so, #is_so)
 
 static uint32_t expected;
-static bool all_ended(void) { return count_ends() >= expected; }
+static bool all_ended(void)
+{
+	return count_ends() >= expected;
+}
 static bool spool_is_empty(void)
 {
 	struct spool_stats st;
@@ -299,7 +308,10 @@ static void test_hand_over(void **state)
 
 /** The number of sessions follows the load up to the limit. */
 static uint32_t gate_size;
-static bool gate_is_full(void) { return t.n_at_gate == gate_size; }
+static bool gate_is_full(void)
+{
+	return t.n_at_gate == gate_size;
+}
 static void test_limit(void **state)
 {
 	t.on_message = deliver_at_gate;
@@ -320,12 +332,14 @@ static void test_limit(void **state)
 static _Atomic uint32_t flood_next, n_owed;
 static _Atomic bool is_flooding;
 
-/** Every message of the flood is followed by another as soon as there is room for it, so that their ready queue never drains. */
+/** Every message of the flood is followed by another as soon as there is room for it, so that their ready
+ * queue never drains. */
 static bool deliver_and_refill(struct session *s, struct message *m)
 {
 	if (strstr(m->rcpt[0], "flood") == NULL)
 		return deliver_at_gate(s, m);
-	for (uint32_t n_owing = atomic_exchange(&n_owed, 0); n_owing > 0 && atomic_load(&is_flooding); n_owing--) {
+	for (uint32_t n_owing = atomic_exchange(&n_owed, 0); n_owing > 0 && atomic_load(&is_flooding);
+	     n_owing--) {
 		uint32_t n = atomic_fetch_add(&flood_next, 1);
 		CHECK(n < MAX_MESSAGES); /* the others would not have come through */
 		struct batch b = {.domain = "flood.example.org", .first = n, .n = 1};
@@ -356,7 +370,7 @@ static void test_a_flood_does_not_starve_others(void **state)
 	insert("flood.example.org", 60, 8); /* one in hand, seven ready: all of the same site */
 	gate_size = 1;
 	WAIT_FOR(gate_is_full);
-	insert("b.example.org", 0, 1); /* the eighth */
+	insert("b.example.org", 0, 1);	/* the eighth */
 	insert("a.example.org", 1, 59); /* no room */
 	t.is_open = true;
 	WAIT_FOR(others_ended);
@@ -366,25 +380,30 @@ static void test_a_flood_does_not_starve_others(void **state)
 	end_service(dur_s(10));
 }
 
-static const char two_sources[] =
-	"kumo.on('get_egress_pool', function(name)\n"
-	"  return kumo.make_egress_pool { name = name, entries = { { name = 'one' }, { name = 'bad' }, { name = 'two' } } } end)\n"
-	"kumo.on('get_egress_source', function(name)\n"
-	"  if name == 'bad' then error('no such source') end\n"
-	"  return kumo.make_egress_source { name = name } end)\n";
+static const char two_sources[] = "kumo.on('get_egress_pool', function(name)\n"
+				  "  return kumo.make_egress_pool { name = name, entries = { { name = 'one' "
+				  "}, { name = 'bad' }, { name = 'two' } } } end)\n"
+				  "kumo.on('get_egress_source', function(name)\n"
+				  "  if name == 'bad' then error('no such source') end\n"
+				  "  return kumo.make_egress_source { name = name } end)\n";
 
 static bool stall_source_one(struct session *s, struct message *m)
 {
 	return strcmp(session_source(s)->name, "one") == 0 ? deliver_at_gate(s, m) : deliver(s, m);
 }
 
-static bool most_ended(void) { return count_ends() >= 100 - 1 - 3; }
+static bool most_ended(void)
+{
+	return count_ends() >= 100 - 1 - 3;
+}
 
-/** One of two sources stalls, and one cannot be made: what does not fit into the first goes out by the second. */
+/** One of two sources stalls, and one cannot be made: what does not fit into the first goes out by the
+ * second. */
 static void test_two_sources(void **state)
 {
 	t.on_message = stall_source_one;
-	service_write_policy(LIST "egress_pool = 'p'", "", "connection_limit = 1, max_ready = 3", two_sources);
+	service_write_policy(LIST "egress_pool = 'p'", "", "connection_limit = 1, max_ready = 3",
+			     two_sources);
 	service_begin(false);
 	insert("a.example.org", 0, 100);
 	WAIT_FOR(most_ended);
@@ -434,7 +453,8 @@ static bool fail_queue_at_first(struct session *s, struct message *m)
 static void test_fail_queue(void **state)
 {
 	t.on_message = fail_queue_at_first;
-	service_write_policy(LIST "retry_interval = '300ms'", "", "connection_limit = 1, max_ready = 100", "");
+	service_write_policy(LIST "retry_interval = '300ms'", "", "connection_limit = 1, max_ready = 100",
+			     "");
 	service_begin(false);
 	insert("a.example.org", 0, 250);
 	check_all_ended_once(250);
@@ -481,7 +501,8 @@ static void test_recipients(void **state)
 	end_service(dur_s(10));
 }
 
-/** One at a time: those that were not tried come again at once, uncharged, without the one that was served. */
+/** One at a time: those that were not tried come again at once, uncharged, without the one that was served.
+ */
 static bool answer_the_first(struct session *s, struct message *m)
 {
 	const struct smtp_response *by_rcpt[8] = {&ok};
@@ -535,7 +556,10 @@ static void set_limit(const char *text)
 	free(file);
 }
 
-static bool is_down_to_two(void) { return t.n_active <= 2; }
+static bool is_down_to_two(void)
+{
+	return t.n_active <= 2;
+}
 static _Atomic bool is_slow;
 static _Atomic uint32_t n_most;
 
@@ -552,10 +576,12 @@ static bool deliver_slowly(struct session *s, struct message *m)
 /** The limit is lowered while sessions run: those over it leave, the others stay and go on. */
 static void test_limit_lowered(void **state)
 {
-	char *code = xasprintf("local f = io.open('%s/limit'); local n = tonumber(f:read('a')); f:close()", service.dir);
+	char *code = xasprintf("local f = io.open('%s/limit'); local n = tonumber(f:read('a')); f:close()",
+			       service.dir);
 	char *file = xasprintf("%s/limit", service.dir);
 	set_limit("10");
-	service_write_policy(LIST, code, "connection_limit = n, max_ready = 100, refresh_strategy = 'Epoch'", "");
+	service_write_policy(LIST, code, "connection_limit = n, max_ready = 100, refresh_strategy = 'Epoch'",
+			     "");
 	t.on_message = deliver_slowly;
 	is_slow = true;
 	n_most = 0;
@@ -586,7 +612,10 @@ static bool twenty_are_ready(void)
 	queue_get_totals(&q);
 	return q.n_ready == 20 && q.n_scheduled == 80;
 }
-static bool no_bodies_held(void) { return body_total_bytes() == 0; }
+static bool no_bodies_held(void)
+{
+	return body_total_bytes() == 0;
+}
 static void check_body(const struct message *m)
 {
 	char text[64];
@@ -654,7 +683,8 @@ static void test_recovery(void **state)
 	end_service(dur_s(10));
 }
 
-/** Due times pass while the service is down; a message without a usable queue name ends; one whose queue the policy refuses waits. */
+/** Due times pass while the service is down; a message without a usable queue name ends; one whose queue the
+ * policy refuses waits. */
 static void insert_odd(void *arg)
 {
 	struct message *m[2];
@@ -680,7 +710,8 @@ static void test_recovery_of_the_unusual(void **state)
 	service_write_policy(LIST, "", "connection_limit = 0", "");
 	service_begin(false);
 	insert("a.example.org", 0, 50);
-	struct batch b = {.domain = "b.example.org", .first = 50, .n = 50, .due = wall_add(wall_now(), dur_s(1))};
+	struct batch b = {
+		.domain = "b.example.org", .first = 50, .n = 50, .due = wall_add(wall_now(), dur_s(1))};
 	worker_run(insert_batch, &b);
 	worker_run(insert_odd, NULL);
 	end_service(dur_s(10));
@@ -705,7 +736,10 @@ static void insert_later(void *arg)
 {
 	wall_t now = wall_now();
 	for (uint32_t i = 0; i < 100; i++) {
-		struct batch b = {.domain = "a.example.org", .first = i, .n = 1, .due = wall_add(now, dur_ms(1500 - (int64_t)i * 15))};
+		struct batch b = {.domain = "a.example.org",
+				  .first = i,
+				  .n = 1,
+				  .due = wall_add(now, dur_ms(1500 - (int64_t)i * 15))};
 		insert_batch(&b);
 	}
 }
@@ -719,7 +753,8 @@ static void test_due_times(void **state)
 	end_service(dur_s(10));
 }
 
-/** A session that does not come to an end is cancelled; its message is not charged, and is there after the restart. */
+/** A session that does not come to an end is cancelled; its message is not charged, and is there after the
+ * restart. */
 static void test_stop_with_a_message_in_hand(void **state)
 {
 	struct uuid ids[30];
@@ -786,8 +821,10 @@ static void test_stop_while_resolving(void **state)
 	static const char *const sleeps[] = {"kumo.sleep(60)", ""};
 	for (int i = 0; i < 2; i++) {
 		struct uuid ids[20];
-		service_write_policy(LIST "egress_pool = 'p'", sleeps[i], "",
-		             i == 0 ? two_sources : "kumo.on('get_egress_pool', function(name) kumo.sleep(60) end)");
+		service_write_policy(
+			LIST "egress_pool = 'p'", sleeps[i], "",
+			i == 0 ? two_sources
+			       : "kumo.on('get_egress_pool', function(name) kumo.sleep(60) end)");
 		service_begin(false);
 		struct batch b = {.domain = "a.example.org", .first = (uint32_t)i * 20, .n = 20, .ids = ids};
 		worker_run(insert_batch, &b);
@@ -806,10 +843,12 @@ static void test_stop_while_resolving(void **state)
 	end_service(dur_s(10));
 }
 
-/** A policy that fails on the way out delays with an attempt charged, again and again, and mail flows once it is mended. */
+/** A policy that fails on the way out delays with an attempt charged, again and again, and mail flows once it
+ * is mended. */
 static void test_policy_fails(void **state)
 {
-	char *code = xasprintf("if io.open('%s/limit') == nil then error('broken') end", service.dir), *file = xasprintf("%s/limit", service.dir);
+	char *code = xasprintf("if io.open('%s/limit') == nil then error('broken') end", service.dir),
+	     *file = xasprintf("%s/limit", service.dir);
 	service_write_policy(LIST "retry_interval = '100ms'", code, "", "");
 	service_begin(false);
 	insert("a.example.org", 0, 20);
@@ -899,10 +938,14 @@ static bool do_anything(struct session *s, struct message *m)
 
 static void insert_some(void *arg)
 {
-	static const char *const domain[] = {"a.example.org", "b.example.org", "t@c.example.org", "k:t@d.example.org"};
+	static const char *const domain[] = {"a.example.org", "b.example.org", "t@c.example.org",
+					     "k:t@d.example.org"};
 	const struct batch *job = arg;
 	for (uint32_t i = 0; i < job->n; i++) {
-		struct batch b = {.domain = domain[(job->first + i) % 4], .first = job->first + i, .n = 1, .n_rcpt = 1 + (uint32_t)random_below(4)};
+		struct batch b = {.domain = domain[(job->first + i) % 4],
+				  .first = job->first + i,
+				  .n = 1,
+				  .n_rcpt = 1 + (uint32_t)random_below(4)};
 		insert_batch(&b);
 	}
 }
@@ -914,13 +957,17 @@ static void test_anything(void **state)
 	t.on_message = do_anything;
 	t.idle = dur_ms(5);
 	service.body_budget_bytes = 500;
-	service_write_policy(LIST "retry_interval = '50ms', max_retry_interval = '200ms', egress_pool = 'p', refresh_interval = '1s'", "",
-	             "connection_limit = 3, max_ready = 4, refresh_interval = '1s'",
-	             "kumo.on('get_egress_pool', function(name) return kumo.make_egress_pool { name = name, ttl = '1s', entries = {\n"
-	             "  { name = 'one', weight = 3 }, { name = 'two' } } } end)\n"
-	             "kumo.on('get_egress_source', function(name) return kumo.make_egress_source { name = name, ttl = '0s' } end)\n");
+	service_write_policy(LIST "retry_interval = '50ms', max_retry_interval = '200ms', egress_pool = 'p', "
+				  "refresh_interval = '1s'",
+			     "", "connection_limit = 3, max_ready = 4, refresh_interval = '1s'",
+			     "kumo.on('get_egress_pool', function(name) return kumo.make_egress_pool { name "
+			     "= name, ttl = '1s', entries = {\n"
+			     "  { name = 'one', weight = 3 }, { name = 'two' } } } end)\n"
+			     "kumo.on('get_egress_source', function(name) return kumo.make_egress_source { "
+			     "name = name, ttl = '0s' } end)\n");
 	for (uint32_t i = 0; i < ROUNDS; i++) {
-		struct batch job[2] = {{.first = i * 2 * EACH, .n = EACH}, {.first = (i * 2 + 1) * EACH, .n = EACH}};
+		struct batch job[2] = {{.first = i * 2 * EACH, .n = EACH},
+				       {.first = (i * 2 + 1) * EACH, .n = EACH}};
 		service_begin(i > 0);
 		worker_start_fiber(worker_get(1), "inserts", insert_some, &job[1]);
 		worker_run(insert_some, &job[0]);
@@ -939,12 +986,30 @@ int main(void)
 	service_register();
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_order), T(test_max_ready_of_one), T(test_hand_over), T(test_limit), T(test_a_flood_does_not_starve_others),
-		T(test_two_sources), T(test_return), T(test_fail_queue), T(test_bounce_queue), T(test_recipients),
-		T(test_recipients_not_tried), T(test_goodbye_holds_nobody_up), T(test_limit_lowered), T(test_bodies_over_the_budget),
-		T(test_recovery), T(test_recovery_of_the_unusual), T(test_due_times), T(test_stop_with_a_message_in_hand),
-		T(test_stop_waits_for_what_is_in_hand), T(test_stop_while_idle), T(test_stop_while_resolving), T(test_policy_fails),
-		T(test_names), T(test_anything),
+		T(test_order),
+		T(test_max_ready_of_one),
+		T(test_hand_over),
+		T(test_limit),
+		T(test_a_flood_does_not_starve_others),
+		T(test_two_sources),
+		T(test_return),
+		T(test_fail_queue),
+		T(test_bounce_queue),
+		T(test_recipients),
+		T(test_recipients_not_tried),
+		T(test_goodbye_holds_nobody_up),
+		T(test_limit_lowered),
+		T(test_bodies_over_the_budget),
+		T(test_recovery),
+		T(test_recovery_of_the_unusual),
+		T(test_due_times),
+		T(test_stop_with_a_message_in_hand),
+		T(test_stop_waits_for_what_is_in_hand),
+		T(test_stop_while_idle),
+		T(test_stop_while_resolving),
+		T(test_policy_fails),
+		T(test_names),
+		T(test_anything),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

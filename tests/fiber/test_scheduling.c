@@ -1,5 +1,5 @@
-/* test_scheduling.c - schedules in the queues, under a clock that the test moves: nothing is tried before its time or outside its hours, over
- * restarts too, and what would come too late ends. */
+/* test_scheduling.c - schedules in the queues, under a clock that the test moves: nothing is tried before its
+ * time or outside its hours, over restarts too, and what would come too late ends. */
 #include "fiber_check.h"
 #include "queue_service.h"
 
@@ -33,16 +33,19 @@ static void set_clock(const char *rfc3339)
 static struct {
 	pthread_mutex_t lock;
 	unsigned n_tries;
-	struct try {
+	struct
+	try {
 		char rcpt[64];
 		wall_t at;
-	} tries[64];
+	}
+	tries[64];
 	_Atomic bool is_failing;
 } t = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static void deliver_and_note(struct session *s)
 {
-	static const struct smtp_response ok = {.code = 250, .content = {"fine", 4}}, later = {.code = 450, .content = {"later", 5}};
+	static const struct smtp_response ok = {.code = 250, .content = {"fine", 4}},
+					  later = {.code = 450, .content = {"later", 5}};
 	for (struct message *m; (m = session_next(s, DUR_ZERO)) != NULL;) {
 		pthread_mutex_lock(&t.lock);
 		CHECK(t.n_tries < ARRAY_SIZE(t.tries));
@@ -53,7 +56,8 @@ static void deliver_and_note(struct session *s)
 		session_done_all(s, m, atomic_load(&t.is_failing) ? &later : &ok, NULL);
 	}
 }
-static const struct deliverer test_deliverer = {.protocol = "smtp_client", .record_name = "ESMTP", .run = deliver_and_note};
+static const struct deliverer test_deliverer = {
+	.protocol = "smtp_client", .record_name = "ESMTP", .run = deliver_and_note};
 
 static unsigned count_tries(void)
 {
@@ -109,7 +113,8 @@ static void check_waiting(unsigned n_waiting, unsigned n_tries)
 	unsigned n = wait_until_quiet();
 	if (n == n_waiting && count_tries() == n_tries)
 		return;
-	fprintf(stderr, "%u wait, after %u tries; expected were %u and %u\n", n, count_tries(), n_waiting, n_tries);
+	fprintf(stderr, "%u wait, after %u tries; expected were %u and %u\n", n, count_tries(), n_waiting,
+		n_tries);
 	abort();
 }
 
@@ -168,8 +173,10 @@ static void receive(void *arg)
 	if (o->expires != NULL)
 		CHECK(schedule_parse_time(str_of(o->expires), &s->expires) == 0);
 	if (o->dow != NULL)
-		CHECK(schedule_parse_dow(str_of(o->dow), &s->dow) == 0 && schedule_set_zone(s, str_of(o->tz)) == 0 &&
-		      schedule_parse_clock(str_of(o->start), &s->start) == 0 && schedule_parse_clock(str_of(o->end), &s->end) == 0);
+		CHECK(schedule_parse_dow(str_of(o->dow), &s->dow) == 0 &&
+		      schedule_set_zone(s, str_of(o->tz)) == 0 &&
+		      schedule_parse_clock(str_of(o->start), &s->start) == 0 &&
+		      schedule_parse_clock(str_of(o->end), &s->end) == 0);
 	CHECK(schedule_check(s) == 0);
 	if (schedule_is_empty(s))
 		schedule_free(s);
@@ -245,7 +252,11 @@ static void test_window(void **state)
 	/* A Monday, 07:00 in Phoenix. */
 	set_clock("2026-11-23T14:00:00Z");
 	begin(LIST "retry_interval = '10m'", false);
-	struct order o = {.rcpt = "r@example.org", .dow = "Mon,Wed", .tz = "America/Phoenix", .start = "09:00:00", .end = "17:00:00"};
+	struct order o = {.rcpt = "r@example.org",
+			  .dow = "Mon,Wed",
+			  .tz = "America/Phoenix",
+			  .start = "09:00:00",
+			  .end = "17:00:00"};
 	atomic_store(&t.is_failing, true);
 	inject(&o);
 	check_waiting(1, 0);
@@ -272,7 +283,8 @@ static void test_window(void **state)
 /* What was due while nobody ran keeps to its hours all the same. */
 static void test_window_after_a_restart(void **state)
 {
-	struct order o = {.rcpt = "r@example.org", .dow = "Mon", .tz = "UTC", .start = "09:00:00", .end = "17:00:00"};
+	struct order o = {
+		.rcpt = "r@example.org", .dow = "Mon", .tz = "UTC", .start = "09:00:00", .end = "17:00:00"};
 	set_clock("2026-11-23T08:00:00Z");
 	begin(LIST, false);
 	inject(&o);
@@ -296,10 +308,16 @@ static void test_expires(void **state)
 	/* At once: its first attempt would come too late. */
 	inject(&(struct order){.rcpt = "a@example.org", .expires = "2026-11-23T10:00:00Z"});
 	check_waiting(0, 0);
-	inject(&(struct order){.rcpt = "b@example.org", .first_attempt = "2026-11-24T00:00:00Z", .expires = "2026-11-23T23:00:00Z"});
+	inject(&(struct order){.rcpt = "b@example.org",
+			       .first_attempt = "2026-11-24T00:00:00Z",
+			       .expires = "2026-11-23T23:00:00Z"});
 	check_waiting(0, 0);
-	inject(&(struct order){
-		.rcpt = "c@example.org", .dow = "Tue", .tz = "UTC", .start = "09:00:00", .end = "10:00:00", .expires = "2026-11-24T09:00:00Z"});
+	inject(&(struct order){.rcpt = "c@example.org",
+			       .dow = "Tue",
+			       .tz = "UTC",
+			       .start = "09:00:00",
+			       .end = "10:00:00",
+			       .expires = "2026-11-24T09:00:00Z"});
 	check_waiting(0, 0);
 	/* In time, once. */
 	atomic_store(&t.is_failing, true);
@@ -329,7 +347,9 @@ static void test_expires_over_a_restart(void **state)
 	set_clock("2026-11-23T10:00:00Z");
 	begin(LIST "max_age = '1h'", false);
 	inject(&(struct order){.rcpt = "a@example.org", .first_attempt = "2026-11-24T10:00:00Z"});
-	inject(&(struct order){.rcpt = "b@example.org", .first_attempt = "2026-11-24T10:00:00Z", .expires = "2026-11-24T11:00:00Z"});
+	inject(&(struct order){.rcpt = "b@example.org",
+			       .first_attempt = "2026-11-24T10:00:00Z",
+			       .expires = "2026-11-24T11:00:00Z"});
 	check_waiting(2, 0);
 	end();
 	set_clock("2026-11-24T12:00:00Z");
@@ -345,7 +365,8 @@ int main(void)
 	service_register();
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_first_attempt), T(test_restarts), T(test_window), T(test_window_after_a_restart), T(test_expires), T(test_expires_over_a_restart),
+		T(test_first_attempt),		T(test_restarts), T(test_window),
+		T(test_window_after_a_restart), T(test_expires),  T(test_expires_over_a_restart),
 	};
 	cmocka_set_test_filter(getenv("ONLY"));
 	return cmocka_run_group_tests(tests, NULL, NULL);

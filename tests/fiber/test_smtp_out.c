@@ -1,6 +1,7 @@
-/* test_smtp_out.c - the SMTP client with messages that HTTP cannot make: many recipients, bodies and addresses that no parser has
- * seen; and stops while the peer is silent at each step. The peer is a thread with a blocking socket, scripted by functions. What
- * became of the recipients is read from the spool. (What a peer may do to a message with one recipient: tests/e2e/test_smtp_out.py.) */
+/* test_smtp_out.c - the SMTP client with messages that HTTP cannot make: many recipients, bodies and
+ * addresses that no parser has seen; and stops while the peer is silent at each step. The peer is a thread
+ * with a blocking socket, scripted by functions. What became of the recipients is read from the spool. (What
+ * a peer may do to a message with one recipient: tests/e2e/test_smtp_out.py.) */
 #include "queue_service.h"
 
 #include "smtp/out.h"
@@ -20,16 +21,17 @@ static struct peer {
 	int fd;
 	uint16_t port;
 	pthread_t thread;
-	/* What is answered; NULL: the usual. "" closes, "-" is silent for ever. n_rcpt: RCPTs of this transaction so far. */
+	/* What is answered; NULL: the usual. "" closes, "-" is silent for ever. n_rcpt: RCPTs of this
+	 * transaction so far. */
 	const char *(*answer)(enum step step, const char *line);
 	bool has_pipelining, has_sender;
-	_Atomic bool is_silent;                   /* it has come to a "-" */
-	pthread_mutex_t lock;                     /* for what the test reads */
-	struct buf log;                           /* every command, an LF after each */
-	struct buf data;                          /* every body as it came, with its final dot line */
+	_Atomic bool is_silent; /* it has come to a "-" */
+	pthread_mutex_t lock;	/* for what the test reads */
+	struct buf log;		/* every command, an LF after each */
+	struct buf data;	/* every body as it came, with its final dot line */
 	_Atomic uint32_t n_connections, n_messages;
 	uint32_t n_rcpt, n_accepted, n_transactions;
-	struct buf accepted;                      /* recipients of accepted messages */
+	struct buf accepted; /* recipients of accepted messages */
 } peer = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static bool peer_say(int fd, const char *text)
@@ -110,7 +112,10 @@ static bool peer_command(int fd, struct buf *in, struct buf *line, struct buf *r
 	bool is_alive = true;
 	const char *text;
 	if (str_starts(s, STR("EHLO"))) {
-		is_alive = peer_say(fd, peer_answer(STEP_EHLO, z, peer.has_pipelining ? "250-peer\r\n250-8BITMIME\r\n250 PIPELINING" : "250 peer"));
+		is_alive = peer_say(fd, peer_answer(STEP_EHLO, z,
+						    peer.has_pipelining
+							    ? "250-peer\r\n250-8BITMIME\r\n250 PIPELINING"
+							    : "250 peer"));
 	} else if (str_starts(s, STR("MAIL"))) {
 		peer.n_rcpt = peer.n_accepted = 0;
 		peer.n_transactions++;
@@ -129,7 +134,8 @@ static bool peer_command(int fd, struct buf *in, struct buf *line, struct buf *r
 	} else if (str_eq(s, STR("DATA"))) {
 		is_alive = peer_data(fd, in, line, rcpt);
 	} else {
-		is_alive = peer_say(fd, peer_answer(STEP_OTHER, z, str_eq(s, STR("QUIT")) ? "221 bye" : "250 ok"));
+		is_alive = peer_say(
+			fd, peer_answer(STEP_OTHER, z, str_eq(s, STR("QUIT")) ? "221 bye" : "250 ok"));
 	}
 	free(z);
 	return is_alive;
@@ -257,7 +263,8 @@ static void wait_until(bool (*is_so)(const struct uuid *id), const struct uuid *
 	while (!is_so(id)) {
 		if (mono_is_past(end)) {
 			pthread_mutex_lock(&peer.lock);
-			fprintf(stderr, "waited in vain for %s; the peer heard:\n%.*s", what, (int)peer.log.n, peer.log.p);
+			fprintf(stderr, "waited in vain for %s; the peer heard:\n%.*s", what, (int)peer.log.n,
+				peer.log.p);
 			abort();
 		}
 		usleep(2000);
@@ -271,8 +278,14 @@ static bool is_gone(const struct uuid *id)
 	spool_get_stats(service.spool, &st);
 	return st.n_messages == 0;
 }
-static bool was_tried_once(const struct uuid *id) { return service_look_at(*id).n_attempts == 1; }
-static bool is_silent(const struct uuid *id) { return atomic_load(&peer.is_silent); }
+static bool was_tried_once(const struct uuid *id)
+{
+	return service_look_at(*id).n_attempts == 1;
+}
+static bool is_silent(const struct uuid *id)
+{
+	return atomic_load(&peer.is_silent);
+}
 
 /* --- many recipients --- */
 
@@ -382,7 +395,8 @@ static const char *close_in_the_second(enum step step, const char *line)
 	return peer.n_transactions == 2 && step == STEP_DATA ? "" : NULL;
 }
 
-/** What the first transaction delivered stays delivered, what was refused in the second stays refused; the rest is tried again. */
+/** What the first transaction delivered stays delivered, what was refused in the second stays refused; the
+ * rest is tried again. */
 static void test_connection_lost_between(void **state)
 {
 	struct given g = eight();
@@ -416,7 +430,10 @@ static void test_reset_refused_between(void **state)
 	CHECK(peer.n_messages == 3 && peer.n_connections == 3);
 }
 
-static const char *refuse_sender(enum step step, const char *line) { return step == STEP_MAIL ? "550 5.7.1 not you" : NULL; }
+static const char *refuse_sender(enum step step, const char *line)
+{
+	return step == STEP_MAIL ? "550 5.7.1 not you" : NULL;
+}
 
 /** The sender's refusal is true for all; nobody is asked about the others. */
 static void test_sender_refused(void **state)
@@ -484,13 +501,15 @@ static void test_bodies(void **state)
 	write_policy("", "ignore_8bit_checks = true");
 	service_begin(false);
 	for (size_t i = 0; i < ARRAY_SIZE(bodies); i++) {
-		struct given g = {.rcpt = {"a@x"}, .n_rcpt = 1, .prefix = bodies[i].prefix, .body = bodies[i].body};
+		struct given g = {
+			.rcpt = {"a@x"}, .n_rcpt = 1, .prefix = bodies[i].prefix, .body = bodies[i].body};
 		uint32_t n = peer.n_messages;
 		worker_run(insert_given, &g);
 		WAIT_UNTIL(is_gone, &g.id);
 		CHECK(peer.n_messages == n + 1);
 		pthread_mutex_lock(&peer.lock);
-		str_t expected = bodies[i].wire != NULL ? str_of(bodies[i].wire) : STR("\xff\r\n..\0\r\n.\r\n");
+		str_t expected =
+			bodies[i].wire != NULL ? str_of(bodies[i].wire) : STR("\xff\r\n..\0\r\n.\r\n");
 		if (!str_eq(buf_str(&peer.data), expected)) {
 			fprintf(stderr, "case %zu\n", i);
 			CHECK(str_eq(buf_str(&peer.data), expected));
@@ -505,7 +524,8 @@ static void test_bodies(void **state)
 /** An address is no command, whatever way it got here. */
 static void test_addresses(void **state)
 {
-	static const char *const bad[] = {"a@x>\r\nRSET\r\nMAIL FROM:<b@x", "a@x\r", "a@x\nDATA", "\x01@x", "a\x7f@x"};
+	static const char *const bad[] = {"a@x>\r\nRSET\r\nMAIL FROM:<b@x", "a@x\r", "a@x\nDATA", "\x01@x",
+					  "a\x7f@x"};
 	write_policy("", "");
 	service_begin(false);
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -520,9 +540,13 @@ static void test_addresses(void **state)
 /* --- stops --- */
 
 static enum step silent_at;
-static const char *silent(enum step step, const char *line) { return step == silent_at ? "-" : NULL; }
+static const char *silent(enum step step, const char *line)
+{
+	return step == silent_at ? "-" : NULL;
+}
 
-/** At each step: nothing is charged, nothing is lost; nothing is sent twice but what was sent whole and not answered. */
+/** At each step: nothing is charged, nothing is lost; nothing is sent twice but what was sent whole and not
+ * answered. */
 static void test_stop_at_each_step(void **state)
 {
 	static const enum step steps[] = {STEP_BANNER, STEP_EHLO, STEP_MAIL, STEP_RCPT, STEP_DATA, STEP_BODY};

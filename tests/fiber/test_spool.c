@@ -227,7 +227,8 @@ static void test_shared_bodies(void **state)
 #define A_DAY wall_add(wall_now(), dur_s(86400))
 
 /* A key, and n messages from number on. */
-static int put_key(struct spool *sp, uint32_t number, uint16_t version, uint32_t n, wall_t expires, mono_t deadline)
+static int put_key(struct spool *sp, uint32_t number, uint16_t version, uint32_t n, wall_t expires,
+		   mono_t deadline)
 {
 	struct message *m[8];
 	struct buf answer = BUF_INIT;
@@ -318,15 +319,19 @@ static void key_size_main(void *arg)
 	struct buf bytes = BUF_INIT;
 	struct spool_key got;
 	CHECK(spool_load_key(sp, &k.id, &got, &bytes, SOON) == 0);
-	CHECK(got.answer.n == SPOOL_ANSWER_MAX && got.answer.p[SPOOL_ANSWER_MAX - 1] == 'x' && got.expires.ns == k.expires.ns);
+	CHECK(got.answer.n == SPOOL_ANSWER_MAX && got.answer.p[SPOOL_ANSWER_MAX - 1] == 'x' &&
+	      got.expires.ns == k.expires.ns);
 	buf_fini(&bytes);
 	buf_fini(&answer);
 }
 
 static void test_key_limits(void **state)
 {
-	struct spool *sp = spool_open_journal(&(struct spool_params){
-		.name = STR("test"), .path = str_of(dir), .is_flushed = true, .segment_bytes = 1 << 20, .max_keys = 10});
+	struct spool *sp = spool_open_journal(&(struct spool_params){.name = STR("test"),
+								     .path = str_of(dir),
+								     .is_flushed = true,
+								     .segment_bytes = 1 << 20,
+								     .max_keys = 10});
 	assert_non_null(sp);
 	worker_run(key_limits_main, sp);
 	spool_close(sp);
@@ -340,7 +345,8 @@ static void test_key_limits(void **state)
 	spool_close(sp);
 }
 
-/* Short lives beside long ones. What is dead is not found from that moment on, then forgotten, and its bytes come back. */
+/* Short lives beside long ones. What is dead is not found from that moment on, then forgotten, and its bytes
+ * come back. */
 static void expiry_main(void *arg)
 {
 	struct spool *sp = arg;
@@ -443,7 +449,8 @@ static void test_keys_are_carried_along(void **state)
 	spool_close(sp);
 }
 
-/* A put with a key that is cancelled, or too late, has either been done or never begun, and its caller knows which. */
+/* A put with a key that is cancelled, or too late, has either been done or never begun, and its caller knows
+ * which. */
 static struct key_cancel {
 	struct spool *sp;
 	uint32_t n_next, n_stored, n_refused;
@@ -480,7 +487,8 @@ static void key_cancel_main(void *arg)
 	CHECK(key_cancel.n_stored > 0 && key_cancel.n_refused == 200);
 	CHECK(stats_of(arg).n_keys == key_cancel.n_stored && stats_of(arg).n_messages == key_cancel.n_stored);
 	for (uint32_t i = 0; i < 100; i++) {
-		bool is_stored = put_key(arg, 1000000 + i * 10, 0, 1, A_DAY, mono_after(dur_us(i % 10 * 20))) == 0;
+		bool is_stored =
+			put_key(arg, 1000000 + i * 10, 0, 1, A_DAY, mono_after(dur_us(i % 10 * 20))) == 0;
 		if (!is_stored)
 			CHECK(err_is(ERR_TIMEOUT));
 		err_clear();
@@ -490,7 +498,8 @@ static void key_cancel_main(void *arg)
 	}
 	CHECK_FAILS(put_key(arg, 7, 0, 1, A_DAY, (mono_t){1}), ERR_TIMEOUT);
 	put_numbers(arg, 8, 1);
-	CHECK(stats_of(arg).n_keys == key_cancel.n_stored && stats_of(arg).n_messages == key_cancel.n_stored + 1);
+	CHECK(stats_of(arg).n_keys == key_cancel.n_stored &&
+	      stats_of(arg).n_messages == key_cancel.n_stored + 1);
 }
 
 static void test_keys_are_not_given_up(void **state)
@@ -758,7 +767,8 @@ static void test_model(void **state)
 		disk = st.n_bytes_disk;
 		spool_close(model.sp);
 	}
-	assert_in_range(disk, 1, 16 << 20); /* about 700 messages of 2.5 KB and as many keys, rewritten many times */
+	assert_in_range(disk, 1,
+			16 << 20); /* about 700 messages of 2.5 KB and as many keys, rewritten many times */
 }
 
 /* ---- space comes back ---- */
@@ -996,7 +1006,8 @@ static void test_disk_full_of_one_segment(void **state)
 	assert_int_equal(umount(dir), 0);
 }
 
-/* Somebody else's file takes the room and goes again. Then a removal must not take for itself what the reserve needs. */
+/* Somebody else's file takes the room and goes again. Then a removal must not take for itself what the
+ * reserve needs. */
 static void full_by_others_main(void *arg)
 {
 	struct spool *sp = arg;
@@ -1119,8 +1130,8 @@ static void force_main(void *arg)
 
 static void test_forced_sync(void **state)
 {
-	struct spool *sp =
-		spool_open_journal(&(struct spool_params){.name = STR("test"), .path = str_of(dir), .is_flushed = false});
+	struct spool *sp = spool_open_journal(
+		&(struct spool_params){.name = STR("test"), .path = str_of(dir), .is_flushed = false});
 	assert_non_null(sp);
 	worker_run(force_main, sp);
 	spool_close(sp);
@@ -1197,17 +1208,20 @@ static void fault_enumerate(void *arg)
 	CHECK(spool_enumerate(fault_spool, fault_count, arg, SOON) == 0);
 }
 
-/* A put with a key fails as a whole. Keys that compaction has copied, and whose sync failed, are still there. */
+/* A put with a key fails as a whole. Keys that compaction has copied, and whose sync failed, are still there.
+ */
 static void key_fault_main(void *arg)
 {
 	struct spool *sp = arg;
-	static const char *const spec[] = {"spool_write=1", "spool_sync=1", "spool_commit=1", "spool_alloc=1"};
+	static const char *const spec[] = {"spool_write=1", "spool_sync=1", "spool_commit=1",
+					   "spool_alloc=1"};
 	for (uint32_t i = 0; i < 40; i++)
 		CHECK(put_key(sp, i * 10, 0, 1, A_DAY, SOON) == 0);
 	for (uint32_t i = 0; i < ARRAY_SIZE(spec); i++) {
 		uint32_t number = 1000 + i * 10;
 		arm(sp, spec[i]);
-		CHECK(put_key(sp, number, 0, 2, A_DAY, SOON) == -1 && (err_is(ERR_IO) || err_is(ERR_SPOOL_FULL)));
+		CHECK(put_key(sp, number, 0, 2, A_DAY, SOON) == -1 &&
+		      (err_is(ERR_IO) || err_is(ERR_SPOOL_FULL)));
 		err_clear();
 		CHECK(model_key_look(sp, number, SOON) == -1);
 		arm(sp, "");
@@ -1235,7 +1249,8 @@ static void key_fault_main(void *arg)
 		struct message *m[2] = {model_message(6000 + i, 0, NULL), model_message(6100 + i, 0, NULL)};
 		CHECK(spool_put(sp, &m[1], 1, SOON) == 0);
 		arm(sp, fails[i]);
-		CHECK(spool_put_with_key(sp, m, 2, &k, i < 2 ? SOON : (mono_t){1}) == -1); /* the last one comes too late */
+		CHECK(spool_put_with_key(sp, m, 2, &k, i < 2 ? SOON : (mono_t){1}) ==
+		      -1); /* the last one comes too late */
 		err_clear();
 		CHECK(!m[0]->is_spooled && !m[1]->is_spooled);
 		arm(sp, "");

@@ -1,4 +1,5 @@
-/* fuzz_cidr.c - networks and addresses as policies and clients write them. What is taken reads back as the same set. */
+/* fuzz_cidr.c - networks and addresses as policies and clients write them. What is taken reads back as the
+ * same set. */
 #include "base/err.h"
 #include "net/addr.h"
 

@@ -1,6 +1,6 @@
-/* fuzz_header.c - values of header fields: the first byte chooses the name. What is written anew is one field of lines that SMTP can carry, and
- * stays the same when it is written anew once more: what could not be parsed had bytes over 127 encoded and may be parsed the next time,
- * so once more than that. */
+/* fuzz_header.c - values of header fields: the first byte chooses the name. What is written anew is one field
+ * of lines that SMTP can carry, and stays the same when it is written anew once more: what could not be
+ * parsed had bytes over 127 encoded and may be parsed the next time, so once more than that. */
 #include "base/err.h"
 #include "mime/address_list.h"
 #include "mime/auth_results.h"
@@ -23,7 +23,8 @@ static void check_field(str_t whole, str_t name, str_t *raw_value)
 		abort();
 	str_t rest = whole, line;
 	while (str_split(&rest, '\n', &line)) {
-		if (line.n > 999 || (line.n > 0 && line.p[line.n - 1] != '\r') || (line.n > 1 && str_chr(str_head(line, line.n - 1), '\r', 0) >= 0))
+		if (line.n > 999 || (line.n > 0 && line.p[line.n - 1] != '\r') ||
+		    (line.n > 1 && str_chr(str_head(line, line.n - 1), '\r', 0) >= 0))
 			abort();
 		if (line.n > 1 && str_trim(line).n == 0)
 			abort(); /* a line of blanks would end the header for some */
@@ -52,8 +53,16 @@ static void check_again(str_t name, str_t value)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
-	static const str_t names[] = {STR("X-Text"), STR("To"), STR("From"), STR("Sender"), STR("Message-ID"), STR("References"), STR("Content-Type"),
-				      STR("Content-Disposition"), STR("Authentication-Results"), STR("Subject")};
+	static const str_t names[] = {STR("X-Text"),
+				      STR("To"),
+				      STR("From"),
+				      STR("Sender"),
+				      STR("Message-ID"),
+				      STR("References"),
+				      STR("Content-Type"),
+				      STR("Content-Disposition"),
+				      STR("Authentication-Results"),
+				      STR("Subject")};
 	if (n == 0)
 		return 0;
 	str_t name = names[data[0] % ARRAY_SIZE(names)], value = str_mk((const char *)data + 1, n - 1), id;

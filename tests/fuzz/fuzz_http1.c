@@ -1,11 +1,11 @@
-/* fuzz_http1.c - HTTP/1 requests from hostile bytes. The first byte says how the rest is used: an even one as a header, an odd one as
- * a chunked body; its upper bits say in which steps the bytes arrive.
+/* fuzz_http1.c - HTTP/1 requests from hostile bytes. The first byte says how the rest is used: an even one as
+ * a header, an odd one as a chunked body; its upper bits say in which steps the bytes arrive.
  *
- * What must hold: the outcome does not depend on how the bytes are cut; every slice of a parsed request lies in the header;
- * a chunked body never exceeds its limit; and a body that our decoder takes is taken by llhttp too, ends at the same
- * byte and has the same content - two implementations that read it differently are what request smuggling is made of.
- * (llhttp may refuse where extensions and trailers come in, which we drop: it takes no second extension after `a=b`, and reads
- * a Content-Length among the trailers as if it were one.) */
+ * What must hold: the outcome does not depend on how the bytes are cut; every slice of a parsed request lies
+ * in the header; a chunked body never exceeds its limit; and a body that our decoder takes is taken by llhttp
+ * too, ends at the same byte and has the same content - two implementations that read it differently are what
+ * request smuggling is made of. (llhttp may refuse where extensions and trailers come in, which we drop: it
+ * takes no second extension after `a=b`, and reads a Content-Length among the trailers as if it were one.) */
 #include "http/http_impl.h"
 
 #include <llhttp.h>
@@ -15,9 +15,9 @@ enum { FUZZ_LIMIT = 5000 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-#define MUST(cond) \
-	do { \
-		if (!(cond)) \
+#define MUST(cond)                                    \
+	do {                                          \
+		if (!(cond))                          \
 			panic("violated: %s", #cond); \
 	} while (0)
 
@@ -108,7 +108,8 @@ static int fuzz_on_complete(llhttp_t *p)
 
 static void fuzz_chunks_in_llhttp(str_t in, str_t body, size_t n_used, bool is_plain)
 {
-	static const llhttp_settings_t settings = {.on_body = fuzz_on_body, .on_message_complete = fuzz_on_complete};
+	static const llhttp_settings_t settings = {.on_body = fuzz_on_body,
+						   .on_message_complete = fuzz_on_complete};
 	str_t head = STR("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
 	struct buf all = BUF_INIT, out = BUF_INIT;
 	buf_add_str(&all, head);

@@ -1,5 +1,5 @@
-/* fuzz_idempotency.c - the value of an Idempotency-Key header from hostile bytes. What is taken is 1 to 255 printable characters,
- * and written in quotes it is the same key; a bare value is its own key. */
+/* fuzz_idempotency.c - the value of an Idempotency-Key header from hostile bytes. What is taken is 1 to 255
+ * printable characters, and written in quotes it is the same key; a bare value is its own key. */
 #include "api/idempotency.h"
 #include "base/buf.h"
 
@@ -15,7 +15,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
-	char *key = malloc(IDEMPOTENCY_KEY_MAX), *again = malloc(IDEMPOTENCY_KEY_MAX); /* what lies behind them is guarded */
+	char *key = malloc(IDEMPOTENCY_KEY_MAX),
+	     *again = malloc(IDEMPOTENCY_KEY_MAX); /* what lies behind them is guarded */
 	size_t n_key = SIZE_MAX, n_again;
 	struct buf quoted = BUF_INIT;
 	str_t in = str_mk((const char *)data, n);

@@ -1,8 +1,8 @@
-/* fuzz_inflate.c - compressed request bodies from hostile bytes. The first byte says which coding, the second in which steps the
- * rest arrives, the third the limit.
+/* fuzz_inflate.c - compressed request bodies from hostile bytes. The first byte says which coding, the second
+ * in which steps the rest arrives, the third the limit.
  *
- * What must hold: the outcome does not depend on how the bytes are cut; a body never exceeds its limit; what is taken is what
- * zlib and zstd themselves make of the whole; and the memory of all bodies is given back. */
+ * What must hold: the outcome does not depend on how the bytes are cut; a body never exceeds its limit; what
+ * is taken is what zlib and zstd themselves make of the whole; and the memory of all bodies is given back. */
 #include "http/http_impl.h"
 
 #include "base/err.h"
@@ -13,9 +13,9 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-#define MUST(cond) \
-	do { \
-		if (!(cond)) \
+#define MUST(cond)                                    \
+	do {                                          \
+		if (!(cond))                          \
 			panic("violated: %s", #cond); \
 	} while (0)
 
@@ -70,7 +70,8 @@ static void fuzz_against_zstd(str_t in, str_t body)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
-	static const enum http_coding codings[] = {HTTP_CODING_GZIP, HTTP_CODING_DEFLATE, HTTP_CODING_ZSTD, HTTP_CODING_IDENTITY};
+	static const enum http_coding codings[] = {HTTP_CODING_GZIP, HTTP_CODING_DEFLATE, HTTP_CODING_ZSTD,
+						   HTTP_CODING_IDENTITY};
 	struct http_body whole, cut;
 	if (n < 4)
 		return 0;

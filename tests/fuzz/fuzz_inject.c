@@ -1,5 +1,6 @@
-/* The JSON of an injection: it is refused with an error, or each of its recipients is refused with one, or gets a message whose
- * header has no line end, NUL or control character in a field of somebody else's making, and whose lines all end with CRLF. */
+/* The JSON of an injection: it is refused with an error, or each of its recipients is refused with one, or
+ * gets a message whose header has no line end, NUL or control character in a field of somebody else's making,
+ * and whose lines all end with CRLF. */
 #include "api/inject_batch.h"
 #include "base/alloc.h"
 #include "base/err.h"
@@ -31,15 +32,18 @@ static void check_field(const struct header_field *f)
 		char c = whole.p[i];
 		must(c != 0 && (c != '\n' || (i > 0 && whole.p[i - 1] == '\r')));
 		if (c == '\r') /* a fold */
-			must(whole.p[i + 1] == '\n' && i + 2 < whole.n && (whole.p[i + 2] == ' ' || whole.p[i + 2] == '\t'));
+			must(whole.p[i + 1] == '\n' && i + 2 < whole.n &&
+			     (whole.p[i + 2] == ' ' || whole.p[i + 2] == '\t'));
 	}
 }
 
 /* The fields that are there but the caller's own must be those that we write. */
 static void check_built(const struct inject_request *req, str_t header)
 {
-	static const char *const ours[] = {"To", "Message-ID", "From", "Reply-To", "Subject", "Date", "MIME-Version", "Content-Type",
-	                                   "Content-Transfer-Encoding", "Received"};
+	static const char *const ours[] = {"To",	   "Message-ID",   "From",
+					   "Reply-To",	   "Subject",	   "Date",
+					   "MIME-Version", "Content-Type", "Content-Transfer-Encoding",
+					   "Received"};
 	struct header_iter it;
 	struct header_field f;
 	size_t n = 0;
@@ -78,7 +82,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct inject_request req;
 	struct inject_batch batch;
-	struct inject_origin origin = {.received_from = STR("127.0.0.1"), .who_name = STR("fuzz"), .who_json = NULL};
+	struct inject_origin origin = {
+		.received_from = STR("127.0.0.1"), .who_name = STR("fuzz"), .who_json = NULL};
 	int status = inject_request_read(str_mk((const char *)data, size), &req, MONO_NEVER);
 	must(status == 0 || status == 400 || status == 422 || status == -1);
 	must((status == 0) == (err_kind() == ERR_NONE));

@@ -1,5 +1,5 @@
-/* fuzz_mime.c - messages: written as they were read, in the same tree; rebuilt, they have none of the issues that a rebuild removes, and
- * rebuilding changes nothing after the second time (see fuzz_header.c). */
+/* fuzz_mime.c - messages: written as they were read, in the same tree; rebuilt, they have none of the issues
+ * that a rebuild removes, and rebuilding changes nothing after the second time (see fuzz_header.c). */
 #include "base/err.h"
 #include "mime/mime_conform.h"
 
@@ -43,7 +43,8 @@ static void check_issues(const struct mime_part *p)
 	unsigned left = mime_part_issues(p);
 	if (left & MIME_NON_CANONICAL_LINE_ENDINGS)
 		abort();
-	if ((left & (MIME_LINE_TOO_LONG | MIME_NAME_ENDS_WITH_SPACE | MIME_MISSING_COLON_VALUE)) && !has_exceptions(p))
+	if ((left & (MIME_LINE_TOO_LONG | MIME_NAME_ENDS_WITH_SPACE | MIME_MISSING_COLON_VALUE)) &&
+	    !has_exceptions(p))
 		abort();
 }
 

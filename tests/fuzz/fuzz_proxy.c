@@ -1,7 +1,8 @@
 /* fuzz_proxy.c - PROXY headers from hostile bytes.
  *
- * What must hold: a header is found whole or not at all, at the same place however much of it has arrived; it is never longer
- * than what is taken; and addresses of version 1 are in the form that they would be printed in. */
+ * What must hold: a header is found whole or not at all, at the same place however much of it has arrived; it
+ * is never longer than what is taken; and addresses of version 1 are in the form that they would be printed
+ * in. */
 #include "net/proxy.h"
 
 #include "base/err.h"
@@ -10,9 +11,9 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-#define MUST(cond) \
-	do { \
-		if (!(cond)) \
+#define MUST(cond)                                    \
+	do {                                          \
+		if (!(cond))                          \
 			panic("violated: %s", #cond); \
 	} while (0)
 

@@ -1,4 +1,5 @@
-/* fuzz_report.c - reports of both kinds: read, or refused with a reason; and what the records of bounces say. */
+/* fuzz_report.c - reports of both kinds: read, or refused with a reason; and what the records of bounces say.
+ */
 #include "base/err.h"
 #include "smtp/in_impl.h"
 
@@ -18,7 +19,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 		for (size_t i = 0; i < dsn.n_recipients; i++) {
 			struct record r = {0};
 			if (in_report_bounce(&dsn, &dsn.recipient[i], &r) &&
-			    (r.response.code < 400 || r.response.code > 599 || r.response.content.n > 4096 || r.peer_name.n > 255))
+			    (r.response.code < 400 || r.response.code > 599 || r.response.content.n > 4096 ||
+			     r.peer_name.n > 255))
 				abort();
 		}
 		json_decref(dsn_report_json(&dsn));

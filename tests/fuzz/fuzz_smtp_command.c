@@ -1,16 +1,17 @@
 /* fuzz_smtp_command.c - commands of hostile SMTP clients, one a line, and what XCLIENT and AUTH carry.
  *
- * What must hold: everything that a command points at lies within its line; an address that was taken is one that mailbox_parse
- * takes, with no byte in it that could end a line; a refusal has a code of its own class and an enhanced code that fits. */
+ * What must hold: everything that a command points at lies within its line; an address that was taken is one
+ * that mailbox_parse takes, with no byte in it that could end a line; a refusal has a code of its own class
+ * and an enhanced code that fits. */
 #include "smtp/in_command.h"
 
 #include "base/err.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-#define MUST(cond) \
-	do { \
-		if (!(cond)) \
+#define MUST(cond)                                    \
+	do {                                          \
+		if (!(cond))                          \
 			panic("violated: %s", #cond); \
 	} while (0)
 

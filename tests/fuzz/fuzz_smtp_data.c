@@ -1,15 +1,16 @@
 /* fuzz_smtp_data.c - the receiver of messages against hostile bytes, cut anywhere.
  *
- * The first two bytes choose the treatment of bare CR and LF, the limits and the cuts. What must hold: the message ends at the first
- * CRLF.CRLF and nowhere else, however the bytes are cut; with defects denied, what is stored has CRLF as its only CR and LF; and it
- * is what a reading of the whole in one piece makes of it. */
+ * The first two bytes choose the treatment of bare CR and LF, the limits and the cuts. What must hold: the
+ * message ends at the first CRLF.CRLF and nowhere else, however the bytes are cut; with defects denied, what
+ * is stored has CRLF as its only CR and LF; and it is what a reading of the whole in one piece makes of it.
+ */
 #include "smtp/in_data.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-#define MUST(cond) \
-	do { \
-		if (!(cond)) \
+#define MUST(cond)                                    \
+	do {                                          \
+		if (!(cond))                          \
 			panic("violated: %s", #cond); \
 	} while (0)
 
@@ -25,7 +26,8 @@ static void check_line_ends(str_t body)
 
 static bool is_same(const struct in_data *a, const struct in_data *b)
 {
-	return in_data_is_good(a) == in_data_is_good(b) && a->n_received == b->n_received && str_eq(buf_str(&a->body), buf_str(&b->body));
+	return in_data_is_good(a) == in_data_is_good(b) && a->n_received == b->n_received &&
+	       str_eq(buf_str(&a->body), buf_str(&b->body));
 }
 
 static void check_data(str_t in, const struct in_data *begin, size_t n_step)
@@ -72,7 +74,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	struct in_data begin;
 	if (n < 2)
 		return 0;
-	size_t max_bytes = data[0] & 0x40 ? 16 : 100000, max_line = data[0] & 0x20 ? 5 : 998, n_step = (size_t)data[1] + 1;
+	size_t max_bytes = data[0] & 0x40 ? 16 : 100000, max_line = data[0] & 0x20 ? 5 : 998,
+	       n_step = (size_t)data[1] + 1;
 	in_data_begin(&begin, max_bytes, max_line, (enum in_line_endings)(data[0] % 3));
 	str_t in = str_mk((const char *)data + 2, n - 2);
 	check_data(in, &begin, n_step);

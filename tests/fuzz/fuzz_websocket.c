@@ -1,17 +1,19 @@
-/* fuzz_websocket.c - what a websocket's client sends, from hostile bytes; the first byte says in which steps they arrive.
+/* fuzz_websocket.c - what a websocket's client sends, from hostile bytes; the first byte says in which steps
+ * they arrive.
  *
- * What must hold: the messages do not depend on how the bytes are cut; no message is longer than it may be; text is UTF-8; and what is answered
- * is whole frames, with a close as the last of them exactly if it has ended. (The answers themselves may depend on it: wslay lets a close overtake
- * the pongs that are waiting, and looks at the reason of a close, which is the end anyhow, piece by piece.) */
+ * What must hold: the messages do not depend on how the bytes are cut; no message is longer than it may be;
+ * text is UTF-8; and what is answered is whole frames, with a close as the last of them exactly if it has
+ * ended. (The answers themselves may depend on it: wslay lets a close overtake the pongs that are waiting,
+ * and looks at the reason of a close, which is the end anyhow, piece by piece.) */
 #include "http/websocket_impl.h"
 
 #include "base/err.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-#define MUST(cond) \
-	do { \
-		if (!(cond)) \
+#define MUST(cond)                                    \
+	do {                                          \
+		if (!(cond))                          \
 			panic("violated: %s", #cond); \
 	} while (0)
 

@@ -1,5 +1,5 @@
-/* http_raw.h - a client that sends bytes exactly as given and reads whole answers, over blocking sockets from a thread that is no
- * worker. A read that takes 20 s fails the test. */
+/* http_raw.h - a client that sends bytes exactly as given and reads whole answers, over blocking sockets from
+ * a thread that is no worker. A read that takes 20 s fails the test. */
 #pragma once
 
 #include "ut.h"

@@ -1,5 +1,6 @@
-/* mime_json.c - builds messages for mime_diff.py: one JSON object a line on stdin, the message on stdout, after its length in bytes. With
- * "rebuild": true the message goes through our parser and comes out as it is rebuilt. */
+/* mime_json.c - builds messages for mime_diff.py: one JSON object a line on stdin, the message on stdout,
+ * after its length in bytes. With "rebuild": true the message goes through our parser and comes out as it is
+ * rebuilt. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/text.h"
@@ -23,19 +24,26 @@ static struct mime_address json_address(const json_t *v)
 
 static int build(const json_t *root, struct buf *out)
 {
-	const json_t *headers = json_object_get(root, "headers"), *files = json_object_get(root, "attachments");
+	const json_t *headers = json_object_get(root, "headers"),
+		     *files = json_object_get(root, "attachments");
 	size_t n_headers = json_array_size(headers), n_parts = json_array_size(files);
 	struct mime_header *header = xcalloc(n_headers + 1, sizeof *header);
 	struct mime_encoded_part *part = xcalloc(n_parts + 1, sizeof *part);
-	struct mime_content c = {.text_body = json_text(root, "text_body"), .html_body = json_text(root, "html_body"),
-				 .amp_html_body = json_text(root, "amp_html_body"), .subject = json_text(root, "subject"),
+	struct mime_content c = {.text_body = json_text(root, "text_body"),
+				 .html_body = json_text(root, "html_body"),
+				 .amp_html_body = json_text(root, "amp_html_body"),
+				 .subject = json_text(root, "subject"),
 				 .from = json_address(json_object_get(root, "from")),
 				 .reply_to = json_address(json_object_get(root, "reply_to")),
-				 .header = header, .n_headers = n_headers, .part = part, .n_parts = n_parts};
+				 .header = header,
+				 .n_headers = n_headers,
+				 .part = part,
+				 .n_parts = n_parts};
 	struct mime_address to = json_address(json_object_get(root, "to"));
 	int rc = mime_check_address(&to, "to");
 	for (size_t i = 0; i < n_headers; i++) {
-		const json_t *pair = json_array_get(headers, i), *k = json_array_get(pair, 0), *v = json_array_get(pair, 1);
+		const json_t *pair = json_array_get(headers, i), *k = json_array_get(pair, 0),
+			     *v = json_array_get(pair, 1);
 		header[i].name = str_mk(json_string_value(k), json_string_length(k));
 		header[i].value = str_mk(json_string_value(v), json_string_length(v));
 	}
@@ -44,8 +52,10 @@ static int build(const json_t *root, struct buf *out)
 		struct buf data = BUF_INIT;
 		if (!base64_decode(&data, json_text(f, "data")))
 			exit(2);
-		struct mime_attachment a = {.data = buf_str(&data), .content_type = json_text(f, "content_type"),
-					    .content_id = json_text(f, "content_id"), .file_name = json_text(f, "file_name")};
+		struct mime_attachment a = {.data = buf_str(&data),
+					    .content_type = json_text(f, "content_type"),
+					    .content_id = json_text(f, "content_id"),
+					    .file_name = json_text(f, "file_name")};
 		a.is_inline = a.content_id.p != NULL;
 		rc = mime_check_attachment(&a, "content", i);
 		if (rc == 0)

@@ -1,5 +1,5 @@
-/* queue_service.h - the queues as a service for tests: a directory with a policy and a spool, workers, a deliverer; up and down as often as
- * a test likes, with what is in the spool staying there. */
+/* queue_service.h - the queues as a service for tests: a directory with a policy and a spool, workers, a
+ * deliverer; up and down as often as a test likes, with what is in the spool staying there. */
 #pragma once
 
 #include "fiber_check.h"
@@ -22,8 +22,8 @@
 static struct {
 	char dir[64];
 	const struct deliverer *deliverer;
-	size_t body_budget_bytes;  /* 0: the usual */
-	struct spool *spool;       /* while it is up */
+	size_t body_budget_bytes; /* 0: the usual */
+	struct spool *spool;	  /* while it is up */
 } service;
 
 /** Once, before the first policy. */
@@ -34,9 +34,18 @@ static inline void service_register(void)
 	bind_register_queue();
 }
 
-static inline int service_load_body(struct message *m, mono_t deadline) { return spool_load_body(service.spool, m, deadline); }
-static inline int service_save(struct message *m, mono_t deadline) { return spool_save(service.spool, m, deadline); }
-static inline const char *service_takes_mail(void) { return NULL; }
+static inline int service_load_body(struct message *m, mono_t deadline)
+{
+	return spool_load_body(service.spool, m, deadline);
+}
+static inline int service_save(struct message *m, mono_t deadline)
+{
+	return spool_save(service.spool, m, deadline);
+}
+static inline const char *service_takes_mail(void)
+{
+	return NULL;
+}
 
 static inline void service_make_dir(void)
 {
@@ -59,19 +68,25 @@ static inline void service_empty_dir(const char *path)
 	rmdir(path);
 }
 
-static inline void service_remove_dir(void) { service_empty_dir(service.dir); }
+static inline void service_remove_dir(void)
+{
+	service_empty_dir(service.dir);
+}
 
-/** Lua: the table of make_queue_config; statements of the handler before make_egress_path, and its table; further handlers. */
-static inline void service_write_policy(const char *queue, const char *path_code, const char *path, const char *extra)
+/** Lua: the table of make_queue_config; statements of the handler before make_egress_path, and its table;
+ * further handlers. */
+static inline void service_write_policy(const char *queue, const char *path_code, const char *path,
+					const char *extra)
 {
 	char *file = xasprintf("%s/policy.lua", service.dir);
 	FILE *f = fopen(file, "we");
 	CHECK(f != NULL);
 	fprintf(f,
-	        "local kumo = require 'kumo'\n"
-	        "kumo.on('get_queue_config', function(domain) return kumo.make_queue_config { %s } end)\n"
-	        "kumo.on('get_egress_path_config', function(domain, source, site) %s return kumo.make_egress_path { %s } end)\n%s\n",
-	        queue, path_code, path, extra);
+		"local kumo = require 'kumo'\n"
+		"kumo.on('get_queue_config', function(domain) return kumo.make_queue_config { %s } end)\n"
+		"kumo.on('get_egress_path_config', function(domain, source, site) %s return "
+		"kumo.make_egress_path { %s } end)\n%s\n",
+		queue, path_code, path, extra);
 	CHECK(fclose(f) == 0);
 	free(file);
 }
@@ -82,11 +97,13 @@ static inline void service_up(void *arg)
 	char *file = xasprintf("%s/policy.lua", service.dir), *path = xasprintf("%s/spool", service.dir);
 	struct policy_params p = {.file = file, .version = "test"};
 	CHECK(policy_start(&p) == 0);
-	service.spool = spool_open_journal(&(struct spool_params){.name = STR("test"), .path = str_of(path), .is_flushed = false});
+	service.spool = spool_open_journal(
+		&(struct spool_params){.name = STR("test"), .path = str_of(path), .is_flushed = false});
 	CHECK(service.spool != NULL);
 	queue_set_smtp_deliverer(service.deliverer);
-	queue_start(&(struct queue_params){
-		.spool = service.spool, .hostname = "test.example.com", .body_budget_bytes = service.body_budget_bytes});
+	queue_start(&(struct queue_params){.spool = service.spool,
+					   .hostname = "test.example.com",
+					   .body_budget_bytes = service.body_budget_bytes});
 	bind_message_set_loader(service_load_body);
 	bind_message_set_saver(service_save);
 	bind_inject_message_set_gate(service_takes_mail);
@@ -125,7 +142,7 @@ static inline void service_end(dur_t patience)
 struct service_message {
 	struct uuid id;
 	uint32_t n_attempts, n_rcpt;
-	char rcpt[64];             /* the first */
+	char rcpt[64]; /* the first */
 	wall_t due;
 };
 

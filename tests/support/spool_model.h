@@ -1,6 +1,7 @@
-/* spool_model.h - messages and keys whose every byte follows from a number, and a model of what a spool must hold: for
- * the spool's own tests. The version of a message is its n_attempts; sender, recipients, prefix and body
- * follow from number and version. That of a key is in its print; the rest of it and the answer follow. */
+/* spool_model.h - messages and keys whose every byte follows from a number, and a model of what a spool must
+ * hold: for the spool's own tests. The version of a message is its n_attempts; sender, recipients, prefix and
+ * body follow from number and version. That of a key is in its print; the rest of it and the answer follow.
+ */
 #pragma once
 
 #include "base/alloc.h"
@@ -115,7 +116,8 @@ static inline struct uuid model_key_id(uint32_t number)
 	return id;
 }
 
-/* Mostly under 1 KB, sometimes nothing; one in 32 is over the journal's limits for copied and for unread payloads. */
+/* Mostly under 1 KB, sometimes nothing; one in 32 is over the journal's limits for copied and for unread
+ * payloads. */
 static inline size_t model_answer_bytes(uint32_t number, uint16_t version)
 {
 	uint64_t r = model_mix((uint64_t)number << 16 | version);
@@ -123,7 +125,8 @@ static inline size_t model_answer_bytes(uint32_t number, uint16_t version)
 }
 
 /* answer: takes the bytes, which the key points to. */
-static inline struct spool_key model_key(uint32_t number, uint16_t version, wall_t expires, struct buf *answer)
+static inline struct spool_key model_key(uint32_t number, uint16_t version, wall_t expires,
+					 struct buf *answer)
 {
 	struct spool_key k = {.id = model_key_id(number), .expires = expires};
 	uint64_t seed = (uint64_t)number << 16 | version;

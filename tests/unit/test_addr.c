@@ -158,9 +158,11 @@ static void test_cidr_smallest(void **state)
 		const char *ip;
 		ptrdiff_t best;
 	} cases[] = {
-		{"10.1.2.3", 3}, {"10.1.9.9", 2}, {"10.2.0.1", 1}, {"11.0.0.1", 0}, {"::ffff:10.1.2.3", 3}, {"2001:db8::1", 5}, {"::1", 4},
+		{"10.1.2.3", 3},	{"10.1.9.9", 2},    {"10.2.0.1", 1}, {"11.0.0.1", 0},
+		{"::ffff:10.1.2.3", 3}, {"2001:db8::1", 5}, {"::1", 4},
 	};
-	static const char *const nets[] = {"0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "::/0", "2001:db8::/32", "10.1.0.0/16"};
+	static const char *const nets[] = {"0.0.0.0/0", "10.0.0.0/8",	 "10.1.0.0/16", "10.1.2.3",
+					   "::/0",	"2001:db8::/32", "10.1.0.0/16"};
 	struct cidr_set s = {0};
 	struct net_addr a;
 	for (size_t i = 0; i < ARRAY_SIZE(nets); i++)
@@ -237,8 +239,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_parse_and_print), cmocka_unit_test(test_parse_refuses),
 		cmocka_unit_test(test_parse_ip),	cmocka_unit_test(test_compare),
-		cmocka_unit_test(test_cidr_membership), cmocka_unit_test(test_cidr_smallest), cmocka_unit_test(test_cidr_text),
-		cmocka_unit_test(test_cidr_refuses),
+		cmocka_unit_test(test_cidr_membership), cmocka_unit_test(test_cidr_smallest),
+		cmocka_unit_test(test_cidr_text),	cmocka_unit_test(test_cidr_refuses),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -43,7 +43,8 @@ static void test_address_list_parse(void **state)
 		{"John Q. Public <a@b>", "'John Q. Public' a at b"},
 		{"TEST [ne_pas_repondre] <test@gmail.com>", "'TEST [ne_pas_repondre]' test at gmail.com"},
 		{"user@x.example <a@b>", "'user@x.example' a at b"},
-		{"The A Team: Bodie <bodie@example.com>, doyle@example.com;", "'The A Team' {'Bodie' bodie at example.com, doyle at example.com}"},
+		{"The A Team: Bodie <bodie@example.com>, doyle@example.com;",
+		 "'The A Team' {'Bodie' bodie at example.com, doyle at example.com}"},
 		{"undisclosed-recipients:;", "'undisclosed-recipients' {}"},
 		{"undisclosed-recipients:", "'undisclosed-recipients' {}"},
 		{"a@b, G: c@d;, e@f", "a at b, 'G' {c at d}, e at f"},
@@ -64,7 +65,8 @@ static void test_address_list_parse(void **state)
 		{"a@[IPv6:2001:db8::1]", "a at [IPv6:2001:db8::1]"},
 		{"(one) a (two) @ (three (four \\) )) b (A. User)", "'A. User' a at b"},
 		{"A. User (x) <a@b> (y)", "'A. User' a at b"},
-		{"\xd0\xb8\xd0\xbc\xd1\x8f@\xd0\xbf.\xd1\x80\xd1\x84", "\xd0\xb8\xd0\xbc\xd1\x8f at \xd0\xbf.\xd1\x80\xd1\x84"},
+		{"\xd0\xb8\xd0\xbc\xd1\x8f@\xd0\xbf.\xd1\x80\xd1\x84",
+		 "\xd0\xb8\xd0\xbc\xd1\x8f at \xd0\xbf.\xd1\x80\xd1\x84"},
 		{"O'Neil <o'neil@x>, a+b=c@d", "'O'Neil' o'neil at x, a+b=c at d"},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -74,7 +76,9 @@ static void test_address_list_parse(void **state)
 			dump(&l, &got);
 			address_list_fini(&l);
 		}
-		if (cases[i].want == NULL ? !err_is(ERR_INVALID) : err_is(ERR_INVALID) || !str_eq(buf_str(&got), str_of(cases[i].want)))
+		if (cases[i].want == NULL
+			    ? !err_is(ERR_INVALID)
+			    : err_is(ERR_INVALID) || !str_eq(buf_str(&got), str_of(cases[i].want)))
 			fail_msg("%s: got " STR_FMT " (%s)", cases[i].in, STR_ARG(buf_str(&got)), err_text());
 		err_clear();
 		buf_fini(&got);
@@ -92,7 +96,8 @@ static void test_address_list_refused(void **state)
 		{"a@", "invalid address: expected a domain, found the end"},
 		{"a@b..c", "invalid address: expected a domain"},
 		{"a@.b", "invalid address: expected a domain"},
-		{"a b@c", "invalid address: the part before the '@' has blanks in it, found '@' at position 4"},
+		{"a b@c",
+		 "invalid address: the part before the '@' has blanks in it, found '@' at position 4"},
 		{"A <a@b", "invalid address: expected '>', found the end"},
 		{"A <>", "invalid address: expected '@', found '>'"},
 		{"a@b c@d", "invalid address: expected ','"},
@@ -116,7 +121,8 @@ static void test_address_list_refused(void **state)
 	}
 	struct address_list l;
 	assert_int_equal(address_list_parse_mailboxes(STR("G: a@b;"), &l), -1);
-	assert_string_equal(err_text(), "invalid address: expected an address, not a group, found ':' at position 2");
+	assert_string_equal(err_text(),
+			    "invalid address: expected an address, not a group, found ':' at position 2");
 	err_clear();
 }
 
@@ -130,9 +136,11 @@ static void test_address_list_write(void **state)
 		{"G: a@b,c@d;, e@f", "To: \"G\": <a@b>, <c@d>;, <e@f>\r\n"},
 		{"Zo\xeb <i@b\xc3\xbc.example>", "To: =?UTF-8?q?Zo=C3=AB?= <i@xn--b-eha.example>\r\n"},
 		{"\"a b\"@c, a..b@c, \"a\\\"\"@c", "To: <\"a b\"@c>, <\"a..b\"@c>, <\"a\\\"\"@c>\r\n"},
-		{"\xd7\x94\xd7\xaa \xd7\x94\xd7\xaa <t@x.example>", "To: =?UTF-8?q?=D7=94=D7=AA_=D7=94=D7=AA?= <t@x.example>\r\n"},
+		{"\xd7\x94\xd7\xaa \xd7\x94\xd7\xaa <t@x.example>",
+		 "To: =?UTF-8?q?=D7=94=D7=AA_=D7=94=D7=AA?= <t@x.example>\r\n"},
 		{"aaaaaaaaaaaaaaaaaaaaaaaaa@bbbbbbbbbbbbbbb, aaaaaaaaaaaaaaaaaaaaaaaaa@bbbbbbbbbbbbbbb",
-		 "To: <aaaaaaaaaaaaaaaaaaaaaaaaa@bbbbbbbbbbbbbbb>,\r\n <aaaaaaaaaaaaaaaaaaaaaaaaa@bbbbbbbbbbbbbbb>\r\n"},
+		 "To: <aaaaaaaaaaaaaaaaaaaaaaaaa@bbbbbbbbbbbbbbb>,\r\n "
+		 "<aaaaaaaaaaaaaaaaaaaaaaaaa@bbbbbbbbbbbbbbb>\r\n"},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct address_list l;
@@ -177,7 +185,8 @@ static void test_address_mailbox_check(void **state)
 static void test_address_list_depth(void **state)
 {
 	enum { N = 1 << 20 };
-	static const char *const unit[] = {"(", "a,", "a@b,", "\"", "<", "G:", "((a@b)", "a@b (", "=?utf-8?q?x?= "};
+	static const char *const unit[] = {
+		"(", "a,", "a@b,", "\"", "<", "G:", "((a@b)", "a@b (", "=?utf-8?q?x?= "};
 	for (size_t k = 0; k < ARRAY_SIZE(unit); k++) {
 		struct buf b = BUF_INIT;
 		struct address_list l;
@@ -193,8 +202,8 @@ static void test_address_list_depth(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_address_list_parse),    cmocka_unit_test(test_address_list_refused),
-		cmocka_unit_test(test_address_list_write),    cmocka_unit_test(test_address_mailbox_check),
+		cmocka_unit_test(test_address_list_parse), cmocka_unit_test(test_address_list_refused),
+		cmocka_unit_test(test_address_list_write), cmocka_unit_test(test_address_mailbox_check),
 		cmocka_unit_test(test_address_list_depth),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

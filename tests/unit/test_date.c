@@ -39,7 +39,8 @@ static void test_date_parse(void **state)
 		bool is_ok = date_parse(str_of(cases[i].in), &t);
 		if (is_ok)
 			wall_fmt_rfc3339(t, 0, &out);
-		if (is_ok != (cases[i].out != NULL) || (is_ok && !str_eq(buf_str(&out), str_of(cases[i].out))))
+		if (is_ok != (cases[i].out != NULL) ||
+		    (is_ok && !str_eq(buf_str(&out), str_of(cases[i].out))))
 			fail_msg("%s: %d " STR_FMT, cases[i].in, is_ok, STR_ARG(buf_str(&out)));
 		buf_fini(&out);
 	}

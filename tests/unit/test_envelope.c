@@ -12,34 +12,47 @@ static void test_mailbox_accepts(void **state)
 		const char *text, *local, *domain, *email;
 		bool is_utf8;
 	} cases[] = {
-	        {"", "", "", "", false},
-	        {"<>", "", "", "", false},
-	        {"a@b", "a", "b", "a@b", false},
-	        {"user@example.com", "user", "example.com", "user@example.com", false},
-	        {"<user@example.com>", "user", "example.com", "user@example.com", false},
-	        {"<@relay.example,@two.example:user@example.com>", "user", "example.com", "user@example.com", false},
-	        {"first.last+tag=x@Example.COM", "first.last+tag=x", "Example.COM", "first.last+tag=x@Example.COM", false},
-	        {"\"a b@c\\\"d\"@example.com", "\"a b@c\\\"d\"", "example.com", "\"a b@c\\\"d\"@example.com", false},
-	        {"\"\"@example.com", "\"\"", "example.com", "\"\"@example.com", false},
-	        {"u@[192.0.2.1]", "u", "[192.0.2.1]", "u@[192.0.2.1]", false},
-	        {"u@[IPv6:2001:db8::1]", "u", "[IPv6:2001:db8::1]", "u@[IPv6:2001:db8::1]", false},
-	        {"u@[::1]", "u", "[::1]", "u@[::1]", false},
-	        {"u@[x-tag:some.thing]", "u", "[x-tag:some.thing]", "u@[x-tag:some.thing]", false},
-	        {"u@a_b.example", "u", "a_b.example", "u@a_b.example", false},
-	        {"Postmaster", "Postmaster", "", "Postmaster", false},
-	        {"<postmaster>", "postmaster", "", "postmaster", false},
-	        {"gr\xc3\xbc\xc3\x9f" "e@b\xc3\xbc" "cher.example", "gr\xc3\xbc\xc3\x9f" "e", "b\xc3\xbc" "cher.example",
-	         "gr\xc3\xbc\xc3\x9f" "e@b\xc3\xbc" "cher.example", true},
-	        {"<@\xc3\xbc.example:u@example.com>", "u", "example.com", "u@example.com", false},
+		{"", "", "", "", false},
+		{"<>", "", "", "", false},
+		{"a@b", "a", "b", "a@b", false},
+		{"user@example.com", "user", "example.com", "user@example.com", false},
+		{"<user@example.com>", "user", "example.com", "user@example.com", false},
+		{"<@relay.example,@two.example:user@example.com>", "user", "example.com", "user@example.com",
+		 false},
+		{"first.last+tag=x@Example.COM", "first.last+tag=x", "Example.COM",
+		 "first.last+tag=x@Example.COM", false},
+		{"\"a b@c\\\"d\"@example.com", "\"a b@c\\\"d\"", "example.com", "\"a b@c\\\"d\"@example.com",
+		 false},
+		{"\"\"@example.com", "\"\"", "example.com", "\"\"@example.com", false},
+		{"u@[192.0.2.1]", "u", "[192.0.2.1]", "u@[192.0.2.1]", false},
+		{"u@[IPv6:2001:db8::1]", "u", "[IPv6:2001:db8::1]", "u@[IPv6:2001:db8::1]", false},
+		{"u@[::1]", "u", "[::1]", "u@[::1]", false},
+		{"u@[x-tag:some.thing]", "u", "[x-tag:some.thing]", "u@[x-tag:some.thing]", false},
+		{"u@a_b.example", "u", "a_b.example", "u@a_b.example", false},
+		{"Postmaster", "Postmaster", "", "Postmaster", false},
+		{"<postmaster>", "postmaster", "", "postmaster", false},
+		{"gr\xc3\xbc\xc3\x9f"
+		 "e@b\xc3\xbc"
+		 "cher.example",
+		 "gr\xc3\xbc\xc3\x9f"
+		 "e",
+		 "b\xc3\xbc"
+		 "cher.example",
+		 "gr\xc3\xbc\xc3\x9f"
+		 "e@b\xc3\xbc"
+		 "cher.example",
+		 true},
+		{"<@\xc3\xbc.example:u@example.com>", "u", "example.com", "u@example.com", false},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct mailbox mb;
 		if (mailbox_parse(str_of(cases[i].text), &mb) != 0)
 			fail_msg("%s: %s", cases[i].text, err_text());
-		if (!str_eq(mb.local, str_of(cases[i].local)) || !str_eq(mb.domain, str_of(cases[i].domain)) ||
+		if (!str_eq(mb.local, str_of(cases[i].local)) ||
+		    !str_eq(mb.domain, str_of(cases[i].domain)) ||
 		    !str_eq(mb.email, str_of(cases[i].email)) || mb.is_utf8 != cases[i].is_utf8)
-			fail_msg("%s: local '" STR_FMT "' domain '" STR_FMT "' email '" STR_FMT "'", cases[i].text,
-			         STR_ARG(mb.local), STR_ARG(mb.domain), STR_ARG(mb.email));
+			fail_msg("%s: local '" STR_FMT "' domain '" STR_FMT "' email '" STR_FMT "'",
+				 cases[i].text, STR_ARG(mb.local), STR_ARG(mb.domain), STR_ARG(mb.email));
 	}
 }
 
@@ -49,38 +62,38 @@ static void test_mailbox_refuses(void **state)
 		str_t text;
 		const char *says;
 	} cases[] = {
-	        {STR("not an address"), "found byte 0x20 at position 4"},
-	        {STR("user"), "expected '@'"},
-	        {STR("@example.com"), "local part"},
-	        {STR("user@"), "domain"},
-	        {STR(".user@example.com"), "local part"},
-	        {STR("us..er@example.com"), "position 4"},
-	        {STR("user.@example.com"), "local part"},
-	        {STR("user@-example.com"), "letter or digit"},
-	        {STR("user@example-.com"), "after the hyphen"},
-	        {STR("user@example..com"), "letter or digit"},
-	        {STR("user@example.com."), "letter or digit"},
-	        {STR("user@example.com "), "end of the address"},
-	        {STR("user@exa mple.com"), "end of the address"},
-	        {STR("<user@example.com"), "'>'"},
-	        {STR("<user@example.com>x"), "end of the address"},
-	        {STR("user@example.com>"), "end of the address"},
-	        {STR("a@b@c"), "end of the address"},
-	        {STR("\"abc@example.com"), "closing quote"},
-	        {STR("\"abc\"x@example.com"), "'@'"},
-	        {STR("u@[192.0.2.256]"), "address literal"},
-	        {STR("u@[IPv6:zz]"), "address literal"},
-	        {STR("u@[192.0.2.1"), "closing bracket"},
-	        {STR("u@[]"), "address literal"},
-	        {STR("<@a.example u@b>"), "source route"},
-	        {STR("<@a.example,u@b>"), "source route"},
-	        {STR("a\r\nRCPT TO:<x>@b.c"), "control byte 0x0d"},
-	        {STR("\"a\nb\"@b.c"), "control byte 0x0a"},
-	        {STR("a\0b@b.c"), "control byte 0x00"},
-	        {STR("a\x7f@b.c"), "control byte 0x7f"},
-	        {STR("a\xc2\x85@b.c"), "control character"},
-	        {STR("a\xff@b.c"), "not UTF-8"},
-	        {STR("<>x"), "local part"},
+		{STR("not an address"), "found byte 0x20 at position 4"},
+		{STR("user"), "expected '@'"},
+		{STR("@example.com"), "local part"},
+		{STR("user@"), "domain"},
+		{STR(".user@example.com"), "local part"},
+		{STR("us..er@example.com"), "position 4"},
+		{STR("user.@example.com"), "local part"},
+		{STR("user@-example.com"), "letter or digit"},
+		{STR("user@example-.com"), "after the hyphen"},
+		{STR("user@example..com"), "letter or digit"},
+		{STR("user@example.com."), "letter or digit"},
+		{STR("user@example.com "), "end of the address"},
+		{STR("user@exa mple.com"), "end of the address"},
+		{STR("<user@example.com"), "'>'"},
+		{STR("<user@example.com>x"), "end of the address"},
+		{STR("user@example.com>"), "end of the address"},
+		{STR("a@b@c"), "end of the address"},
+		{STR("\"abc@example.com"), "closing quote"},
+		{STR("\"abc\"x@example.com"), "'@'"},
+		{STR("u@[192.0.2.256]"), "address literal"},
+		{STR("u@[IPv6:zz]"), "address literal"},
+		{STR("u@[192.0.2.1"), "closing bracket"},
+		{STR("u@[]"), "address literal"},
+		{STR("<@a.example u@b>"), "source route"},
+		{STR("<@a.example,u@b>"), "source route"},
+		{STR("a\r\nRCPT TO:<x>@b.c"), "control byte 0x0d"},
+		{STR("\"a\nb\"@b.c"), "control byte 0x0a"},
+		{STR("a\0b@b.c"), "control byte 0x00"},
+		{STR("a\x7f@b.c"), "control byte 0x7f"},
+		{STR("a\xc2\x85@b.c"), "control character"},
+		{STR("a\xff@b.c"), "not UTF-8"},
+		{STR("<>x"), "local part"},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct mailbox mb;
@@ -119,9 +132,9 @@ static void test_mailbox_lengths(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_mailbox_accepts),
-	        cmocka_unit_test(test_mailbox_refuses),
-	        cmocka_unit_test(test_mailbox_lengths),
+		cmocka_unit_test(test_mailbox_accepts),
+		cmocka_unit_test(test_mailbox_refuses),
+		cmocka_unit_test(test_mailbox_lengths),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,14 +7,15 @@
 
 static void test_header_fields(void **state)
 {
-	str_t msg = STR("Subject: one\r\n\ttwo\r\nFrom:a@b\nX-Odd \t: v\r\nEmpty:\r\n\r\nBody: not a field\r\n");
+	str_t msg =
+		STR("Subject: one\r\n\ttwo\r\nFrom:a@b\nX-Odd \t: v\r\nEmpty:\r\n\r\nBody: not a field\r\n");
 	static const struct {
 		const char *name, *value, *whole;
 	} want[] = {
-	        {"Subject", " one\r\n\ttwo", "Subject: one\r\n\ttwo\r\n"},
-	        {"From", "a@b", "From:a@b\n"},
-	        {"X-Odd", " v", "X-Odd \t: v\r\n"},
-	        {"Empty", "", "Empty:\r\n"},
+		{"Subject", " one\r\n\ttwo", "Subject: one\r\n\ttwo\r\n"},
+		{"From", "a@b", "From:a@b\n"},
+		{"X-Odd", " v", "X-Odd \t: v\r\n"},
+		{"Empty", "", "Empty:\r\n"},
 	};
 	struct header_iter it;
 	struct header_field f;
@@ -37,9 +38,16 @@ static void test_header_malformed(void **state)
 		int n_fields;
 		bool is_malformed;
 	} cases[] = {
-	        {"", 0, false},       {"\r\nbody", 0, false}, {"no field\r\n", 0, true},     {" fold first: x\r\n", 0, true},
-	        {"A: 1\r\nB\r\n", 1, true}, {": x\r\n", 0, true},   {"A: no line end", 1, false}, {"A: 1\r\n \r\nB: 2\r\n", 2, false},
-	        {"A\x01: x\r\n", 0, true},  {"\xc3\xbc: x\r\n", 0, true},
+		{"", 0, false},
+		{"\r\nbody", 0, false},
+		{"no field\r\n", 0, true},
+		{" fold first: x\r\n", 0, true},
+		{"A: 1\r\nB\r\n", 1, true},
+		{": x\r\n", 0, true},
+		{"A: no line end", 1, false},
+		{"A: 1\r\n \r\nB: 2\r\n", 2, false},
+		{"A\x01: x\r\n", 0, true},
+		{"\xc3\xbc: x\r\n", 0, true},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct header_iter it;
@@ -68,29 +76,30 @@ static void test_header_decode(void **state)
 	static const struct {
 		const char *raw, *text;
 	} cases[] = {
-	        {" plain\r\n text ", "plain text"},
-	        {" =?utf-8?q?Gr=C3=BC=C3=9Fe?= x", "Gr\xc3\xbc\xc3\x9f" "e x"},
-	        {" =?UTF-8?B?w7zDnw==?=", "\xc3\xbc\xc3\x9f"},
-	        {"=?UTF-8?B?w7zDnw?=", "\xc3\xbc\xc3\x9f"},
-	        {"=?iso-8859-1?Q?a_b=E4?=", "a b\xc3\xa4"},
-	        {"=?iso-8859-1*de?Q?=E4?=", "\xc3\xa4"},
-	        {"=?windows-1252?Q?=80?=", "\xe2\x82\xac"},
-	        {"=?koi8-r?B?8NLJ18XU?=", "\xd0\x9f\xd1\x80\xd0\xb8\xd0\xb2\xd0\xb5\xd1\x82"},
-	        {"=?utf-8?q?=C3?= =?utf-8?q?=BC?=", "\xc3\xbc"}, /* a character split over two words */
-	        {"=?utf-8?q?a?=\r\n =?utf-8?q?b?= c", "ab c"},
-	        {"=?utf-8?q?a?= =?iso-8859-1?q?b?= =?utf-8?q?c?=", "abc"},
-	        {"=?utf-8?q?a?= =?no-such-set?q?b?=", "a =?no-such-set?q?b?="},
-	        {"=?utf-8?q?=FF?=", "=?utf-8?q?=FF?="},
-	        {"=?utf-8?q?=0D=0AX:_y?=", "=?utf-8?q?=0D=0AX:_y?="},
-	        {"=?utf-8?q?=00?=", "=?utf-8?q?=00?="},
-	        {"=?utf-8?q?=4?=", "=?utf-8?q?=4?="},
-	        {"=?utf-8?x?abc?=", "=?utf-8?x?abc?="},
-	        {"=?a/b//TRANSLIT?q?abc?=", "=?a/b//TRANSLIT?q?abc?="},
-	        {"=?=?=?=?", "=?=?=?=?"},
-	        {"=?utf-8?q?\?=x", "x"},
-	        {"a = b", "a = b"},
-	        {"=", "="},
-	        {"", ""},
+		{" plain\r\n text ", "plain text"},
+		{" =?utf-8?q?Gr=C3=BC=C3=9Fe?= x", "Gr\xc3\xbc\xc3\x9f"
+						   "e x"},
+		{" =?UTF-8?B?w7zDnw==?=", "\xc3\xbc\xc3\x9f"},
+		{"=?UTF-8?B?w7zDnw?=", "\xc3\xbc\xc3\x9f"},
+		{"=?iso-8859-1?Q?a_b=E4?=", "a b\xc3\xa4"},
+		{"=?iso-8859-1*de?Q?=E4?=", "\xc3\xa4"},
+		{"=?windows-1252?Q?=80?=", "\xe2\x82\xac"},
+		{"=?koi8-r?B?8NLJ18XU?=", "\xd0\x9f\xd1\x80\xd0\xb8\xd0\xb2\xd0\xb5\xd1\x82"},
+		{"=?utf-8?q?=C3?= =?utf-8?q?=BC?=", "\xc3\xbc"}, /* a character split over two words */
+		{"=?utf-8?q?a?=\r\n =?utf-8?q?b?= c", "ab c"},
+		{"=?utf-8?q?a?= =?iso-8859-1?q?b?= =?utf-8?q?c?=", "abc"},
+		{"=?utf-8?q?a?= =?no-such-set?q?b?=", "a =?no-such-set?q?b?="},
+		{"=?utf-8?q?=FF?=", "=?utf-8?q?=FF?="},
+		{"=?utf-8?q?=0D=0AX:_y?=", "=?utf-8?q?=0D=0AX:_y?="},
+		{"=?utf-8?q?=00?=", "=?utf-8?q?=00?="},
+		{"=?utf-8?q?=4?=", "=?utf-8?q?=4?="},
+		{"=?utf-8?x?abc?=", "=?utf-8?x?abc?="},
+		{"=?a/b//TRANSLIT?q?abc?=", "=?a/b//TRANSLIT?q?abc?="},
+		{"=?=?=?=?", "=?=?=?=?"},
+		{"=?utf-8?q?\?=x", "x"},
+		{"a = b", "a = b"},
+		{"=", "="},
+		{"", ""},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct buf out = BUF_INIT;
@@ -104,7 +113,8 @@ static void test_header_decode(void **state)
 /* Every cut and every changed byte of a sample: nothing is read outside (the sanitizers watch). */
 static void test_header_any_bytes(void **state)
 {
-	static const char sample[] = "S: =?utf-8?b?w7zDnw==?= =?koi8-r?q?=D0?=\r\n\tx\r\nB: =?x?q?=?=\r\n\r\nb";
+	static const char sample[] =
+		"S: =?utf-8?b?w7zDnw==?= =?koi8-r?q?=D0?=\r\n\tx\r\nB: =?x?q?=?=\r\n\r\nb";
 	for (size_t n = 0; n < sizeof sample; n++) {
 		for (unsigned c = 0; c < 256; c += 5) {
 			char *p = memcpy(test_malloc(n + 1), sample, n); /* exact size */
@@ -129,9 +139,17 @@ static void test_normalise_crlf(void **state)
 	static const struct {
 		const char *in, *out; /* NULL: is so already */
 	} cases[] = {
-	        {"", NULL},         {"abc", NULL},     {"a\r\nb\r\n", NULL},      {"a\nb", "a\r\nb"},
-	        {"a\rb", "a\r\nb"}, {"\n", "\r\n"},    {"\r", "\r\n"},            {"a\r\r\n", "a\r\n\r\n"},
-	        {"\n\r", "\r\n\r\n"}, {"\r\n\n", "\r\n\r\n"}, {"a\r\nb\nc\rd\r\n", "a\r\nb\r\nc\r\nd\r\n"},
+		{"", NULL},
+		{"abc", NULL},
+		{"a\r\nb\r\n", NULL},
+		{"a\nb", "a\r\nb"},
+		{"a\rb", "a\r\nb"},
+		{"\n", "\r\n"},
+		{"\r", "\r\n"},
+		{"a\r\r\n", "a\r\n\r\n"},
+		{"\n\r", "\r\n\r\n"},
+		{"\r\n\n", "\r\n\r\n"},
+		{"a\r\nb\nc\rd\r\n", "a\r\nb\r\nc\r\nd\r\n"},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct buf out = BUF_INIT;
@@ -145,9 +163,9 @@ static void test_normalise_crlf(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_header_fields),      cmocka_unit_test(test_header_malformed),
-	        cmocka_unit_test(test_header_section_end), cmocka_unit_test(test_header_decode),
-	        cmocka_unit_test(test_header_any_bytes),   cmocka_unit_test(test_normalise_crlf),
+		cmocka_unit_test(test_header_fields),	   cmocka_unit_test(test_header_malformed),
+		cmocka_unit_test(test_header_section_end), cmocka_unit_test(test_header_decode),
+		cmocka_unit_test(test_header_any_bytes),   cmocka_unit_test(test_normalise_crlf),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* test_header_add.c - fields from names and values that others chose: what is refused, and that the rest reads back. */
+/* test_header_add.c - fields from names and values that others chose: what is refused, and that the rest
+ * reads back. */
 #include "ut.h"
 
 #include "base/err.h"
@@ -7,7 +8,8 @@
 
 static void test_names(void **state)
 {
-	static const str_t bad[] = {{"", 0}, {"A B", 3}, {"A:", 2}, {"A\r\nB", 4}, {"A\0B", 3}, {"\xc3\xbc", 2}, {"A\t", 2}, {"A\n", 2}};
+	static const str_t bad[] = {{"", 0},	 {"A B", 3},	  {"A:", 2},  {"A\r\nB", 4},
+				    {"A\0B", 3}, {"\xc3\xbc", 2}, {"A\t", 2}, {"A\n", 2}};
 	struct buf b = BUF_INIT;
 	char longest[201];
 	memset(longest, 'x', sizeof longest);
@@ -88,7 +90,8 @@ static void test_encoding(void **state)
 		buf_fini(&b);
 	}
 	struct buf b = BUF_INIT;
-	static const str_t bad[] = {{"a\r\n b", 5}, {"a\nb", 3}, {"a\rb", 3}, {"a\0b", 3}, {"a\xff", 2}, {"\xed\xa0\x80", 3}};
+	static const str_t bad[] = {{"a\r\n b", 5}, {"a\nb", 3},  {"a\rb", 3},
+				    {"a\0b", 3},    {"a\xff", 2}, {"\xed\xa0\x80", 3}};
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		assert_int_equal(header_add(&b, STR("X"), bad[i], true), -1);
 		assert_true(err_is(ERR_INVALID));
@@ -100,9 +103,22 @@ static void test_encoding(void **state)
 /* Whatever text: no line is too long, none is blank, and it reads back. */
 static void test_round_trips(void **state)
 {
-	static const char *const atoms[] = {"a", "word", " ", "  ", "\t", "\xc3\xa9", "\xf0\x9f\x8e\x89", "\xe2\x80\x8f\xd7\xa9", "=?", "?=", "=",
-					    "_", "\x7f", "longer-than-most-words-are-in-any-text-that-people-write-to-each-other",
-					    "        "};
+	static const char *const atoms[] = {
+		"a",
+		"word",
+		" ",
+		"  ",
+		"\t",
+		"\xc3\xa9",
+		"\xf0\x9f\x8e\x89",
+		"\xe2\x80\x8f\xd7\xa9",
+		"=?",
+		"?=",
+		"=",
+		"_",
+		"\x7f",
+		"longer-than-most-words-are-in-any-text-that-people-write-to-each-other",
+		"        "};
 	uint32_t seed = 7;
 	for (int round = 0; round < 20000; round++) {
 		struct buf value = BUF_INIT, b = BUF_INIT, back = BUF_INIT;

@@ -1,4 +1,5 @@
-/* test_header_value.c - ids, parameters, authentication results and charsets: reading, refusing, and writing whole fields again. */
+/* test_header_value.c - ids, parameters, authentication results and charsets: reading, refusing, and writing
+ * whole fields again. */
 #include "mime/header_value.h"
 
 #include "base/err.h"
@@ -13,9 +14,18 @@ static void test_message_id(void **state)
 	static const struct {
 		const char *in, *id; /* NULL: refused */
 	} cases[] = {
-		{" <a@b> ", "a@b"},	{"(c) <a@b>\r\n\t(d)", "a@b"}, {"<<a@b>>", "a@b"},  {"<!&!AAA~=\"x\"@y>", "!&!AAA~=\"x\"@y"},
-		{"<no-at>", "no-at"},	{"a@b", NULL},		       {"", NULL},	    {"<a@b", NULL},
-		{"<a b@c>", NULL},	{"<>", NULL},		       {"<a@b> <c@d>", NULL}, {"<<a@b>", NULL},
+		{" <a@b> ", "a@b"},
+		{"(c) <a@b>\r\n\t(d)", "a@b"},
+		{"<<a@b>>", "a@b"},
+		{"<!&!AAA~=\"x\"@y>", "!&!AAA~=\"x\"@y"},
+		{"<no-at>", "no-at"},
+		{"a@b", NULL},
+		{"", NULL},
+		{"<a@b", NULL},
+		{"<a b@c>", NULL},
+		{"<>", NULL},
+		{"<a@b> <c@d>", NULL},
+		{"<<a@b>", NULL},
 		{"<a\x01@b>", NULL},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -58,8 +68,10 @@ static void test_mime_params_parse(void **state)
 		{"a/b; name=\"no end", "a/b|name=no end"},
 		{"a/b; novalue; m=2", "a/b|m=2"},
 		{"a/b; n=1; n=2", "a/b|n=1"},
-		{"attachment; filename*=UTF-8''gr%C3%B6%C3%9Fe.txt", "attachment|filename=gr\xc3\xb6\xc3\x9f" "e.txt"},
-		{"attachment; filename*=iso-8859-1'de'gr%F6%DFe.txt", "attachment|filename=gr\xc3\xb6\xc3\x9f" "e.txt"},
+		{"attachment; filename*=UTF-8''gr%C3%B6%C3%9Fe.txt", "attachment|filename=gr\xc3\xb6\xc3\x9f"
+								     "e.txt"},
+		{"attachment; filename*=iso-8859-1'de'gr%F6%DFe.txt", "attachment|filename=gr\xc3\xb6\xc3\x9f"
+								      "e.txt"},
 		{"a; f*0=a; f*1=\"b c\"; f*2=d", "a|f=ab cd"},
 		{"a; f*2=d; f*0*=utf-8''%C3; f*1*=%BC%; m=1", "a|f=\xc3\xbc%d|m=1"},
 		{"a; f*0=x; f*2=z", "a|f=x"},
@@ -85,10 +97,12 @@ static void test_mime_params_parse(void **state)
 		if (rc == 0) {
 			buf_add_str(&got, p.value);
 			for (size_t k = 0; k < p.n; k++)
-				buf_printf(&got, "|" STR_FMT "=" STR_FMT, STR_ARG(p.param[k].name), STR_ARG(p.param[k].value));
+				buf_printf(&got, "|" STR_FMT "=" STR_FMT, STR_ARG(p.param[k].name),
+					   STR_ARG(p.param[k].value));
 			mime_params_fini(&p);
 		}
-		if ((rc == 0) != (cases[i].want != NULL) || (rc == 0 && !str_eq(buf_str(&got), str_of(cases[i].want))))
+		if ((rc == 0) != (cases[i].want != NULL) ||
+		    (rc == 0 && !str_eq(buf_str(&got), str_of(cases[i].want))))
 			fail_msg("%s: %d " STR_FMT, cases[i].in, rc, STR_ARG(buf_str(&got)));
 		err_clear();
 		buf_fini(&got);
@@ -116,7 +130,8 @@ static void test_mime_params_set(void **state)
 		mime_params_set(&p, str_of(bad[i].name), STR_NULL);
 	}
 	assert_int_equal(mime_params_check(&p), 0);
-	static const char *const bad_values[] = {"", "text/", "/plain", "a/b/c", "a b", "a;b", "a\r\nb", "\xc3\xbc"};
+	static const char *const bad_values[] = {"",	"text/", "/plain", "a/b/c",
+						 "a b", "a;b",	 "a\r\nb", "\xc3\xbc"};
 	for (size_t i = 0; i < ARRAY_SIZE(bad_values); i++) {
 		p.value = str_of(bad_values[i]);
 		assert_int_equal(mime_params_check(&p), -1);
@@ -133,9 +148,12 @@ static void test_auth_results(void **state)
 		{"mx.example.com; none", "mx.example.com; none"},
 		{"mx.example.com 1; none", "mx.example.com 1; none"},
 		{"mx.example.com", "mx.example.com; none"},
-		{"mx.example.com; dkim=pass header.d=x.example header.b=jo0EO4dX; spf=fail (no) smtp.mailfrom=a@b.example",
-		 "mx.example.com;\r\n dkim=pass header.d=x.example header.b=jo0EO4dX;\r\n spf=fail smtp.mailfrom=a@b.example"},
-		{"x; dmarc/1 = fail reason=\"a b\" policy.p=\"q;r\"", "x;\r\n dmarc/1=fail reason=\"a b\" policy.p=\"q;r\""},
+		{"mx.example.com; dkim=pass header.d=x.example header.b=jo0EO4dX; spf=fail (no) "
+		 "smtp.mailfrom=a@b.example",
+		 "mx.example.com;\r\n dkim=pass header.d=x.example header.b=jo0EO4dX;\r\n spf=fail "
+		 "smtp.mailfrom=a@b.example"},
+		{"x; dmarc/1 = fail reason=\"a b\" policy.p=\"q;r\"",
+		 "x;\r\n dmarc/1=fail reason=\"a b\" policy.p=\"q;r\""},
 		{"x; dkim=pass header.i=\"a b\"@c", "x;\r\n dkim=pass header.i=\"a b@c\""},
 		{"x; dkim=pass;; spf=none;", "x;\r\n dkim=pass;\r\n spf=none"},
 		{"x; none=pass", "x;\r\n none=pass"},
@@ -187,10 +205,15 @@ static void test_header_write_named(void **state)
 	} cases[] = {
 		{"X-A", "b", "X-A: b\r\n"},
 		{"Cc", "Ann <a@b>, c@d", "Cc: Ann <a@b>, c@d\r\n"},
-		{"Cc", "Zo\xc3\xab, Jr <a@b>", "Cc: =?UTF-8?q?Zo=C3=AB=2C?= Jr <a@b>\r\n"}, /* no list: text */
+		{"Cc", "Zo\xc3\xab, Jr <a@b>",
+		 "Cc: =?UTF-8?q?Zo=C3=AB=2C?= Jr <a@b>\r\n"}, /* no list: text */
 		{"Cc", "\"Zo\xc3\xab, Jr\" <a@b>", "Cc: =?UTF-8?q?Zo=C3=AB=2C_Jr?= <a@b>\r\n"},
-		{"List-Unsubscribe", "<https://example.com/unsubscribe?u=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa>, <mailto:u@example.com>",
-		 "List-Unsubscribe: <https://example.com/unsubscribe?u=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa>,\r\n <mailto:u@example.com>\r\n"},
+		{"List-Unsubscribe",
+		 "<https://example.com/unsubscribe?u=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa>, "
+		 "<mailto:u@example.com>",
+		 "List-Unsubscribe: "
+		 "<https://example.com/unsubscribe?u=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa>,\r\n "
+		 "<mailto:u@example.com>\r\n"},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct buf out = BUF_INIT;
@@ -207,18 +230,24 @@ static void test_header_write_again(void **state)
 	} cases[] = {
 		{"Subject", " =?utf-8?q?=C3=BC?= x", "Subject: =?utf-8?q?=C3=BC?= x\r\n"},
 		{"Subject", " \xc3\xbc x", "Subject: =?UTF-8?q?=C3=BC?= x\r\n"},
-		{"Subject", " \xfc =?utf-8?q?=C3=BC?=", "Subject: =?UTF-8?q?=C3=BC_?= =?utf-8?q?=C3=BC?=\r\n"},
+		{"Subject",
+		 " \xfc =?utf-8?q?=C3=BC?=", "Subject: =?UTF-8?q?=C3=BC_?= =?utf-8?q?=C3=BC?=\r\n"},
 		{"Subject", " a\r\n\tb", "Subject: a\tb\r\n"},
-		{"From", " \"\xd7\x94\xd7\xaa \xd7\x94\xd7\xaa\" <t@x.example>", "From: =?UTF-8?q?=D7=94=D7=AA_=D7=94=D7=AA?= <t@x.example>\r\n"},
+		{"From", " \"\xd7\x94\xd7\xaa \xd7\x94\xd7\xaa\" <t@x.example>",
+		 "From: =?UTF-8?q?=D7=94=D7=AA_=D7=94=D7=AA?= <t@x.example>\r\n"},
 		{"From", " broken <", "From: broken <\r\n"},
 		{"Message-ID", " <<a@b>>", "Message-ID: <a@b>\r\n"},
 		{"Message-ID", " a@b", "Message-ID: a@b\r\n"},
 		{"References", "<a@b>\r\n\t<c@d>", "References: <a@b> <c@d>\r\n"},
-		{"Content-Type", " TEXT/Plain;charset=utf-8", "Content-Type: TEXT/Plain; charset=\"utf-8\"\r\n"},
-		{"Content-Disposition", " attachment; filename=\"gr\xfc.txt\"", "Content-Disposition: attachment; filename*=UTF-8''gr%C3%BC.txt\r\n"},
-		{"Authentication-Results", " x; dkim=pass header.d=y", "Authentication-Results: x;\r\n dkim=pass header.d=y\r\n"},
+		{"Content-Type", " TEXT/Plain;charset=utf-8",
+		 "Content-Type: TEXT/Plain; charset=\"utf-8\"\r\n"},
+		{"Content-Disposition", " attachment; filename=\"gr\xfc.txt\"",
+		 "Content-Disposition: attachment; filename*=UTF-8''gr%C3%BC.txt\r\n"},
+		{"Authentication-Results", " x; dkim=pass header.d=y",
+		 "Authentication-Results: x;\r\n dkim=pass header.d=y\r\n"},
 		{"Subject", " (=?utf-8?q?=C3=BC?=)", "Subject: (=?utf-8?q?=C3=BC?=)\r\n"},
-		{"From", "=?utf-8?q?=3D=3Futf-8=3Fq=3Fx=3F=3D?= <a@b>", "From: =?UTF-8?q?=3D=3Futf-8=3Fq=3Fx=3F=3D?= <a@b>\r\n"},
+		{"From", "=?utf-8?q?=3D=3Futf-8=3Fq=3Fx=3F=3D?= <a@b>",
+		 "From: =?UTF-8?q?=3D=3Futf-8=3Fq=3Fx=3F=3D?= <a@b>\r\n"},
 		{"Content-Type", " te\x01xt/pla/in; a b=c; d=\"e\x01\"; n*=utf-8''=%3Futf-8%3Fq%3Fx%3F=",
 		 "Content-Type: te_xt/pla_in; d=\"e_\"; n*=UTF-8''%3D%3Futf-8%3Fq%3Fx%3F%3D\r\n"},
 		{"Content-Type", " /", "Content-Type: _\r\n"},
@@ -261,7 +290,8 @@ static void test_charset(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct buf out = BUF_INIT;
 		bool is_ok = charset_to_utf8(str_of(cases[i].charset), str_of(cases[i].in), &out);
-		if (is_ok != (cases[i].out != NULL) || (is_ok && !str_eq(buf_str(&out), str_of(cases[i].out))) || (!is_ok && out.n != 0))
+		if (is_ok != (cases[i].out != NULL) ||
+		    (is_ok && !str_eq(buf_str(&out), str_of(cases[i].out))) || (!is_ok && out.n != 0))
 			fail_msg("%s: %d '" STR_FMT "'", cases[i].charset, is_ok, STR_ARG(buf_str(&out)));
 		buf_fini(&out);
 	}
@@ -276,7 +306,8 @@ static void test_charset(void **state)
 /* Many parameters, sections, comments: linear (n log n), no recursion. */
 static void test_header_value_size(void **state)
 {
-	static const char *const unit[] = {";a=b", ";a*0=b", "(", "((a)", ";a*1*=%41", "\"", "\\", "a", ";a=\"", "<a> ", ",", "=?a?q?b?= ", ";x=y z=w "};
+	static const char *const unit[] = {";a=b", ";a*0=b", "(",    "((a)", ";a*1*=%41",  "\"",       "\\",
+					   "a",	   ";a=\"",  "<a> ", ",",    "=?a?q?b?= ", ";x=y z=w "};
 	for (size_t k = 0; k < ARRAY_SIZE(unit); k++) {
 		struct buf b = BUF_INIT;
 		buf_add_z(&b, "x");
@@ -299,10 +330,14 @@ static void test_header_value_size(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_message_id),	   cmocka_unit_test(test_mime_params_parse),
-		cmocka_unit_test(test_mime_params_set),	   cmocka_unit_test(test_auth_results),
-		cmocka_unit_test(test_header_write_named), cmocka_unit_test(test_header_write_again),
-		cmocka_unit_test(test_charset),		   cmocka_unit_test(test_header_value_size),
+		cmocka_unit_test(test_message_id),
+		cmocka_unit_test(test_mime_params_parse),
+		cmocka_unit_test(test_mime_params_set),
+		cmocka_unit_test(test_auth_results),
+		cmocka_unit_test(test_header_write_named),
+		cmocka_unit_test(test_header_write_again),
+		cmocka_unit_test(test_charset),
+		cmocka_unit_test(test_header_value_size),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

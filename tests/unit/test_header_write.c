@@ -24,7 +24,8 @@ static void test_header_write_field(void **state)
 		{"S", "Gr\xc3\xbcn =?utf-8?q?x?=", "S: =?UTF-8?q?Gr=C3=BCn_?= =?utf-8?q?x?=\r\n"},
 		{"S", "x=?utf-8?q?x?=", "S: =?UTF-8?q?x=3D=3Futf-8=3Fq=3Fx=3F=3D?=\r\n"},
 		{"S", "<https://x/?a=?b>, =?x?=", "S: <https://x/?a=?b>, =?x?=\r\n"},
-		{"S", "a\r\nX: y", "S: =?UTF-8?q?a=0D=0AX=3A?= y\r\n"}, /* unchecked: no line is ended all the same */
+		{"S", "a\r\nX: y",
+		 "S: =?UTF-8?q?a=0D=0AX=3A?= y\r\n"}, /* unchecked: no line is ended all the same */
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct buf out = BUF_INIT;
@@ -66,9 +67,13 @@ static void test_header_write_param(void **state)
 	} cases[] = {
 		{false, "a b.txt", "D: x; n=\"a b.txt\"\r\n"},
 		{false, "a\"b\\", "D: x; n=\"a\\\"b\\\\\"\r\n"},
-		{false, "gr\xc3\xb6\xc3\x9f" "e.txt", "D: x; n*=UTF-8''gr%C3%B6%C3%9Fe.txt\r\n"},
-		{false, A60 A60 "\"", "D: x; n*0=\"" A10 A10 A10 A10 A10 "aaaaaaa\";\r\n n*1=\"" A10 A10 A10 A10 A10
-				      "aaaaaaa\";\r\n n*2=\"aaaaaa\\\"\"\r\n"},
+		{false,
+		 "gr\xc3\xb6\xc3\x9f"
+		 "e.txt",
+		 "D: x; n*=UTF-8''gr%C3%B6%C3%9Fe.txt\r\n"},
+		{false, A60 A60 "\"",
+		 "D: x; n*0=\"" A10 A10 A10 A10 A10 "aaaaaaa\";\r\n n*1=\"" A10 A10 A10 A10 A10
+		 "aaaaaaa\";\r\n n*2=\"aaaaaa\\\"\"\r\n"},
 		{false, "=?utf-8?q?x?=", "D: x; n*=UTF-8''%3D%3Futf-8%3Fq%3Fx%3F%3D\r\n"},
 		{false, "a\r\nb", "D: x; n*=UTF-8''a%0D%0Ab\r\n"},
 		{true, "a b", "D: x; n=\"a b\"\r\n"},
@@ -79,22 +84,29 @@ static void test_header_write_param(void **state)
 		struct header_writer w;
 		header_write_begin(&w, &out, STR("D"));
 		header_write_token(&w, STR("x"));
-		(cases[i].is_words ? header_write_param_words : header_write_param)(&w, STR("n"), str_of(cases[i].value));
+		(cases[i].is_words ? header_write_param_words : header_write_param)(&w, STR("n"),
+										    str_of(cases[i].value));
 		header_write_end(&w);
 		assert_str_is(buf_str(&out), cases[i].out);
 		buf_fini(&out);
 	}
 }
 
-/* Whatever comes, each line is a field or a fold of at most 998 bytes, words of at most 75, and our own decoder reads the text back. */
+/* Whatever comes, each line is a field or a fold of at most 998 bytes, words of at most 75, and our own
+ * decoder reads the text back. */
 static void test_header_write_any(void **state)
 {
-	static const char *const piece[] = {"a", " ", "\xc3\xbc", "\xf0\x9f\x8e\x89", A60, U10, "=?x?=", "  ", "\t", A60 A60 A60 A60 A60 A60 A60 A60 A60 A60 A60 A60};
+	static const char *const piece[] = {"a",	" ",
+					    "\xc3\xbc", "\xf0\x9f\x8e\x89",
+					    A60,	U10,
+					    "=?x?=",	"  ",
+					    "\t",	A60 A60 A60 A60 A60 A60 A60 A60 A60 A60 A60 A60};
 	unsigned seed = 1;
 	for (int round = 0; round < 2000; round++) {
 		struct buf text = BUF_INIT, out = BUF_INIT, back = BUF_INIT;
 		for (unsigned n = 1 + (seed = seed * 1103515245 + 12345) / 65536 % 12; n > 0; n--)
-			buf_add_z(&text, piece[(seed = seed * 1103515245 + 12345) / 65536 % ARRAY_SIZE(piece)]);
+			buf_add_z(&text,
+				  piece[(seed = seed * 1103515245 + 12345) / 65536 % ARRAY_SIZE(piece)]);
 		header_write_field(&out, STR("X-Name"), buf_str(&text));
 		struct header_iter it;
 		struct header_field f;

@@ -1,5 +1,5 @@
-/* test_http_body.c - content codings: what a header says, which one a client gets, and bodies decoded within their limits, the memory
- * of all bodies among them. */
+/* test_http_body.c - content codings: what a header says, which one a client gets, and bodies decoded within
+ * their limits, the memory of all bodies among them. */
 #include "ut.h"
 
 #include "base/err.h"
@@ -16,22 +16,14 @@ static void test_names(void **state)
 		const char *field[3];
 		enum http_coding want;
 	} cases[] = {
-		{{"gzip"}, HTTP_CODING_GZIP},
-		{{" GZip "}, HTTP_CODING_GZIP},
-		{{"x-gzip"}, HTTP_CODING_GZIP},
-		{{"deflate"}, HTTP_CODING_DEFLATE},
-		{{"zstd"}, HTTP_CODING_ZSTD},
-		{{"identity"}, HTTP_CODING_IDENTITY},
-		{{"identity, gzip"}, HTTP_CODING_GZIP},
-		{{"br"}, HTTP_CODING_OTHER},
-		{{"gzip;q=1"}, HTTP_CODING_OTHER},
-		{{"gzip, gzip"}, HTTP_CODING_OTHER},
-		{{"gzip", "gzip"}, HTTP_CODING_OTHER},
-		{{"deflate", "identity"}, HTTP_CODING_DEFLATE},
-		{{"gzip, br"}, HTTP_CODING_OTHER},
-		{{"br, gzip"}, HTTP_CODING_OTHER},
-		{{"gzip,"}, HTTP_CODING_OTHER},
-		{{""}, HTTP_CODING_OTHER},
+		{{"gzip"}, HTTP_CODING_GZIP},		{{" GZip "}, HTTP_CODING_GZIP},
+		{{"x-gzip"}, HTTP_CODING_GZIP},		{{"deflate"}, HTTP_CODING_DEFLATE},
+		{{"zstd"}, HTTP_CODING_ZSTD},		{{"identity"}, HTTP_CODING_IDENTITY},
+		{{"identity, gzip"}, HTTP_CODING_GZIP}, {{"br"}, HTTP_CODING_OTHER},
+		{{"gzip;q=1"}, HTTP_CODING_OTHER},	{{"gzip, gzip"}, HTTP_CODING_OTHER},
+		{{"gzip", "gzip"}, HTTP_CODING_OTHER},	{{"deflate", "identity"}, HTTP_CODING_DEFLATE},
+		{{"gzip, br"}, HTTP_CODING_OTHER},	{{"br, gzip"}, HTTP_CODING_OTHER},
+		{{"gzip,"}, HTTP_CODING_OTHER},		{{""}, HTTP_CODING_OTHER},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		enum http_coding c = HTTP_CODING_IDENTITY;
@@ -151,7 +143,8 @@ static int decode(enum http_coding c, str_t in, size_t step, uint64_t limit, str
 	return rc;
 }
 
-static const enum http_coding all[] = {HTTP_CODING_IDENTITY, HTTP_CODING_GZIP, HTTP_CODING_DEFLATE, HTTP_CODING_ZSTD};
+static const enum http_coding all[] = {HTTP_CODING_IDENTITY, HTTP_CODING_GZIP, HTTP_CODING_DEFLATE,
+				       HTTP_CODING_ZSTD};
 
 static struct buf text_of(size_t n)
 {
@@ -173,14 +166,20 @@ static void test_decodes(void **state)
 			struct buf in = coded(all[c], buf_str(&text));
 			for (size_t k = 0; k < ARRAY_SIZE(steps); k++) {
 				/* Exactly at the limit, and one byte beyond. */
-				assert_int_equal(decode(all[c], buf_str(&in), steps[k], text.n, &out, why), H1_DONE);
+				assert_int_equal(decode(all[c], buf_str(&in), steps[k], text.n, &out, why),
+						 H1_DONE);
 				assert_true(str_eq(buf_str(&out), buf_str(&text)));
 				if (text.n != 0)
-					assert_int_equal(decode(all[c], buf_str(&in), steps[k], text.n - 1, &out, why), 413);
+					assert_int_equal(
+						decode(all[c], buf_str(&in), steps[k], text.n - 1, &out, why),
+						413);
 			}
 			/* Every way to end too early. */
-			for (size_t cut = in.n > 40 ? in.n - 40 : 1; all[c] != HTTP_CODING_IDENTITY && cut < in.n; cut++) {
-				assert_int_equal(decode(all[c], str_head(buf_str(&in), cut), 1000, text.n, &out, why), 400);
+			for (size_t cut = in.n > 40 ? in.n - 40 : 1;
+			     all[c] != HTTP_CODING_IDENTITY && cut < in.n; cut++) {
+				assert_int_equal(
+					decode(all[c], str_head(buf_str(&in), cut), 1000, text.n, &out, why),
+					400);
 				assert_non_null(strstr(why, "it ends too early"));
 				assert_non_null(strstr(why, http_coding_name(all[c]).p));
 			}
@@ -194,8 +193,9 @@ static void test_decodes(void **state)
 static void test_forms(void **state)
 {
 	char why[128];
-	struct buf out = BUF_INIT, raw = zlib_of(STR("hello"), -MAX_WBITS), gz = coded(HTTP_CODING_GZIP, STR("one")),
-		   gz2 = coded(HTTP_CODING_GZIP, STR("two")), zs = coded(HTTP_CODING_ZSTD, STR("one"));
+	struct buf out = BUF_INIT, raw = zlib_of(STR("hello"), -MAX_WBITS),
+		   gz = coded(HTTP_CODING_GZIP, STR("one")), gz2 = coded(HTTP_CODING_GZIP, STR("two")),
+		   zs = coded(HTTP_CODING_ZSTD, STR("one"));
 	for (size_t step = 1; step < 20; step++) {
 		assert_int_equal(decode(HTTP_CODING_DEFLATE, buf_str(&raw), step, 100, &out, why), H1_DONE);
 		assert_buf_is(&out, "hello");
@@ -243,11 +243,13 @@ static void test_corrupt(void **state)
 		for (size_t i = 0; i < 8; i++)
 			in.p[in.n / 2 + i] ^= 0x55;
 		int rc = decode(all[c], buf_str(&in), 100, 10000, &out, why);
-		assert_true(rc == 400 || (all[c] == HTTP_CODING_ZSTD && !str_eq(buf_str(&out), buf_str(&text))));
+		assert_true(rc == 400 ||
+			    (all[c] == HTTP_CODING_ZSTD && !str_eq(buf_str(&out), buf_str(&text))));
 		buf_fini(&in);
 	}
 	/* Formats of zstd from before RFC 8878, which libzstd would read. */
-	assert_int_equal(decode(HTTP_CODING_ZSTD, str_mk("\x26\xb5\x2f\xfd\0\0\0\0\0", 9), 9, 100, &out, why), 400);
+	assert_int_equal(decode(HTTP_CODING_ZSTD, str_mk("\x26\xb5\x2f\xfd\0\0\0\0\0", 9), 9, 100, &out, why),
+			 400);
 	buf_fini(&out);
 	buf_fini(&text);
 }
@@ -299,7 +301,8 @@ static void test_window(void **state)
 		ZSTD_compressStream2(z, &o, &i, ZSTD_e_continue);
 		assert_int_equal(ZSTD_compressStream2(z, &o, &i, ZSTD_e_end), 0);
 		in.n = o.pos;
-		assert_int_equal(decode(HTTP_CODING_ZSTD, buf_str(&in), 1000, 200000, &out, why), log <= 23 ? H1_DONE : 400);
+		assert_int_equal(decode(HTTP_CODING_ZSTD, buf_str(&in), 1000, 200000, &out, why),
+				 log <= 23 ? H1_DONE : 400);
 		ZSTD_freeCCtx(z);
 	}
 	buf_fini(&in);
@@ -349,8 +352,8 @@ static void test_memory(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_names), cmocka_unit_test(test_accept), cmocka_unit_test(test_decodes),
-		cmocka_unit_test(test_forms), cmocka_unit_test(test_corrupt), cmocka_unit_test(test_bombs),
+		cmocka_unit_test(test_names),  cmocka_unit_test(test_accept),  cmocka_unit_test(test_decodes),
+		cmocka_unit_test(test_forms),  cmocka_unit_test(test_corrupt), cmocka_unit_test(test_bombs),
 		cmocka_unit_test(test_window), cmocka_unit_test(test_memory),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

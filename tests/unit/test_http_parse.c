@@ -1,4 +1,5 @@
-/* test_http_parse.c - HTTP/1 from bytes: what is refused and with which status, the same however the bytes are cut. */
+/* test_http_parse.c - HTTP/1 from bytes: what is refused and with which status, the same however the bytes
+ * are cut. */
 #include "ut.h"
 
 #include "http/http_impl.h"
@@ -91,7 +92,9 @@ static const struct {
 	{STR("GET / HTTP/1.1\r\nHost: x\r\nnocolon\r\n\r\n"), 400},
 	{STR("GET / HTTP/1.1\r\nHost: x\r\nX(: y\r\n\r\n"), 400},
 	{STR("GET / HTTP/1.1\r\nHost: x\r\nX: a\0b\r\n\r\n"), 400},
-	{STR("GET / HTTP/1.1\r\nHost: x\r\nX: a\x01" "b\r\n\r\n"), 400},
+	{STR("GET / HTTP/1.1\r\nHost: x\r\nX: a\x01"
+	     "b\r\n\r\n"),
+	 400},
 	{STR("GET / HTTP/1.1\r\nHost: x\r\nX: a\x7f\r\n\r\n"), 400},
 	{STR("GET / HTTP/1.1\r\nHost: x\r\nX\0: a\r\n\r\n"), 400},
 	{STR("GET / HTTP/1.1\r\nHost: x\r\nX: a\tb\r\n\r\n"), H1_DONE},
@@ -119,18 +122,25 @@ static const struct {
 	{STR("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"), 400},
 	{STR("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: x\r\n\r\n"), 400},
 	{STR("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, chunked\r\n\r\n"), 400},
-	{STR("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"), 400},
+	{STR("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: "
+	     "chunked\r\n\r\n"),
+	 400},
 	{STR("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, gzip\r\n\r\n"), 400},
-	{STR("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n"), 400},
+	{STR("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: "
+	     "identity\r\n\r\n"),
+	 400},
 	{STR("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n"), 400},
 	{STR("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunkedx\r\n\r\n"), 400},
 	{STR("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: \"chunked\"\r\n\r\n"), 400},
 	{STR("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: identity\r\n\r\n"), 400},
 	{STR("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: ,chunked\r\n\r\n"), 400},
 	{STR("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding:\r\n\r\n"), 400},
-	{STR("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: \x0b" "chunked\r\n\r\n"), 400},
+	{STR("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: \x0b"
+	     "chunked\r\n\r\n"),
+	 400},
 	{STR("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"), 501},
-	{STR("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n"), 501},
+	{STR("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n"),
+	 501},
 	{STR("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), 400},
 	{STR("GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n"), H1_DONE},
 };
@@ -142,8 +152,8 @@ static void http_parse_refuses(void **state)
 		for (size_t step = 1; step < 8; step++) {
 			struct parsed p = parse(cases[i].in, step, &arena);
 			if (p.status != cases[i].status)
-				fail_msg("case %zu in steps of %zu: %d, not %d: " STR_FMT, i, step, p.status, cases[i].status,
-				         STR_ARG(cases[i].in));
+				fail_msg("case %zu in steps of %zu: %d, not %d: " STR_FMT, i, step, p.status,
+					 cases[i].status, STR_ARG(cases[i].in));
 			arena_reset(&arena);
 		}
 	}
@@ -154,8 +164,9 @@ static void http_parse_reads(void **state)
 {
 	struct arena arena = ARENA_INIT;
 	struct parsed p = parse(STR("POST /a%20b%2fc?x=1&name=a+b%26c&empty=&flag HTTP/1.1\r\nhOsT:x:80\r\n"
-	                            "Content-Length:  17 \r\nX-Empty:\r\nX-Two: a\r\nX-Two:b \t\r\n"
-	                            "Connection: TE, Close\r\nExpect: 100-Continue\r\n\r\n"), 1000, &arena);
+				    "Content-Length:  17 \r\nX-Empty:\r\nX-Two: a\r\nX-Two:b \t\r\n"
+				    "Connection: TE, Close\r\nExpect: 100-Continue\r\n\r\n"),
+				1000, &arena);
 	assert_int_equal(p.status, H1_DONE);
 	assert_str_is(p.r.method, "POST");
 	assert_str_is(p.r.path, "/a b/c");
@@ -179,7 +190,8 @@ static void http_parse_reads(void **state)
 	assert_true(p.f.is_expecting);
 	assert_false(p.f.is_expect_unknown);
 
-	p = parse(STR("GET http://h?q HTTP/1.0\r\nConnection: keep-alive\r\nExpect: 100-continue\r\n\r\n"), 1000, &arena);
+	p = parse(STR("GET http://h?q HTTP/1.0\r\nConnection: keep-alive\r\nExpect: 100-continue\r\n\r\n"),
+		  1000, &arena);
 	assert_int_equal(p.status, H1_DONE);
 	assert_str_is(p.r.path, "/");
 	assert_str_is(p.r.query, "q");
@@ -294,8 +306,10 @@ static void http_chunks_decode(void **state)
 			struct buf out = BUF_INIT;
 			size_t n_used;
 			int rc = decode(str_of(chunk_cases[i].in), step, 50, &out, &n_used);
-			if (rc != chunk_cases[i].status || !str_eq(buf_str(&out), str_of(chunk_cases[i].body)))
-				fail_msg("chunks %zu in steps of %zu: %d \"" STR_FMT "\"", i, step, rc, STR_ARG(buf_str(&out)));
+			if (rc != chunk_cases[i].status ||
+			    !str_eq(buf_str(&out), str_of(chunk_cases[i].body)))
+				fail_msg("chunks %zu in steps of %zu: %d \"" STR_FMT "\"", i, step, rc,
+					 STR_ARG(buf_str(&out)));
 			buf_fini(&out);
 		}
 	}
@@ -339,10 +353,8 @@ static void http_chunks_bound_overhead(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(http_parse_refuses),
-		cmocka_unit_test(http_parse_reads),
-		cmocka_unit_test(http_parse_limits),
-		cmocka_unit_test(http_chunks_decode),
+		cmocka_unit_test(http_parse_refuses),	      cmocka_unit_test(http_parse_reads),
+		cmocka_unit_test(http_parse_limits),	      cmocka_unit_test(http_chunks_decode),
 		cmocka_unit_test(http_chunks_bound_overhead),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -21,7 +21,12 @@ static const struct {
 	{"EHLO [192.0.2.1]", IN_EHLO, "[192.0.2.1]", 0},
 	{"EHLO [IPv6:2001:db8::1]", IN_EHLO, "[IPv6:2001:db8::1]", 0},
 	{"EHLO under_score", IN_EHLO, "under_score", 0},
-	{"EHLO b\xc3\xbc" "cher.example", IN_EHLO, "b\xc3\xbc" "cher.example", 0},
+	{"EHLO b\xc3\xbc"
+	 "cher.example",
+	 IN_EHLO,
+	 "b\xc3\xbc"
+	 "cher.example",
+	 0},
 	{"EHLO", IN_EHLO, "", 501},
 	{"EHLO ", IN_EHLO, "", 501},
 	{"EHLO a b", IN_EHLO, "a b", 501},
@@ -54,7 +59,9 @@ static const struct {
 	{"QU\x01IT", IN_UNIMPLEMENTED, "", 500},
 	{"EHLO a\rb", IN_UNIMPLEMENTED, "", 500},
 	{"NOOP\t", IN_UNIMPLEMENTED, "", 500},
-	{"EHLO b\xfc" "cher", IN_UNIMPLEMENTED, "", 501},
+	{"EHLO b\xfc"
+	 "cher",
+	 IN_UNIMPLEMENTED, "", 501},
 	{"GET / HTTP/1.1", IN_HTTP, "", 0},
 	{"POST /api/inject/v1 HTTP/1.1", IN_HTTP, "", 0},
 	{"CONNECT mail.example:25 HTTP/1.0", IN_HTTP, "", 0},
@@ -72,7 +79,8 @@ static void test_verbs(void **state)
 		struct in_command c;
 		struct in_refusal why = {0};
 		int rc = in_command_parse(str_of(verbs[i].line), &c, &why);
-		if (rc != (verbs[i].code != 0 ? -1 : 0) || why.code != verbs[i].code || c.verb != verbs[i].verb)
+		if (rc != (verbs[i].code != 0 ? -1 : 0) || why.code != verbs[i].code ||
+		    c.verb != verbs[i].verb)
 			fail_msg("\"%s\": %d, code %d, verb %d", verbs[i].line, rc, why.code, (int)c.verb);
 		if (verbs[i].arg != NULL)
 			assert_str_is(c.arg, verbs[i].arg);
@@ -109,7 +117,11 @@ static const struct {
 	{"MAIL FROM:<@one.example,@two.example:a@example.com>", "a@example.com", 0, ""},
 	{"MAIL FROM:<a@[192.0.2.1]>", "a@[192.0.2.1]", 0, ""},
 	{"MAIL FROM:<a@[IPv6:2001:db8::1]>", "a@[IPv6:2001:db8::1]", 0, ""},
-	{"MAIL FROM:<j\xc3\xb6rg@b\xc3\xbc" "cher.example> SMTPUTF8", "j\xc3\xb6rg@b\xc3\xbc" "cher.example", 0, ""},
+	{"MAIL FROM:<j\xc3\xb6rg@b\xc3\xbc"
+	 "cher.example> SMTPUTF8",
+	 "j\xc3\xb6rg@b\xc3\xbc"
+	 "cher.example",
+	 0, ""},
 	{"MAIL FROM:<Postmaster>", "Postmaster", 0, ""},
 	{"MAIL FROM:<a b>", NULL, 501, "5.1.7"},
 	{"MAIL FROM:<a@b.c", NULL, 501, "5.1.7"},
@@ -243,7 +255,10 @@ static void test_values(void **state)
 {
 	struct in_command c;
 	struct in_refusal why;
-	assert_int_equal(in_command_parse(STR("MAIL FROM:<a@b.c> SIZE=1000 SMTPUTF8 REQUIRETLS RET=HDRS ENVID=x+2By"), &c, &why), 0);
+	assert_int_equal(
+		in_command_parse(STR("MAIL FROM:<a@b.c> SIZE=1000 SMTPUTF8 REQUIRETLS RET=HDRS ENVID=x+2By"),
+				 &c, &why),
+		0);
 	assert_true(c.has_size && c.is_smtputf8 && c.is_requiretls && c.ret == IN_RET_HDRS);
 	assert_int_equal(c.size_bytes, 1000);
 	assert_str_is(c.envid, "x+2By");
@@ -383,9 +398,10 @@ static void test_sasl_plain(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_verbs),	   cmocka_unit_test(test_nul),	   cmocka_unit_test(test_envelopes),
-		cmocka_unit_test(test_parameters), cmocka_unit_test(test_values),  cmocka_unit_test(test_chunks),
-		cmocka_unit_test(test_xclient),	   cmocka_unit_test(test_sasl_plain),
+		cmocka_unit_test(test_verbs),	  cmocka_unit_test(test_nul),
+		cmocka_unit_test(test_envelopes), cmocka_unit_test(test_parameters),
+		cmocka_unit_test(test_values),	  cmocka_unit_test(test_chunks),
+		cmocka_unit_test(test_xclient),	  cmocka_unit_test(test_sasl_plain),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

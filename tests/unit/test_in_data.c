@@ -1,4 +1,5 @@
-/* test_in_data.c - what of a DATA stream is the message, and where it ends: every kind of line end around the dot, cut anywhere. */
+/* test_in_data.c - what of a DATA stream is the message, and where it ends: every kind of line end around the
+ * dot, cut anywhere. */
 #include "ut.h"
 
 #include "smtp/in_data.h"
@@ -61,8 +62,10 @@ static void check(const char *in, enum in_line_endings endings, const char *body
 		str_t left;
 		struct in_data d = feed(str_of(in), endings, n_step, &left);
 		assert_str_is(left, rest);
-		if (in_data_is_good(&d) != (body != NULL) || (body != NULL && !str_eq(buf_str(&d.body), str_of(body))))
-			fail_msg("%s, endings %d, in steps of %zu: \"%s\"", in, (int)endings, n_step, d.body.p);
+		if (in_data_is_good(&d) != (body != NULL) ||
+		    (body != NULL && !str_eq(buf_str(&d.body), str_of(body))))
+			fail_msg("%s, endings %d, in steps of %zu: \"%s\"", in, (int)endings, n_step,
+				 d.body.p);
 		if (body == NULL) {
 			assert_true(d.has_bad_ending);
 			assert_int_equal(d.body.n, 0);
@@ -80,7 +83,8 @@ static void test_ends(void **state)
 	}
 }
 
-/* All texts of up to 8 of these four, which is every way of putting line ends around dots: the end is where the oracle says. */
+/* All texts of up to 8 of these four, which is every way of putting line ends around dots: the end is where
+ * the oracle says. */
 static void test_all_short_texts(void **state)
 {
 	static const char letter[] = "\r\n.a";
@@ -160,7 +164,10 @@ static const struct {
 } chunked[] = {
 	{{"a\r\n"}, "a\r\n", "a\r\n", "a\r\n"},
 	{{"a\r", "\nb\r\n"}, "a\r\nb\r\n", "a\r\nb\r\n", "a\r\nb\r\n"},
-	{{"a\r\n.\r\n", ".b\r\n", "..\r\n"}, "a\r\n.\r\n.b\r\n..\r\n", "a\r\n.\r\n.b\r\n..\r\n", "a\r\n.\r\n.b\r\n..\r\n"},
+	{{"a\r\n.\r\n", ".b\r\n", "..\r\n"},
+	 "a\r\n.\r\n.b\r\n..\r\n",
+	 "a\r\n.\r\n.b\r\n..\r\n",
+	 "a\r\n.\r\n.b\r\n..\r\n"},
 	{{"a"}, "a", "a", "a"},
 	{{"a\r"}, NULL, "a\r", "a\r\n"},
 	{{"a\n", "b"}, NULL, "a\nb", "a\r\nb"},
@@ -200,8 +207,9 @@ static void test_chunks(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_ends),	cmocka_unit_test(test_all_short_texts), cmocka_unit_test(test_limits),
-		cmocka_unit_test(test_dropped), cmocka_unit_test(test_chunks),
+		cmocka_unit_test(test_ends),   cmocka_unit_test(test_all_short_texts),
+		cmocka_unit_test(test_limits), cmocka_unit_test(test_dropped),
+		cmocka_unit_test(test_chunks),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

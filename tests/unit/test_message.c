@@ -44,7 +44,8 @@ static void test_message_parts(void **state)
 	message_keep_recipients(m, (bool[]){false, true});
 	assert_int_equal(m->n_rcpt, 1);
 	assert_string_equal(m->rcpt[0], "two@example.net");
-	message_set_recipients(m, (str_t[]){str_of(m->rcpt[0]), STR("three@example.net")}, 2); /* from its own */
+	message_set_recipients(m, (str_t[]){str_of(m->rcpt[0]), STR("three@example.net")},
+			       2); /* from its own */
 	assert_int_equal(m->n_rcpt, 2);
 	assert_string_equal(m->rcpt[0], "two@example.net");
 	assert_string_equal(m->rcpt[1], "three@example.net");
@@ -62,21 +63,21 @@ static void test_message_queue_names(void **state)
 {
 	static const struct {
 		const char *queue, *campaign, *tenant, *routing; /* JSON texts */
-		const char *name;                                /* NULL: refused */
+		const char *name;				 /* NULL: refused */
 	} cases[] = {
-	        {NULL, NULL, NULL, NULL, "example.com"},
-	        {NULL, NULL, "\"t\"", NULL, "t@example.com"},
-	        {NULL, "\"c\"", "\"t\"", NULL, "c:t@example.com"},
-	        {NULL, "\"c\"", NULL, NULL, "c:@example.com"},
-	        {NULL, "\"c\"", "\"t\"", "\"R.example\"", "c:t@example.com!R.example"},
-	        {NULL, NULL, NULL, "\"r\"", "example.com!r"},
-	        {NULL, NULL, "\"a\\u00e4\"", NULL, "a\xc3\xa4@example.com"},
-	        {"\"Any:Thing@All\"", "1", NULL, NULL, "Any:Thing@All"},
-	        {"1", NULL, NULL, NULL, NULL},
-	        {NULL, "true", NULL, NULL, NULL},
-	        {NULL, NULL, "[\"t\"]", NULL, NULL},
-	        {NULL, NULL, NULL, "null", "example.com"}, /* what set_meta(name, nil) leaves */
-	        {"null", "null", "\"t\"", NULL, "t@example.com"},
+		{NULL, NULL, NULL, NULL, "example.com"},
+		{NULL, NULL, "\"t\"", NULL, "t@example.com"},
+		{NULL, "\"c\"", "\"t\"", NULL, "c:t@example.com"},
+		{NULL, "\"c\"", NULL, NULL, "c:@example.com"},
+		{NULL, "\"c\"", "\"t\"", "\"R.example\"", "c:t@example.com!R.example"},
+		{NULL, NULL, NULL, "\"r\"", "example.com!r"},
+		{NULL, NULL, "\"a\\u00e4\"", NULL, "a\xc3\xa4@example.com"},
+		{"\"Any:Thing@All\"", "1", NULL, NULL, "Any:Thing@All"},
+		{"1", NULL, NULL, NULL, NULL},
+		{NULL, "true", NULL, NULL, NULL},
+		{NULL, NULL, "[\"t\"]", NULL, NULL},
+		{NULL, NULL, NULL, "null", "example.com"}, /* what set_meta(name, nil) leaves */
+		{"null", "null", "\"t\"", NULL, "t@example.com"},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct message *m = sample_message();
@@ -133,18 +134,12 @@ static void test_queue_name_parse(void **state)
 	static const struct {
 		const char *name, *campaign, *tenant, *domain, *routing;
 	} cases[] = {
-	        {"d", NULL, NULL, "d", NULL},
-	        {"t@d", NULL, "t", "d", NULL},
-	        {"c:t@d", "c", "t", "d", NULL},
-	        {"c:@d", "c", "", "d", NULL},
-	        {"@d", NULL, "", "d", NULL},
-	        {"c:t@d!r", "c", "t", "d", "r"},
-	        {"d!r", NULL, NULL, "d", "r"},
-	        {"d:2025", NULL, NULL, "d:2025", NULL},
-	        {"a:b:c@d", "a", "b:c", "d", NULL},
-	        {"a@b@c", NULL, "a", "b@c", NULL},
-	        {"d!a!b", NULL, NULL, "d", "a!b"},
-	        {"x!y@d", NULL, "x!y", "d", NULL},
+		{"d", NULL, NULL, "d", NULL},	    {"t@d", NULL, "t", "d", NULL},
+		{"c:t@d", "c", "t", "d", NULL},	    {"c:@d", "c", "", "d", NULL},
+		{"@d", NULL, "", "d", NULL},	    {"c:t@d!r", "c", "t", "d", "r"},
+		{"d!r", NULL, NULL, "d", "r"},	    {"d:2025", NULL, NULL, "d:2025", NULL},
+		{"a:b:c@d", "a", "b:c", "d", NULL}, {"a@b@c", NULL, "a", "b@c", NULL},
+		{"d!a!b", NULL, NULL, "d", "a!b"},  {"x!y@d", NULL, "x!y", "d", NULL},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct queue_name q;
@@ -217,7 +212,8 @@ static void test_record_round_trip(void **state)
 	assert_true(d->is_8bit_body);
 	assert_null(d->body);
 	str_t v;
-	assert_true(meta_get_json(&d->meta, STR("k\xff\0z"), &v) && str_eq(v, STR("{\"deep\":[1,2.5,null]}")));
+	assert_true(meta_get_json(&d->meta, STR("k\xff\0z"), &v) &&
+		    str_eq(v, STR("{\"deep\":[1,2.5,null]}")));
 	assert_true(meta_get_json(&d->meta, STR("tenant"), &v) && str_eq(v, STR("\"t\xc3\xa4\\\"\\\\\"")));
 	/* what was decoded encodes to the same bytes */
 	struct buf again = BUF_INIT;
@@ -333,7 +329,8 @@ static void test_record_version_1(void **state)
 	}
 }
 
-/* Every cut is refused; every changed byte is decoded or refused, never read out of bounds (the sanitizers watch). */
+/* Every cut is refused; every changed byte is decoded or refused, never read out of bounds (the sanitizers
+ * watch). */
 static void test_record_hostile(void **state)
 {
 	struct message *m = sample_message();
@@ -377,16 +374,16 @@ static void test_record_hostile(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_message_parts),
-	        cmocka_unit_test(test_message_queue_names),
-	        cmocka_unit_test(test_message_queue_name_needs_domain),
-	        cmocka_unit_test(test_queue_name_parse),
-	        cmocka_unit_test(test_message_changes),
-	        cmocka_unit_test(test_record_round_trip),
-	        cmocka_unit_test(test_record_schedule),
-	        cmocka_unit_test(test_record_unknown_zone),
-	        cmocka_unit_test(test_record_version_1),
-	        cmocka_unit_test(test_record_hostile),
+		cmocka_unit_test(test_message_parts),
+		cmocka_unit_test(test_message_queue_names),
+		cmocka_unit_test(test_message_queue_name_needs_domain),
+		cmocka_unit_test(test_queue_name_parse),
+		cmocka_unit_test(test_message_changes),
+		cmocka_unit_test(test_record_round_trip),
+		cmocka_unit_test(test_record_schedule),
+		cmocka_unit_test(test_record_unknown_zone),
+		cmocka_unit_test(test_record_version_1),
+		cmocka_unit_test(test_record_hostile),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

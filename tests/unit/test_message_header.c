@@ -1,4 +1,5 @@
-/* test_message_header.c - the header of a message in two pieces: read, added to, taken from, imported into metadata. */
+/* test_message_header.c - the header of a message in two pieces: read, added to, taken from, imported into
+ * metadata. */
 #include "ut.h"
 
 #include "base/err.h"
@@ -93,7 +94,8 @@ static void test_remove(void **state)
 		const char *prefix, *body, *want_prefix, *want_body;
 		size_t n;
 	} cases[] = {
-		{"x: 1\r\nP: 0\r\n", "A: 1\r\nX: 2\r\n folded\r\nB: 2\r\nX: 3\r\n\r\nX: body\r\n", "P: 0\r\n", "A: 1\r\nB: 2\r\n\r\nX: body\r\n", 3},
+		{"x: 1\r\nP: 0\r\n", "A: 1\r\nX: 2\r\n folded\r\nB: 2\r\nX: 3\r\n\r\nX: body\r\n", "P: 0\r\n",
+		 "A: 1\r\nB: 2\r\n\r\nX: body\r\n", 3},
 		{"P: 0\r\n", "A: 1\r\n\r\nX: body\r\n", "P: 0\r\n", "A: 1\r\n\r\nX: body\r\n", 0},
 		{"X: 1\r\n", "A: 1\r\n\r\n", "", "A: 1\r\n\r\n", 1},
 		{"", "X: 1\r\n\r\nb", "", "\r\nb", 1},
@@ -138,19 +140,46 @@ static void test_import(void **state)
 		size_t n;
 		const char *meta, *body; /* body NULL: unchanged */
 	} cases[] = {
-		{{{.name = {"x-", 2}, .is_prefix = true, .match = HEADER_LAST}}, 1, "{\"x_campaign_id\":\"6\",\"x_mailer\":\"f\xc3\xb6\"}", NULL},
-		{{{.name = {"X-", 2}, .is_prefix = true, .match = HEADER_FIRST}}, 1, "{\"x_campaign_id\":\"12345\",\"x_mailer\":\"f\xc3\xb6\"}", NULL},
-		{{{.name = {"X-", 2}, .is_prefix = true, .match = HEADER_ALL}}, 1, "{\"x_campaign_id\":[\"12345\",\"6\"],\"x_mailer\":[\"f\xc3\xb6\"]}", NULL},
-		{{{.name = {"Received", 8}, .match = HEADER_ALL}, {.name = {"Subject", 7}, .match = HEADER_LAST}}, 2,
-		 "{\"received\":[\"one\",\"two folded\"],\"subject\":\"the subject\"}", NULL},
+		{{{.name = {"x-", 2}, .is_prefix = true, .match = HEADER_LAST}},
+		 1,
+		 "{\"x_campaign_id\":\"6\",\"x_mailer\":\"f\xc3\xb6\"}",
+		 NULL},
+		{{{.name = {"X-", 2}, .is_prefix = true, .match = HEADER_FIRST}},
+		 1,
+		 "{\"x_campaign_id\":\"12345\",\"x_mailer\":\"f\xc3\xb6\"}",
+		 NULL},
+		{{{.name = {"X-", 2}, .is_prefix = true, .match = HEADER_ALL}},
+		 1,
+		 "{\"x_campaign_id\":[\"12345\",\"6\"],\"x_mailer\":[\"f\xc3\xb6\"]}",
+		 NULL},
+		{{{.name = {"Received", 8}, .match = HEADER_ALL},
+		  {.name = {"Subject", 7}, .match = HEADER_LAST}},
+		 2,
+		 "{\"received\":[\"one\",\"two folded\"],\"subject\":\"the subject\"}",
+		 NULL},
 		/* the first spec that matches has it */
-		{{{.name = {"X-CAMPAIGN-ID", 13}, .target = {"campaign_id", 11}, .match = HEADER_LAST}, {.name = {"X-", 2}, .is_prefix = true}}, 2,
-		 "{\"campaign_id\":\"6\",\"x_mailer\":\"f\xc3\xb6\"}", NULL},
-		{{{.name = {"X-", 2}, .is_prefix = true, .transform = HEADER_CAMEL_CASE}}, 1, "{\"xCampaignId\":\"12345\",\"xMailer\":\"f\xc3\xb6\"}", NULL},
-		{{{.name = {"X-", 2}, .is_prefix = true, .transform = HEADER_PASCAL_CASE}}, 1, "{\"XCampaignId\":\"12345\",\"XMailer\":\"f\xc3\xb6\"}", NULL},
-		{{{.name = {"X-", 2}, .is_prefix = true, .transform = HEADER_KEBAB_CASE}}, 1, "{\"x-campaign-id\":\"12345\",\"x-mailer\":\"f\xc3\xb6\"}", NULL},
-		{{{.name = {"X-", 2}, .is_prefix = true, .is_removed = true}}, 1, "{\"x_campaign_id\":\"12345\",\"x_mailer\":\"f\xc3\xb6\"}",
-		 "Received: one\r\nReceived: two\r\n folded\r\nSubject: the subject\r\n\r\nX-Body: not a header\r\n"},
+		{{{.name = {"X-CAMPAIGN-ID", 13}, .target = {"campaign_id", 11}, .match = HEADER_LAST},
+		  {.name = {"X-", 2}, .is_prefix = true}},
+		 2,
+		 "{\"campaign_id\":\"6\",\"x_mailer\":\"f\xc3\xb6\"}",
+		 NULL},
+		{{{.name = {"X-", 2}, .is_prefix = true, .transform = HEADER_CAMEL_CASE}},
+		 1,
+		 "{\"xCampaignId\":\"12345\",\"xMailer\":\"f\xc3\xb6\"}",
+		 NULL},
+		{{{.name = {"X-", 2}, .is_prefix = true, .transform = HEADER_PASCAL_CASE}},
+		 1,
+		 "{\"XCampaignId\":\"12345\",\"XMailer\":\"f\xc3\xb6\"}",
+		 NULL},
+		{{{.name = {"X-", 2}, .is_prefix = true, .transform = HEADER_KEBAB_CASE}},
+		 1,
+		 "{\"x-campaign-id\":\"12345\",\"x-mailer\":\"f\xc3\xb6\"}",
+		 NULL},
+		{{{.name = {"X-", 2}, .is_prefix = true, .is_removed = true}},
+		 1,
+		 "{\"x_campaign_id\":\"12345\",\"x_mailer\":\"f\xc3\xb6\"}",
+		 "Received: one\r\nReceived: two\r\n folded\r\nSubject: the subject\r\n\r\nX-Body: not a "
+		 "header\r\n"},
 		{{{.name = {"X-Nothing", 9}, .match = HEADER_ALL, .is_removed = true}}, 1, "{}", NULL},
 		{{{.name = {"", 0}}}, 0, "{}", NULL},
 	};
@@ -182,7 +211,8 @@ static void test_import_keys(void **state)
 			buf_printf(&body, "%s: v\r\n\r\n", cases[i].name);
 			buf_printf(&want, "{\"%s\":\"v\"}", cases[i].key[t]);
 			struct message *m = message_of("", body.p);
-			struct header_import spec = {.name = str_of(cases[i].name), .transform = (enum header_transform)t};
+			struct header_import spec = {.name = str_of(cases[i].name),
+						     .transform = (enum header_transform)t};
 			assert_int_equal(message_import_headers(m, &spec, 1), 0);
 			check_meta(m, want.p);
 			message_unref(m);
@@ -201,7 +231,8 @@ static void test_import_many(void **state)
 		buf_add_z(&same, "X-A: v\r\n");
 	}
 	struct message *m = message_of("", many.p);
-	struct header_import spec = {.name = STR("X-"), .is_prefix = true, .is_removed = true, .match = HEADER_LAST};
+	struct header_import spec = {
+		.name = STR("X-"), .is_prefix = true, .is_removed = true, .match = HEADER_LAST};
 	assert_int_equal(message_import_headers(m, &spec, 1), -1);
 	assert_true(err_is(ERR_LIMIT));
 	assert_non_null(strstr(err_text(), "1024"));
@@ -221,8 +252,9 @@ static void test_import_many(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_iteration), cmocka_unit_test(test_append),      cmocka_unit_test(test_remove),
-		cmocka_unit_test(test_import),	  cmocka_unit_test(test_import_keys), cmocka_unit_test(test_import_many),
+		cmocka_unit_test(test_iteration),   cmocka_unit_test(test_append),
+		cmocka_unit_test(test_remove),	    cmocka_unit_test(test_import),
+		cmocka_unit_test(test_import_keys), cmocka_unit_test(test_import_many),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

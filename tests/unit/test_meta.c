@@ -47,7 +47,8 @@ static void test_meta_strings(void **state)
 	assert_true(meta_get_str(&m, STR("plain"), &scratch, &t) && str_eq(t, STR("hello")));
 	assert_null(scratch.p); /* borrowed */
 	assert_true(meta_get_str(&m, STR("esc"), &scratch, &t) && str_eq(t, STR("a\"b\\c\n\xe2\x9c\x89")));
-	assert_true(meta_get_str(&m, STR("surrogate"), &scratch, &t) && str_eq(t, STR("\xf0\x9f\x98\x80\0x")));
+	assert_true(meta_get_str(&m, STR("surrogate"), &scratch, &t) &&
+		    str_eq(t, STR("\xf0\x9f\x98\x80\0x")));
 	assert_false(meta_get_str(&m, STR("num"), &scratch, &t));
 	assert_false(meta_get_str(&m, STR("broken"), &scratch, &t));
 	assert_true(meta_get_str(&m, STR(""), &scratch, &t) && t.n == 0);
@@ -74,9 +75,9 @@ static void test_meta_copy_and_write(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(test_meta_order_and_replace),
-	        cmocka_unit_test(test_meta_strings),
-	        cmocka_unit_test(test_meta_copy_and_write),
+		cmocka_unit_test(test_meta_order_and_replace),
+		cmocka_unit_test(test_meta_strings),
+		cmocka_unit_test(test_meta_copy_and_write),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -46,7 +46,8 @@ static const struct {
 	{"\xff: x\r\n", "text/plain{6}", 0},
 	{"Content-Type: TEXT/HTML; x=y\r\n\r\nh", "text/html{1}", 1},
 	{"Content-Type: broken\r\n\r\nh", "text/plain{1}", 1},
-	{MP "pre\r\n--b\r\n\r\none\r\n--b\r\nContent-Type: a/b\r\n\r\ntwo\r\n--b--\r\nepi\r\n", "multipart/mixed[text/plain{3}, a/b{3}]", 1},
+	{MP "pre\r\n--b\r\n\r\none\r\n--b\r\nContent-Type: a/b\r\n\r\ntwo\r\n--b--\r\nepi\r\n",
+	 "multipart/mixed[text/plain{3}, a/b{3}]", 1},
 	{MP "--b\n\none\n--b--", "multipart/mixed[text/plain{3}]", 1},
 	{MP "--b\r\nA: 1\r\n--b\r\n\r\n--b--\r\n", "multipart/mixed[text/plain{0}, text/plain{0}]", 1},
 	{MP "--b\r\n--b\r\n--b--\r\n", "multipart/mixed[text/plain{0}, text/plain{0}]", 1},
@@ -56,13 +57,18 @@ static const struct {
 	{MP "no part at all\r\n", "multipart/mixed{16}", 1},
 	{MP "--b--\r\nonly the end\r\n", "multipart/mixed{21}", 1},
 	{"Content-Type: multipart/mixed\r\n\r\n--b\r\n", "multipart/mixed{5}", 1},
-	{"Content-Type: multipart/mixed; boundary=b\r\n--b\r\n\r\nx\r\n--b--", "multipart/mixed[text/plain{1}]", 1},
+	{"Content-Type: multipart/mixed; boundary=b\r\n--b\r\n\r\nx\r\n--b--",
+	 "multipart/mixed[text/plain{1}]", 1},
 	{MP "--b\r\n" ALT "--c d\r\n\r\n1\r\n--c d\r\n\r\n2\r\n--c d--\r\n--b\r\n\r\n3\r\n--b--\r\n",
 	 "multipart/mixed[multipart/alternative[text/plain{1}, text/plain{1}], text/plain{1}]", 1},
-	{MP "--b\r\n" ALT "--c d\r\n\r\n1\r\n--b\r\n\r\n3\r\n--b--\r\n", "multipart/mixed[multipart/alternative[text/plain{1}], text/plain{1}]", 1},
-	{MP "--b\r\n" ALT "--b\r\n\r\n3\r\n--c d\r\n--b--\r\n", "multipart/mixed[multipart/alternative{0}, text/plain{8}]", 1},
-	{MP "--b\r\n" MP "--b\r\n\r\n1\r\n--b--\r\n--b\r\n\r\n2\r\n--b--\r\n", "multipart/mixed[multipart/mixed[text/plain{1}], text/plain{1}]", 1},
-	{"Content-Type: multipart/digest; boundary=b\r\n\r\n--b\r\n\r\nSubject: x\r\n\r\n--b\r\nContent-Type: text/plain\r\n\r\n\r\n--b--",
+	{MP "--b\r\n" ALT "--c d\r\n\r\n1\r\n--b\r\n\r\n3\r\n--b--\r\n",
+	 "multipart/mixed[multipart/alternative[text/plain{1}], text/plain{1}]", 1},
+	{MP "--b\r\n" ALT "--b\r\n\r\n3\r\n--c d\r\n--b--\r\n",
+	 "multipart/mixed[multipart/alternative{0}, text/plain{8}]", 1},
+	{MP "--b\r\n" MP "--b\r\n\r\n1\r\n--b--\r\n--b\r\n\r\n2\r\n--b--\r\n",
+	 "multipart/mixed[multipart/mixed[text/plain{1}], text/plain{1}]", 1},
+	{"Content-Type: multipart/digest; boundary=b\r\n\r\n--b\r\n\r\nSubject: "
+	 "x\r\n\r\n--b\r\nContent-Type: text/plain\r\n\r\n\r\n--b--",
 	 "multipart/digest[message/rfc822{12}, text/plain{0}]", 1},
 	{"Content-Type: message/rfc822\r\n\r\nSubject: x\r\n\r\ny", "message/rfc822{15}", 1},
 	{"--b\r\n" MP "--b\r\n", "text/plain{55}", 0},
@@ -74,8 +80,10 @@ static void test_mime_parse(void **state)
 		struct mime_part *p = mime_part_parse(str_of(parse_cases[i].in));
 		struct buf tree = BUF_INIT, out = BUF_INIT;
 		dump(p, &tree);
-		if (!str_eq(buf_str(&tree), str_of(parse_cases[i].tree)) || (int)p->n_fields != parse_cases[i].n_fields)
-			fail_msg("case %zu: " STR_FMT " with %zu fields", i, STR_ARG(buf_str(&tree)), p->n_fields);
+		if (!str_eq(buf_str(&tree), str_of(parse_cases[i].tree)) ||
+		    (int)p->n_fields != parse_cases[i].n_fields)
+			fail_msg("case %zu: " STR_FMT " with %zu fields", i, STR_ARG(buf_str(&tree)),
+				 p->n_fields);
 		mime_part_write(p, &out);
 		if (!str_eq(buf_str(&out), str_of(parse_cases[i].in)))
 			fail_msg("case %zu is written as:\n" STR_FMT, i, STR_ARG(buf_str(&out)));
@@ -193,7 +201,8 @@ static void test_mime_boundary_follows(void **state)
 	mime_field_set(p, STR("Content-Type: multipart/related\r\n"));
 	assert_written(p, "Content-Type: multipart/related; boundary=\"b\"\r\n\r\n--b\r\n\r\nx\r\n--b--\r\n");
 	mime_field_set(p, STR("Content-Type: multipart/related; boundary=new\r\n"));
-	assert_written(p, "Content-Type: multipart/related; boundary=new\r\n\r\n--new\r\n\r\nx\r\n--new--\r\n");
+	assert_written(p,
+		       "Content-Type: multipart/related; boundary=new\r\n\r\n--new\r\n\r\nx\r\n--new--\r\n");
 	mime_part_unref(p);
 }
 
@@ -207,7 +216,8 @@ static void test_mime_decode(void **state)
 		{"Content-Transfer-Encoding: base64\r\n\r\naGVs!bG8", "hello", "hello"},
 		{"Content-Transfer-Encoding: base64\r\n\r\naGVs\r\nbG9=", "hello", "hello"}, /* stray bits */
 		{"Content-Transfer-Encoding: base64\r\n\r\naGU=bGxv", "hello", "hello"},
-		{"Content-Transfer-Encoding: quoted-printable\r\n\r\na=20=\r\nb  \r\n=c3=BC=4 =\r\n", "a b\r\n\xc3\xbc=4 ", "a b\r\n\xc3\xbc=4 "},
+		{"Content-Transfer-Encoding: quoted-printable\r\n\r\na=20=\r\nb  \r\n=c3=BC=4 =\r\n",
+		 "a b\r\n\xc3\xbc=4 ", "a b\r\n\xc3\xbc=4 "},
 		{"Content-Transfer-Encoding: x-other\r\n\r\na=20", "a=20", "a=20"},
 		{"Content-Type: text/plain; charset=iso-8859-1\r\n\r\n\xfc", "\xfc", "\xc3\xbc"},
 		{"Content-Type: text/plain; charset=no-such\r\n\r\n\xfc", "\xfc", "\xfc"},
@@ -237,16 +247,22 @@ static void test_mime_set_body(void **state)
 	} cases[] = {
 		{"A: 1\r\n\r\nx", STR("new\n"), NULL, "A: 1\r\nContent-Type: text/plain\r\n\r\nnew\r\n"},
 		{"\r\nx", STR("\xc3\xbc"), NULL,
-		 "Content-Type: text/plain; charset=\"utf-8\"\r\nContent-Transfer-Encoding: base64\r\n\r\nw7w="},
-		{"\r\nx", STR("\0\1"), NULL, "Content-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n\r\nAAE="},
-		{"Content-Type: text/html; charset=iso-8859-1; x=y\r\nContent-Transfer-Encoding: base64\r\n\r\n/A==", STR("a"), NULL,
-		 "Content-Type: text/html; charset=\"us-ascii\"; x=\"y\"\r\n\r\na"},
-		{"Content-Type: text/html; charset=utf-8\r\n\r\nx", STR("a"), NULL, "Content-Type: text/html; charset=utf-8\r\n\r\na"},
+		 "Content-Type: text/plain; charset=\"utf-8\"\r\nContent-Transfer-Encoding: "
+		 "base64\r\n\r\nw7w="},
+		{"\r\nx", STR("\0\1"), NULL,
+		 "Content-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n\r\nAAE="},
+		{"Content-Type: text/html; charset=iso-8859-1; x=y\r\nContent-Transfer-Encoding: "
+		 "base64\r\n\r\n/A==",
+		 STR("a"), NULL, "Content-Type: text/html; charset=\"us-ascii\"; x=\"y\"\r\n\r\na"},
+		{"Content-Type: text/html; charset=utf-8\r\n\r\nx", STR("a"), NULL,
+		 "Content-Type: text/html; charset=utf-8\r\n\r\na"},
 		{"Content-Type: text/html; charset=utf-8\r\n\r\nx", STR("-- \r\nme"), NULL,
-		 "Content-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=2D-=20\r\nme"},
+		 "Content-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: "
+		 "quoted-printable\r\n\r\n=2D-=20\r\nme"},
 		{"Content-Type: image/gif\r\nContent-MD5: x\r\n\r\nx", STR("a"), NULL,
 		 "Content-Type: image/gif\r\nContent-Transfer-Encoding: base64\r\n\r\nYQ=="},
-		{"Content-Type: image/gif\r\n\r\nx", STR("a"), "text/plain", "Content-Type: text/plain\r\n\r\na"},
+		{"Content-Type: image/gif\r\n\r\nx", STR("a"), "text/plain",
+		 "Content-Type: text/plain\r\n\r\na"},
 		{"\r\nx", STR("a"), "message/rfc822", "Content-Type: message/rfc822\r\n\r\na"},
 		{MP "--b\r\n\r\nx\r\n--b--\r\n", STR("a"), "text/plain", "Content-Type: text/plain\r\n\r\na"},
 		{MP "--b\r\n\r\nx\r\n--b--\r\n", STR("a"), NULL, NULL},
@@ -267,14 +283,18 @@ static void test_mime_set_body(void **state)
 	}
 }
 
-/* A part deep in a tree is changed: all around it stays as it was, and the delimiters stay on lines of their own. */
+/* A part deep in a tree is changed: all around it stays as it was, and the delimiters stay on lines of their
+ * own. */
 static void test_mime_edit_in_tree(void **state)
 {
-	struct mime_part *p = mime_part_parse(STR("X: y\r\n" MP "pre\n--b\n\n--b \r\nContent-Type: text/html\r\n\r\n<p>\r\n--b--\r\nepi"));
+	struct mime_part *p = mime_part_parse(
+		STR("X: y\r\n" MP "pre\n--b\n\n--b \r\nContent-Type: text/html\r\n\r\n<p>\r\n--b--\r\nepi"));
 	assert_int_equal(mime_part_set_body(p->child[1].part, STR("<b>"), STR_NULL), 0);
-	assert_written(p, "X: y\r\n" MP "pre\n--b\n\n--b \r\nContent-Type: text/html\r\n\r\n<b>\r\n--b--\r\nepi");
+	assert_written(p, "X: y\r\n" MP
+			  "pre\n--b\n\n--b \r\nContent-Type: text/html\r\n\r\n<b>\r\n--b--\r\nepi");
 	assert_int_equal(mime_part_set_body(p->child[0].part, STR("t"), STR_NULL), 0);
-	assert_written(p, "X: y\r\n" MP "pre\n--b\nContent-Type: text/plain\r\n\nt\r\n--b \r\nContent-Type: text/html\r\n\r\n<b>\r\n--b--\r\nepi");
+	assert_written(p, "X: y\r\n" MP "pre\n--b\nContent-Type: text/plain\r\n\nt\r\n--b \r\nContent-Type: "
+			  "text/html\r\n\r\n<b>\r\n--b--\r\nepi");
 	mime_part_unref(p);
 	/* A message that contains the delimiter, and a part that the end of the input has cut off. */
 	p = mime_part_parse(STR(MP "--b\r\nContent-Type: message/rfc822\r\n\r\n1\r\n--b"));
@@ -293,9 +313,11 @@ static void test_mime_edit_in_tree(void **state)
 
 static void test_mime_append(void **state)
 {
-	struct mime_part *p = mime_part_parse(STR(MP "--b\r\n\r\nx\r\n")), *c = mime_part_new_text(STR("text/plain"), STR("new"));
+	struct mime_part *p = mime_part_parse(STR(MP "--b\r\n\r\nx\r\n")),
+			 *c = mime_part_new_text(STR("text/plain"), STR("new"));
 	assert_int_equal(mime_part_append(p, c), 0);
-	assert_written(p, MP "--b\r\n\r\nx\r\n\r\n--b\r\nContent-Type: text/plain; charset=\"us-ascii\"\r\n\r\nnew\r\n--b--\r\n");
+	assert_written(p, MP "--b\r\n\r\nx\r\n\r\n--b\r\nContent-Type: text/plain; "
+			     "charset=\"us-ascii\"\r\n\r\nnew\r\n--b--\r\n");
 	assert_int_equal(mime_part_append(p, p), 0); /* a copy: no circle */
 	mime_part_unref(p);
 	assert_int_equal(mime_part_append(c, c), -1);
@@ -323,7 +345,10 @@ static void test_mime_append(void **state)
 	assert_true(err_is(ERR_LIMIT));
 	err_clear();
 	mime_part_unref(p);
-	static const char *const bad[] = {"", " ", "a\r\nb", "a\"b", "\xc3\xbc", "12345678901234567890123456789012345678901234567890123456789012345678901"};
+	static const char *const bad[] = {
+		"",	    " ",
+		"a\r\nb",   "a\"b",
+		"\xc3\xbc", "12345678901234567890123456789012345678901234567890123456789012345678901"};
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		assert_null(mime_part_new_multipart(STR("multipart/mixed"), str_of(bad[i])));
 		assert_true(err_is(ERR_INVALID));
@@ -336,19 +361,22 @@ static void test_mime_append(void **state)
 static void test_mime_new(void **state)
 {
 	struct mime_disposition file = {.is_given = true, .file_name = STR("binary.dat")},
-				id = {.is_given = true, .is_inline = true, .content_id = STR("i1@x")}, none = {0};
+				id = {.is_given = true, .is_inline = true, .content_id = STR("i1@x")},
+				none = {0};
 	struct mime_part *p = mime_part_new_binary(STR("application/octet-stream"), STR("\xbb\xaa"), &file);
 	assert_written(p, "Content-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n"
 			  "Content-Disposition: attachment; filename=\"binary.dat\"\r\n\r\nu6o=");
 	mime_part_unref(p);
 	p = mime_part_new_binary(STR("image/gif"), STR("GIF"), &id);
-	assert_written(p, "Content-Type: image/gif\r\nContent-Transfer-Encoding: base64\r\nContent-Disposition: inline\r\n"
+	assert_written(p, "Content-Type: image/gif\r\nContent-Transfer-Encoding: "
+			  "base64\r\nContent-Disposition: inline\r\n"
 			  "Content-ID: <i1@x>\r\n\r\nR0lG");
 	mime_part_unref(p);
 	p = mime_part_new_binary(STR("text/plain"), STR("x"), &none);
 	assert_written(p, "Content-Type: text/plain\r\nContent-Transfer-Encoding: base64\r\n\r\neA==");
 	mime_part_unref(p);
-	struct mime_disposition bad[] = {{.is_given = true, .file_name = STR("a\r\nb")}, {.is_given = true, .content_id = STR("a>\r\nX: y")},
+	struct mime_disposition bad[] = {{.is_given = true, .file_name = STR("a\r\nb")},
+					 {.is_given = true, .content_id = STR("a>\r\nX: y")},
 					 {.is_given = true, .file_name = STR("\xff")}};
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		assert_null(mime_part_new_binary(STR("a/b"), STR("x"), &bad[i]));
@@ -369,23 +397,32 @@ static void test_mime_new(void **state)
 static void test_mime_compose(void **state)
 {
 	clock_set_virtual((mono_t){0}, (wall_t){INT64_C(1795401212) * NS_PER_S});
-	struct mime_disposition file = {.is_given = true, .file_name = STR("binary.dat")}, none = {0}, in = {.is_given = true, .is_inline = true};
+	struct mime_disposition file = {.is_given = true, .file_name = STR("binary.dat")}, none = {0},
+				in = {.is_given = true, .is_inline = true};
 	struct mime_part *text = mime_part_new_text(STR("text/plain"), STR("Hello, plain")),
 			 *html = mime_part_new_text(STR("text/html"), STR("<b>Hello, html</b>")),
-			 *a1 = mime_part_new_binary(STR("text/plain"), STR("I am a plain text file with no options specified"), &none),
+			 *a1 = mime_part_new_binary(STR("text/plain"),
+						    STR("I am a plain text file with no options specified"),
+						    &none),
 			 *a2 = mime_part_new_binary(STR("application/octet-stream"), STR("\xaa\xbb"), &file),
 			 *a3 = mime_part_new_binary(STR("image/gif"), STR("x"), &in);
 	struct mime_part *attached[] = {a1, a2, a3};
-	struct mime_composition c = {.text = text, .html = html, .attachment = attached, .n_attachments = 2, .is_stable = true};
+	struct mime_composition c = {
+		.text = text, .html = html, .attachment = attached, .n_attachments = 2, .is_stable = true};
 	struct mime_part *p = mime_part_compose(&c);
-	assert_written(p, "Content-Type: multipart/mixed; boundary=\"mm-boundary\"\r\nMIME-Version: 1.0\r\nDate: Tue, 1 Jul 2003 10:52:37 +0200\r\n\r\n"
-			  "--mm-boundary\r\nContent-Type: multipart/alternative; boundary=\"ma-boundary\"\r\n\r\n"
-			  "--ma-boundary\r\nContent-Type: text/plain; charset=\"us-ascii\"\r\n\r\nHello, plain\r\n"
-			  "--ma-boundary\r\nContent-Type: text/html; charset=\"us-ascii\"\r\n\r\n<b>Hello, html</b>\r\n--ma-boundary--\r\n"
-			  "--mm-boundary\r\nContent-Type: text/plain\r\nContent-Transfer-Encoding: base64\r\n\r\n"
-			  "SSBhbSBhIHBsYWluIHRleHQgZmlsZSB3aXRoIG5vIG9wdGlvbnMgc3BlY2lmaWVk\r\n"
-			  "--mm-boundary\r\nContent-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n"
-			  "Content-Disposition: attachment; filename=\"binary.dat\"\r\n\r\nqrs=\r\n--mm-boundary--\r\n");
+	assert_written(
+		p, "Content-Type: multipart/mixed; boundary=\"mm-boundary\"\r\nMIME-Version: 1.0\r\nDate: "
+		   "Tue, 1 Jul 2003 10:52:37 +0200\r\n\r\n"
+		   "--mm-boundary\r\nContent-Type: multipart/alternative; boundary=\"ma-boundary\"\r\n\r\n"
+		   "--ma-boundary\r\nContent-Type: text/plain; charset=\"us-ascii\"\r\n\r\nHello, plain\r\n"
+		   "--ma-boundary\r\nContent-Type: text/html; charset=\"us-ascii\"\r\n\r\n<b>Hello, "
+		   "html</b>\r\n--ma-boundary--\r\n"
+		   "--mm-boundary\r\nContent-Type: text/plain\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+		   "SSBhbSBhIHBsYWluIHRleHQgZmlsZSB3aXRoIG5vIG9wdGlvbnMgc3BlY2lmaWVk\r\n"
+		   "--mm-boundary\r\nContent-Type: application/octet-stream\r\nContent-Transfer-Encoding: "
+		   "base64\r\n"
+		   "Content-Disposition: attachment; "
+		   "filename=\"binary.dat\"\r\n\r\nqrs=\r\n--mm-boundary--\r\n");
 	mime_part_unref(p);
 	const struct {
 		struct mime_composition c;
@@ -395,10 +432,13 @@ static void test_mime_compose(void **state)
 		{{.html = html}, "text/html{18}"},
 		{{.n_attachments = 0}, "text/plain{0}"},
 		{{.html = html, .attachment = attached, .n_attachments = 3},
-		 "multipart/mixed[multipart/related[text/html{18}, image/gif{4}], text/plain{64}, application/octet-stream{4}]"},
+		 "multipart/mixed[multipart/related[text/html{18}, image/gif{4}], text/plain{64}, "
+		 "application/octet-stream{4}]"},
 		{{.text = text, .amp = text, .html = html, .attachment = attached + 2, .n_attachments = 1},
-		 "multipart/alternative[text/plain{12}, text/plain{12}, multipart/related[text/html{18}, image/gif{4}]]"},
-		{{.text = text, .attachment = attached + 2, .n_attachments = 1}, "multipart/mixed[text/plain{12}, image/gif{4}]"},
+		 "multipart/alternative[text/plain{12}, text/plain{12}, multipart/related[text/html{18}, "
+		 "image/gif{4}]]"},
+		{{.text = text, .attachment = attached + 2, .n_attachments = 1},
+		 "multipart/mixed[text/plain{12}, image/gif{4}]"},
 		{{.attachment = attached, .n_attachments = 1}, "multipart/mixed[text/plain{64}]"},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -407,7 +447,8 @@ static void test_mime_compose(void **state)
 		dump(p, &tree);
 		assert_str_is(buf_str(&tree), cases[i].tree);
 		mime_part_write(p, &out);
-		assert_true(str_find(buf_str(&out), STR("\r\nDate: Mon, 23 Nov 2026 02:33:32 +0000\r\n")) > 0);
+		assert_true(str_find(buf_str(&out), STR("\r\nDate: Mon, 23 Nov 2026 02:33:32 +0000\r\n")) >
+			    0);
 		struct mime_part *back = mime_part_parse(buf_str(&out));
 		buf_clear(&tree);
 		dump(back, &tree);
@@ -417,16 +458,20 @@ static void test_mime_compose(void **state)
 		buf_fini(&tree);
 		buf_fini(&out);
 	}
-	mime_part_unref(text), mime_part_unref(html), mime_part_unref(a1), mime_part_unref(a2), mime_part_unref(a3);
+	mime_part_unref(text), mime_part_unref(html), mime_part_unref(a1), mime_part_unref(a2),
+		mime_part_unref(a3);
 }
 
 static void test_mime_structure(void **state)
 {
 	struct mime_part *p = mime_part_parse(STR(
-		MP "--b\r\n" ALT "--c d\r\n\r\nt\r\n--c d\r\nContent-Type: text/x-amp-html\r\n\r\na\r\n--c d\r\nContent-Type: text/html\r\n\r\nh\r\n--c d--\r\n"
-		   "--b\r\nContent-Type: image/gif; name=\"no.gif\"\r\nContent-Disposition: inline; filename*=utf-8''%C3%BC.gif\r\nContent-ID: <i@x>\r\n\r\n1\r\n"
-		   "--b\r\nContent-Type: text/plain; name=b.txt\r\nContent-Disposition: attachment\r\n\r\n2\r\n"
-		   "--b\r\nContent-Type: text/plain\r\n\r\nfooter\r\n--b--\r\n"));
+		MP
+		"--b\r\n" ALT "--c d\r\n\r\nt\r\n--c d\r\nContent-Type: text/x-amp-html\r\n\r\na\r\n--c "
+		"d\r\nContent-Type: text/html\r\n\r\nh\r\n--c d--\r\n"
+		"--b\r\nContent-Type: image/gif; name=\"no.gif\"\r\nContent-Disposition: inline; "
+		"filename*=utf-8''%C3%BC.gif\r\nContent-ID: <i@x>\r\n\r\n1\r\n"
+		"--b\r\nContent-Type: text/plain; name=b.txt\r\nContent-Disposition: attachment\r\n\r\n2\r\n"
+		"--b\r\nContent-Type: text/plain\r\n\r\nfooter\r\n--b--\r\n"));
 	struct mime_structure s;
 	mime_part_structure(p, &s);
 	assert_str_is(s.text->content, "t");
@@ -461,10 +506,18 @@ static void test_mime_structure(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_mime_parse),    cmocka_unit_test(test_mime_parse_any),	    cmocka_unit_test(test_mime_limits),
-		cmocka_unit_test(test_mime_fields),   cmocka_unit_test(test_mime_boundary_follows), cmocka_unit_test(test_mime_decode),
-		cmocka_unit_test(test_mime_set_body), cmocka_unit_test(test_mime_edit_in_tree),	    cmocka_unit_test(test_mime_append),
-		cmocka_unit_test(test_mime_new),      cmocka_unit_test(test_mime_compose),	    cmocka_unit_test(test_mime_structure),
+		cmocka_unit_test(test_mime_parse),
+		cmocka_unit_test(test_mime_parse_any),
+		cmocka_unit_test(test_mime_limits),
+		cmocka_unit_test(test_mime_fields),
+		cmocka_unit_test(test_mime_boundary_follows),
+		cmocka_unit_test(test_mime_decode),
+		cmocka_unit_test(test_mime_set_body),
+		cmocka_unit_test(test_mime_edit_in_tree),
+		cmocka_unit_test(test_mime_append),
+		cmocka_unit_test(test_mime_new),
+		cmocka_unit_test(test_mime_compose),
+		cmocka_unit_test(test_mime_structure),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* test_proxy.c - PROXY headers: what is one, what is not, and that a part of one is never taken for a whole. */
+/* test_proxy.c - PROXY headers: what is one, what is not, and that a part of one is never taken for a whole.
+ */
 #include "ut.h"
 
 #include "base/err.h"
@@ -7,17 +8,23 @@
 #define SIG "\r\n\r\n\0\r\nQUIT\n"
 #define V4 "\xc0\0\2\1\xc6\x33\x64\2\x04\xd2\x01\xbb"
 #define V6 "\x20\1\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1\x04\xd2\x01\xbb"
-#define B(lit) {lit, sizeof(lit) - 1}
+#define B(lit)                       \
+	{                            \
+		lit, sizeof(lit) - 1 \
+	}
 
 static const struct {
 	str_t in;
 	const char *peer, *local; /* NULL: the connection's own */
 } good[] = {
 	{B("PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\n"), "192.0.2.1:56324", "198.51.100.2:443"},
-	{B("PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535\r\n"), "255.255.255.255:65535", "255.255.255.255:65535"},
+	{B("PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535\r\n"), "255.255.255.255:65535",
+	 "255.255.255.255:65535"},
 	{B("PROXY TCP6 2001:db8::1 ::1 0 1\r\n"), "[2001:db8::1]:0", "[::1]:1"},
-	{B("PROXY TCP6 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n"),
-	 "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535", "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535"},
+	{B("PROXY TCP6 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 "
+	   "65535\r\n"),
+	 "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535",
+	 "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535"},
 	{B("PROXY UNKNOWN\r\n"), NULL, NULL},
 	{B("PROXY UNKNOWN ffff:f...f ffff:f...f 65535 65535\r\n"), NULL, NULL},
 	{B(SIG "\x21\x11\0\x0c" V4), "192.0.2.1:1234", "198.51.100.2:443"},
@@ -77,15 +84,17 @@ static const str_t bad[] = {
 	B("PROXY UDP4 192.0.2.1 198.51.100.2 1 2\r\n"),
 	B("PROXY \r\n"),
 	B("PROXY TCP4 192.0.2.1\0 198.51.100.2 1 2\r\n"),
-	B("PROXY UNKNOWN aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n"),
-	B(SIG "\x11\x11\0\x0c" V4),      /* version 1 in binary */
-	B(SIG "\x22\x11\0\x0c" V4),      /* unknown command */
-	B(SIG "\x21\x11\0\x0b" V4),      /* too short */
-	B(SIG "\x21\x12\0\x0c" V4),      /* UDP */
-	B(SIG "\x21\x41\0\x0c" V4),      /* unknown family */
-	B(SIG "\x21\x11\x10\0" V4),      /* longer than what is taken */
-	B(SIG "\x21\x11\0\x0e" V4 "\1\0"), /* half a field */
-	B(SIG "\x21\x11\0\x0f" V4 "\1\0\1"), /* a field beyond the end */
+	B("PROXY UNKNOWN "
+	  "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r"
+	  "\n"),
+	B(SIG "\x11\x11\0\x0c" V4),		     /* version 1 in binary */
+	B(SIG "\x22\x11\0\x0c" V4),		     /* unknown command */
+	B(SIG "\x21\x11\0\x0b" V4),		     /* too short */
+	B(SIG "\x21\x12\0\x0c" V4),		     /* UDP */
+	B(SIG "\x21\x41\0\x0c" V4),		     /* unknown family */
+	B(SIG "\x21\x11\x10\0" V4),		     /* longer than what is taken */
+	B(SIG "\x21\x11\0\x0e" V4 "\1\0"),	     /* half a field */
+	B(SIG "\x21\x11\0\x0f" V4 "\1\0\1"),	     /* a field beyond the end */
 	B(SIG "\x21\x11\0\x13" V4 "\3\0\4\0\0\0\0"), /* wrong checksum */
 	B("\r\n\r\n\0\r\nQUIX"),
 };
@@ -135,6 +144,7 @@ static void test_checksum(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_good), cmocka_unit_test(test_bad), cmocka_unit_test(test_checksum)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_good), cmocka_unit_test(test_bad),
+					   cmocka_unit_test(test_checksum)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

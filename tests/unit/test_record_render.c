@@ -378,12 +378,18 @@ static void what_a_record_is_about_may_have_an_id_and_a_time(void **state)
 			   .peer_name = STR("mx.far.example"),
 			   .peer_addr = STR("192.0.2.1")};
 	assert_renders(&r, (wall_t){INT64_C(1800000000000000000)},
-		       "{\"type\":\"OOB\",\"id\":\"466d82dde6e611f1bb36320a5753b5c1\",\"sender\":\"bounces@s.example\",\"recipient\":\"r@far.example\","
-		       "\"queue\":\"\",\"site\":\"\",\"size\":0,\"response\":{\"code\":550,\"enhanced_code\":{\"class\":5,\"subject\":1,\"detail\":1},"
-		       "\"content\":\"no\",\"command\":null},\"peer_address\":{\"name\":\"mx.far.example\",\"addr\":\"192.0.2.1\"},"
-		       "\"timestamp\":1772529630,\"event_time\":\"2026-03-03T09:20:30.000000000Z\",\"created\":1795401212,"
-		       "\"created_time\":\"2026-11-23T02:33:32.364463700Z\",\"num_attempts\":0,\"bounce_classification\":\"Uncategorized\","
-		       "\"egress_pool\":null,\"egress_source\":null,\"source_address\":null,\"feedback_report\":null,\"meta\":{},\"headers\":{},"
+		       "{\"type\":\"OOB\",\"id\":\"466d82dde6e611f1bb36320a5753b5c1\",\"sender\":\"bounces@s."
+		       "example\",\"recipient\":\"r@far.example\","
+		       "\"queue\":\"\",\"site\":\"\",\"size\":0,\"response\":{\"code\":550,\"enhanced_code\":"
+		       "{\"class\":5,\"subject\":1,\"detail\":1},"
+		       "\"content\":\"no\",\"command\":null},\"peer_address\":{\"name\":\"mx.far.example\","
+		       "\"addr\":\"192.0.2.1\"},"
+		       "\"timestamp\":1772529630,\"event_time\":\"2026-03-03T09:20:30.000000000Z\","
+		       "\"created\":1795401212,"
+		       "\"created_time\":\"2026-11-23T02:33:32.364463700Z\",\"num_attempts\":0,\"bounce_"
+		       "classification\":\"Uncategorized\","
+		       "\"egress_pool\":null,\"egress_source\":null,\"source_address\":null,\"feedback_"
+		       "report\":null,\"meta\":{},\"headers\":{},"
 		       "\"delivery_protocol\":null,\"reception_protocol\":null,\"nodeid\":\"" NODE "\"}");
 }
 

@@ -5,12 +5,12 @@
 #include "smtp/reply.h"
 
 struct reply_case {
-	const char *lines;      /* joined by LF */
-	int rc;                 /* of the last line read: 1, 0 (more expected), -1 */
+	const char *lines; /* joined by LF */
+	int rc;		   /* of the last line read: 1, 0 (more expected), -1 */
 	int code;
 	const char *text;
 	int enhanced[3];
-	const char *content;    /* after the enhanced code was split off */
+	const char *content; /* after the enhanced code was split off */
 };
 
 static const struct reply_case cases[] = {
@@ -79,6 +79,7 @@ static void test_endless_reply(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_replies), cmocka_unit_test(test_endless_reply)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_replies),
+					   cmocka_unit_test(test_endless_reply)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

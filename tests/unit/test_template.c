@@ -106,13 +106,16 @@ static void test_error_text(void **state)
 	assert_refused("a\r\nb {{ nope.x }}\r\nc", ERR_INVALID,
 		       "undefined value (in template 't' line 2: 'b {{ nope.x }}'), column 11");
 	assert_refused("{{ 'a'|nope }}", ERR_INVALID,
-		       "unknown filter: filter nope is unknown (in template 't' line 1: '{{ 'a'|nope }}'), column 8");
+		       "unknown filter: filter nope is unknown (in template 't' line 1: '{{ 'a'|nope }}'), "
+		       "column 8");
 	assert_refused("x\n\n\u00e4\u00f6 {{ ! }}", ERR_INVALID,
 		       "unexpected character (in template 't' line 3: '\u00e4\u00f6 {{ ! }}'), column 7");
-	assert_refused("x {# y\n", ERR_INVALID, "unexpected end of comment (in template 't' line 1: 'x {# y'), column 3");
+	assert_refused("x {# y\n", ERR_INVALID,
+		       "unexpected end of comment (in template 't' line 1: 'x {# y'), column 3");
 	assert_refused("x\n {% raw %} y", ERR_INVALID,
 		       "unexpected end of raw block (in template 't' line 2: ' {% raw %} y'), column 2");
-	assert_refused("{{ 'x }}", ERR_INVALID, "unexpected end of string (in template 't' line 1: '{{ 'x }}'), column 4");
+	assert_refused("{{ 'x }}", ERR_INVALID,
+		       "unexpected end of string (in template 't' line 1: '{{ 'x }}'), column 4");
 	assert_refused("{% if 1 %}", ERR_INVALID, "(in template 't' line 1: '{% if 1 %}'), column 11");
 	assert_null(template_compile("t", STR("a\xff"), false));
 	assert_string_equal(err_text(), "syntax error: the template is not valid UTF-8 (in template 't')");
@@ -341,10 +344,13 @@ static void test_run(void **state)
 {
 	json_t *ctx = json_pack("{s:s,s:[i,i]}", "name", "Ann", "xs", 1, 2);
 	const json_t *layers[] = {NULL, ctx};
-	struct template *good = template_compile("t", STR("{% set a = name ~ '!' %}{% for x in xs %}{{ a }}{{ x }}{% endfor %}"),
-						 false),
+	struct template *good = template_compile(
+				"t",
+				STR("{% set a = name ~ '!' %}{% for x in xs %}{{ a }}{{ x }}{% endfor %}"),
+				false),
 			*bad = template_compile("t", STR("{{ name }}{{ nope.x }}"), false),
-			*plain = template_compile_dialect("t", STR("{{ as it is }}\xff\n"), TEMPLATE_STATIC, TEMPLATE_ESCAPE_HTML);
+			*plain = template_compile_dialect("t", STR("{{ as it is }}\xff\n"), TEMPLATE_STATIC,
+							  TEMPLATE_ESCAPE_HTML);
 	struct template_run *run = template_run_new();
 	struct buf out = BUF_INIT;
 	for (int i = 0; i < 100; i++) {
@@ -556,8 +562,7 @@ int main(void)
 		cmocka_unit_test(test_dates),	     cmocka_unit_test(test_zones),
 		cmocka_unit_test(test_now),	     cmocka_unit_test(test_normalize),
 		cmocka_unit_test(test_run),	     cmocka_unit_test(test_harm),
-		cmocka_unit_test(test_much),
-		cmocka_unit_test(test_share),
+		cmocka_unit_test(test_much),	     cmocka_unit_test(test_share),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -160,7 +160,8 @@ static void text_doubles_short(void **state)
 {
 	static const double powers[] = {1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9};
 	for (int i = 0; i < 200000; i++) {
-		double v = (double)random_below(UINT64_C(1) << (1 + random_below(50))) / powers[random_below(10)];
+		double v = (double)random_below(UINT64_C(1) << (1 + random_below(50))) /
+			   powers[random_below(10)];
 		char want[40];
 		struct double_digits d;
 		snprintf(want, sizeof(want), "%.14e", v);

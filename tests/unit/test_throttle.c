@@ -113,7 +113,7 @@ static void test_burst_and_rate(void **state)
 static void test_more_than_the_burst(void **state)
 {
 	struct throttle t = make("100/s,max_burst=10");
-	assert_int_equal(wait_of(&t, 1000), 0);               /* nothing is owed */
+	assert_int_equal(wait_of(&t, 1000), 0);				    /* nothing is owed */
 	assert_int_equal(wait_of(&t, 1), (1000 - 10 + 1) * NS_PER_S / 100); /* now it is */
 	clock_advance(dur_s(5));
 	assert_int_equal(wait_of(&t, 1000), 501 * NS_PER_S / 100);
@@ -136,7 +136,8 @@ static void test_patience(void **state)
 /* Over a long time no rate gains or loses anything, however odd. */
 static void test_exact_in_the_long_run(void **state)
 {
-	static const char *const spec[] = {"3/s,max_burst=1", "7/11s,max_burst=1", "999999999999/s,max_burst=1", "1000000000000/d"};
+	static const char *const spec[] = {"3/s,max_burst=1", "7/11s,max_burst=1",
+					   "999999999999/s,max_burst=1", "1000000000000/d"};
 	for (size_t i = 0; i < ARRAY_SIZE(spec); i++) {
 		struct throttle t = make(spec[i]);
 		uint64_t n = 0, batch = t.spec.limit / t.spec.period_s / 4 + 1;
@@ -144,16 +145,18 @@ static void test_exact_in_the_long_run(void **state)
 		for (int k = 0; k < 5000; k++, n += batch)
 			spent = wait_of(&t, batch);
 		clock_advance(dur_ns(spent));
-		double s = (double)(mono_now().ns - begun) / 1e9, expected = (double)(n - batch) * (double)t.spec.period_s / (double)t.spec.limit;
+		double s = (double)(mono_now().ns - begun) / 1e9,
+		       expected = (double)(n - batch) * (double)t.spec.period_s / (double)t.spec.limit;
 		double early = (double)t.spec.max_burst * (double)t.spec.period_s / (double)t.spec.limit;
 		assert_true(s <= expected + 1e-6 && s >= expected - early - 1e-6);
-		}
+	}
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_spec), cmocka_unit_test(test_burst_and_rate),
-	                                   cmocka_unit_test(test_more_than_the_burst), cmocka_unit_test(test_patience),
-	                                   cmocka_unit_test(test_exact_in_the_long_run)};
+					   cmocka_unit_test(test_more_than_the_burst),
+					   cmocka_unit_test(test_patience),
+					   cmocka_unit_test(test_exact_in_the_long_run)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

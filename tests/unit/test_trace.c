@@ -25,11 +25,24 @@ static void test_received(void **state)
 		struct trace_received t;
 		const char *before, *after;
 	} cases[] = {
-		{{STR("example.com"), STR("127.0.0.1"), STR("mx.example"), STR_NULL, STR("HTTP"), STR_NULL, {0}},
+		{{STR("example.com"),
+		  STR("127.0.0.1"),
+		  STR("mx.example"),
+		  STR_NULL,
+		  STR("HTTP"),
+		  STR_NULL,
+		  {0}},
 		 "Received: from example.com (127.0.0.1)\r\n  by mx.example (Cirrus)\r\n  with HTTP id ",
 		 " for <r@example.org>;\r\n  Thu, 01 Jan 1970 00:00:00 +0000\r\n"},
-		{{STR(""), STR("::1"), STR("mx.example"), STR("::2"), STR("ESMTPS"), STR("TLSv1.3:TLS_AES_256_GCM_SHA384"), {0}},
-		 "Received: from unspecified (::1)\r\n  by mx.example (Cirrus ::2)\r\n  with ESMTPS (TLSv1.3:TLS_AES_256_GCM_SHA384) id ",
+		{{STR(""),
+		  STR("::1"),
+		  STR("mx.example"),
+		  STR("::2"),
+		  STR("ESMTPS"),
+		  STR("TLSv1.3:TLS_AES_256_GCM_SHA384"),
+		  {0}},
+		 "Received: from unspecified (::1)\r\n  by mx.example (Cirrus ::2)\r\n  with ESMTPS "
+		 "(TLSv1.3:TLS_AES_256_GCM_SHA384) id ",
 		 " for <r@example.org>;\r\n  Thu, 01 Jan 1970 00:00:00 +0000\r\n"},
 		{{STR("a\r\nX: (y)\\\0z"), STR("h"), STR("b"), STR_NULL, STR("ESMTP"), STR_NULL, {0}},
 		 "Received: from a??X: ?y???z (h)\r\n  by b (Cirrus)\r\n  with ESMTP id ",
@@ -70,15 +83,21 @@ static void test_supplemental(void **state)
 	static const str_t names[] = {STR("tenant"), STR("unset"), STR("n")};
 	struct message *m = message_of("r@maildir.example", NULL);
 	trace_add_supplemental(m, STR("X-KumoRef"), NULL, 0);
-	assert_string_equal(m->prefix, "X-KumoRef: eyJfQF8iOiJcXF8vIiwicmVjaXBpZW50IjoickBtYWlsZGlyLmV4YW1wbGUifQ==\r\n");
+	assert_string_equal(
+		m->prefix, "X-KumoRef: eyJfQF8iOiJcXF8vIiwicmVjaXBpZW50IjoickBtYWlsZGlyLmV4YW1wbGUifQ==\r\n");
 	meta_set_str(&m->meta, STR("tenant"), STR("acme"));
 	meta_set_json(&m->meta, STR("n"), STR("[1,{}]"));
 	trace_add_supplemental(m, STR("X-Trace"), names, 1);
 	assert_true(str_starts(str_mk(m->prefix, m->n_prefix_bytes),
-	                       STR("X-Trace: eyJfQF8iOiJcXF8vIiwicmVjaXBpZW50IjoickBtYWlsZGlyLmV4YW1wbGUiLCJ0ZW5hbnQiOiJ\r\n\thY21lIn0=\r\nX-KumoRef: ")));
+			       STR("X-Trace: "
+				   "eyJfQF8iOiJcXF8vIiwicmVjaXBpZW50IjoickBtYWlsZGlyLmV4YW1wbGUiLCJ0ZW5hbnQiO"
+				   "iJ\r\n\thY21lIn0=\r\nX-KumoRef: ")));
 	trace_add_supplemental(m, STR("X-Trace"), names, 3);
 	char *json = payload_of(m, STR("X-Trace"));
-	assert_string_equal(json, "{\"_@_\":\"\\\\_/\",\"recipient\":\"r@maildir.example\",\"tenant\":\"acme\",\"unset\":null,\"n\":[1,{}]}");
+	assert_string_equal(
+		json,
+		"{\"_@_\":\"\\\\_/"
+		"\",\"recipient\":\"r@maildir.example\",\"tenant\":\"acme\",\"unset\":null,\"n\":[1,{}]}");
 	free(json);
 	message_unref(m);
 	m = message_of("a@example.org", "b@example.org");
@@ -97,14 +116,16 @@ static void test_header_name(void **state)
 	memset(long_name, 'x', sizeof(long_name));
 	assert_true(header_name_is_valid(STR("X-KumoRef")) && header_name_is_valid(str_mk(long_name, 200)));
 	assert_false(header_name_is_valid(str_mk(long_name, 201)) || header_name_is_valid(STR("")));
-	static const str_t bad[] = {STR("a:"), STR("a b"), STR("a\r"), STR("a\n"), STR("a\0"), STR("\xc3\xa4"), STR("\x7f")};
+	static const str_t bad[] = {STR("a:"),	STR("a b"),	 STR("a\r"), STR("a\n"),
+				    STR("a\0"), STR("\xc3\xa4"), STR("\x7f")};
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
 		assert_false(header_name_is_valid(bad[i]));
 }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_received), cmocka_unit_test(test_supplemental), cmocka_unit_test(test_header_name)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_received),
+					   cmocka_unit_test(test_supplemental),
+					   cmocka_unit_test(test_header_name)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

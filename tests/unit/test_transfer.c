@@ -1,4 +1,5 @@
-/* test_transfer.c - which encoding a text needs, and the encodings' edges. Reading them back is mime_diff.py's. */
+/* test_transfer.c - which encoding a text needs, and the encodings' edges. Reading them back is
+ * mime_diff.py's. */
 #include "mime/transfer.h"
 
 #include "base/alloc.h"
@@ -26,9 +27,11 @@ static void test_transfer_scan(void **state)
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct transfer_scan got = transfer_scan(cases[i].in), want = cases[i].want;
-		if (got.is_ascii != want.is_ascii || got.has_nul != want.has_nul || got.has_dash_line != want.has_dash_line || got.is_canonical != want.is_canonical ||
+		if (got.is_ascii != want.is_ascii || got.has_nul != want.has_nul ||
+		    got.has_dash_line != want.has_dash_line || got.is_canonical != want.is_canonical ||
 		    got.longest_line != want.longest_line)
-			fail_msg("case %zu: %d %d %d %zu", i, got.is_ascii, got.has_nul, got.has_dash_line, got.longest_line);
+			fail_msg("case %zu: %d %d %d %zu", i, got.is_ascii, got.has_nul, got.has_dash_line,
+				 got.longest_line);
 	}
 }
 
@@ -43,7 +46,9 @@ static void test_transfer_choice(void **state)
 		{"hello = world\n", 9, TRANSFER_7BIT},
 		{"x", 998, TRANSFER_7BIT},
 		{"x", 999, TRANSFER_QP},
-		{"Gr\xc3\xbc\xc3\x9f" "e aus M\xc3\xbcnchen, wie geht es Ihnen?\n", 3, TRANSFER_QP},
+		{"Gr\xc3\xbc\xc3\x9f"
+		 "e aus M\xc3\xbcnchen, wie geht es Ihnen?\n",
+		 3, TRANSFER_QP},
 		{"\xd0\x9f\xd1\x80\xd0\xb8", 3, TRANSFER_BASE64},
 		{"\x01\x02", 600, TRANSFER_BASE64},
 	};
@@ -53,7 +58,8 @@ static void test_transfer_choice(void **state)
 			buf_add_z(&text, cases[i].unit);
 		struct transfer_scan scan = transfer_scan(buf_str(&text));
 		if (transfer_for_text(buf_str(&text), &scan, TRANSFER_LINE_MAX) != cases[i].want)
-			fail_msg("case %zu: %s", i, transfer_name(transfer_for_text(buf_str(&text), &scan, TRANSFER_LINE_MAX)));
+			fail_msg("case %zu: %s", i,
+				 transfer_name(transfer_for_text(buf_str(&text), &scan, TRANSFER_LINE_MAX)));
 		buf_fini(&text);
 	}
 }

@@ -1,5 +1,5 @@
-/* test_tz.c - named time zones: offsets, and what a local clock shows, over jumps in both directions. Expected values are those of
- * Python's zoneinfo. */
+/* test_tz.c - named time zones: offsets, and what a local clock shows, over jumps in both directions.
+ * Expected values are those of Python's zoneinfo. */
 #include "ut.h"
 
 #include "base/clock.h"
@@ -14,8 +14,18 @@ static int64_t unix_of(const char *rfc3339)
 
 static void test_names(void **state)
 {
-	static const char *const bad[] = {"", "PST", "America/Nowhere", "../../etc/passwd", "/etc/localtime", "America/Phoenix ", "america/phoenix",
-					  "zone.tab", "America", "tzdata.zi", "America//../Phoenix", "Etc/GMT\n"};
+	static const char *const bad[] = {"",
+					  "PST",
+					  "America/Nowhere",
+					  "../../etc/passwd",
+					  "/etc/localtime",
+					  "America/Phoenix ",
+					  "america/phoenix",
+					  "zone.tab",
+					  "America",
+					  "tzdata.zi",
+					  "America//../Phoenix",
+					  "Etc/GMT\n"};
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
 		if (zone_find(str_of(bad[i])) != NULL)
 			fail_msg("there is a zone '%s'", bad[i]);
@@ -52,7 +62,8 @@ static void test_offsets(void **state)
 		const struct zone *z = zone_find(str_of(cases[i].zone));
 		assert_non_null(z);
 		if (zone_offset(z, unix_of(cases[i].at)) != cases[i].offset_s)
-			fail_msg("%s at %s: %d", cases[i].zone, cases[i].at, zone_offset(z, unix_of(cases[i].at)));
+			fail_msg("%s at %s: %d", cases[i].zone, cases[i].at,
+				 zone_offset(z, unix_of(cases[i].at)));
 	}
 }
 

@@ -1,17 +1,20 @@
-/* test_websocket.c - the frames of a websocket: what becomes a message, what is answered by itself, and what ends it, however the
- * bytes are cut. */
+/* test_websocket.c - the frames of a websocket: what becomes a message, what is answered by itself, and what
+ * ends it, however the bytes are cut. */
 #include "ut.h"
 
 #include "http/websocket_impl.h"
 
 #define M "\0\0\0\0" /* a mask that changes nothing */
-#define IN(lit) {lit, sizeof(lit) - 1}
+#define IN(lit)                      \
+	{                            \
+		lit, sizeof(lit) - 1 \
+	}
 
 static const struct {
 	const char *name;
 	str_t in;
 	const char *messages; /* "T" or "B" and the text of each, parted by '|' */
-	str_t out;            /* what the peer is sent */
+	str_t out;	      /* what the peer is sent */
 	bool has_ended, has_peer_closed;
 } cases[] = {
 	{"nothing", IN(""), "", IN(""), false, false},
@@ -20,28 +23,43 @@ static const struct {
 	{"empty text", IN("\x81\x80" M), "T", IN(""), false, false},
 	{"binary", IN("\x82\x81" M "\xff"), "B\xff", IN(""), false, false},
 	{"two", IN("\x81\x81" M "a\x82\x81" M "b"), "Ta|Bb", IN(""), false, false},
-	{"a length that is longer than need be", IN("\x81\xfe\x00\x03" M "abc"), "", IN("\x88\x00"), true, false},
+	{"a length that is longer than need be", IN("\x81\xfe\x00\x03" M "abc"), "", IN("\x88\x00"), true,
+	 false},
 	{"fragments", IN("\x01\x81" M "a\x00\x80" M "\x80\x81" M "b"), "Tab", IN(""), false, false},
-	{"a character in two fragments", IN("\x01\x81" M "\xc3\x80\x81" M "\xa4"), "T\xc3\xa4", IN(""), false, false},
+	{"a character in two fragments", IN("\x01\x81" M "\xc3\x80\x81" M "\xa4"), "T\xc3\xa4", IN(""), false,
+	 false},
 	{"ping", IN("\x89\x81" M "x"), "", IN("\x8a\x01x"), false, false},
-	{"ping inside a message", IN("\x01\x81" M "a\x89\x80" M "\x80\x81" M "b"), "Tab", IN("\x8a\x00"), false, false},
+	{"ping inside a message", IN("\x01\x81" M "a\x89\x80" M "\x80\x81" M "b"), "Tab", IN("\x8a\x00"),
+	 false, false},
 	{"pong that nobody has asked for", IN("\x8a\x81" M "x"), "", IN(""), false, false},
 	{"close", IN("\x88\x80" M), "", IN("\x88\x00"), true, true},
-	{"close with a code", IN("\x88\x85" M "\x03\xe8" "bye"), "", IN("\x88\x05\x03\xe8" "bye"), true, true},
-	{"nothing counts after close", IN("\x81\x81" M "a\x88\x80" M "\x81\x81" M "b\x89\x80" M), "Ta", IN("\x88\x00"), true, true},
-	{"close with a code that there is not", IN("\x88\x82" M "\x03\xed"), "", IN("\x88\x02\x03\xea"), true, true},
+	{"close with a code",
+	 IN("\x88\x85" M "\x03\xe8"
+	    "bye"),
+	 "",
+	 IN("\x88\x05\x03\xe8"
+	    "bye"),
+	 true, true},
+	{"nothing counts after close", IN("\x81\x81" M "a\x88\x80" M "\x81\x81" M "b\x89\x80" M), "Ta",
+	 IN("\x88\x00"), true, true},
+	{"close with a code that there is not", IN("\x88\x82" M "\x03\xed"), "", IN("\x88\x02\x03\xea"), true,
+	 true},
 	{"not masked", IN("\x81\x02{}"), "", IN("\x88\x02\x03\xea"), true, false},
 	{"reserved bit", IN("\xc1\x82" M "{}"), "", IN("\x88\x02\x03\xea"), true, false},
 	{"unknown opcode", IN("\x83\x81" M "x"), "", IN("\x88\x02\x03\xea"), true, false},
 	{"continues nothing", IN("\x80\x81" M "x"), "", IN("\x88\x02\x03\xea"), true, false},
-	{"a message inside a message", IN("\x01\x81" M "a\x81\x81" M "b"), "", IN("\x88\x02\x03\xea"), true, false},
+	{"a message inside a message", IN("\x01\x81" M "a\x81\x81" M "b"), "", IN("\x88\x02\x03\xea"), true,
+	 false},
 	{"ping in fragments", IN("\x09\x81" M "x"), "", IN("\x88\x00"), true, false},
 	{"ping that is too long", IN("\x89\xfe\x00\x7e" M "x"), "", IN("\x88\x00"), true, false},
 	{"no UTF-8", IN("\x81\x82" M "\xc3\x28"), "", IN("\x88\x02\x03\xef"), true, false},
 	{"half a character", IN("\x81\x81" M "\xc3"), "", IN("\x88\x02\x03\xef"), true, false},
-	{"too long", IN("\x82\xff\x00\x00\x00\x00\x00\x01\x00\x01" M "x"), "", IN("\x88\x02\x03\xf1"), true, false},
-	{"much too long", IN("\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff" M "x"), "", IN("\x88\x02\x03\xf1"), true, false},
-	{"a length of 64 bits with the first one set", IN("\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff" M "x"), "", IN("\x88\x00"), true, false},
+	{"too long", IN("\x82\xff\x00\x00\x00\x00\x00\x01\x00\x01" M "x"), "", IN("\x88\x02\x03\xf1"), true,
+	 false},
+	{"much too long", IN("\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff" M "x"), "", IN("\x88\x02\x03\xf1"),
+	 true, false},
+	{"a length of 64 bits with the first one set", IN("\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff" M "x"),
+	 "", IN("\x88\x00"), true, false},
 };
 
 static void take(struct ws_frames *w, struct buf *messages)
@@ -70,10 +88,12 @@ static void test_cases(void **state)
 				take(&w, &messages);
 			}
 			buf_add_z(&messages, "");
-			if (!str_eq(buf_str(&messages), str_of(cases[i].messages)) || !str_eq(buf_str(&w.out), cases[i].out) ||
+			if (!str_eq(buf_str(&messages), str_of(cases[i].messages)) ||
+			    !str_eq(buf_str(&w.out), cases[i].out) ||
 			    ws_frames_has_ended(&w) != cases[i].has_ended)
 				fail_msg("%s, in steps of %zu", cases[i].name, step);
-			if (cases[i].has_peer_closed != ws_frames_peer_has_closed(&w) && strcmp(cases[i].name, "close with a code that there is not") != 0)
+			if (cases[i].has_peer_closed != ws_frames_peer_has_closed(&w) &&
+			    strcmp(cases[i].name, "close with a code that there is not") != 0)
 				fail_msg("%s: closed by the peer", cases[i].name);
 			buf_fini(&messages);
 			ws_frames_fini(&w);
@@ -90,7 +110,8 @@ static void test_what_is_sent(void **state)
 	ws_frames_add_close(&w, WEBSOCKET_GOING_AWAY, STR("bye"));
 	ws_frames_add_text(&w, STR("after"));
 	ws_frames_add_close(&w, WEBSOCKET_NORMAL, STR("again"));
-	assert_true(str_eq(buf_str(&w.out), STR("\x81\x05hello\x89\x00\x88\x05\x03\xe9" "bye")));
+	assert_true(str_eq(buf_str(&w.out), STR("\x81\x05hello\x89\x00\x88\x05\x03\xe9"
+						"bye")));
 	assert_false(ws_frames_has_ended(&w)); /* the peer's is still to come */
 	ws_frames_feed(&w, STR("\x81\x81" M "a\x88\x80" M));
 	struct buf messages = BUF_INIT;

@@ -6,7 +6,10 @@
 
 #define TICK dur_ms(250)
 
-static wall_t at(int64_t ms) { return (wall_t){INT64_C(1790000000) * NS_PER_S + ms * 1000000}; }
+static wall_t at(int64_t ms)
+{
+	return (wall_t){INT64_C(1790000000) * NS_PER_S + ms * 1000000};
+}
 
 static size_t drain(struct list *due, struct wheel *w, wall_t now, wall_t before)
 {
@@ -30,7 +33,10 @@ static void test_spread(void **state)
 	list_init(&due);
 	wheel_init(&w, now);
 	for (int i = 0; i < N; i++) { /* up to a year off, most of them near */
-		uint64_t span = i % 4 == 0 ? 31536000000 : i % 4 == 1 ? 86400000 : i % 4 == 2 ? 3600000 : 2000;
+		uint64_t span = i % 4 == 0   ? 31536000000
+				: i % 4 == 1 ? 86400000
+				: i % 4 == 2 ? 3600000
+					     : 2000;
 		m[i].due = at((int64_t)random_below(span));
 		list_init(&m[i].link);
 		wheel_insert(&w, &m[i]);
@@ -125,8 +131,9 @@ static void test_rebuild_after_the_clock_was_set_back(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_spread), cmocka_unit_test(test_not_early_and_not_later_than_a_tick),
-	                                   cmocka_unit_test(test_past_due_comes_with_the_next_tick), cmocka_unit_test(test_remove),
-	                                   cmocka_unit_test(test_rebuild_after_the_clock_was_set_back)};
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_spread), cmocka_unit_test(test_not_early_and_not_later_than_a_tick),
+		cmocka_unit_test(test_past_due_comes_with_the_next_tick), cmocka_unit_test(test_remove),
+		cmocka_unit_test(test_rebuild_after_the_clock_was_set_back)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
