@@ -11,6 +11,10 @@ void value_arr_add(json_t *arr, json_t *value);
 /** A JSON string; NULL when s is not UTF-8. */
 json_t *value_str(str_t s);
 
+/** JSON text, quickly. NULL, without an error, when that is not possible: then jansson is to say what it is.
+ * A new reference. */
+json_t *value_json_read(str_t text);
+
 /** The entries of an object by key, in byte order. n of them; free() it. NULL when n is 0. */
 struct value_entry {
 	str_t key;

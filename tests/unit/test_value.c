@@ -2,7 +2,7 @@
 #include "ut.h"
 
 #include "base/err.h"
-#include "policy/value.h"
+#include "policy/value_impl.h"
 
 #include <lauxlib.h>
 #include <lualib.h>
@@ -177,6 +177,121 @@ static void test_parse_json(void **state)
 	err_clear();
 	assert_null(value_parse_json(STR("[1]x")));
 	err_clear();
+	assert_null(value_parse_json(STR("[1]\n\0x")));
+	assert_string_equal(err_text(), "a NUL byte at line 2 column 1");
+	err_clear();
+}
+
+/* Each is read at once, as jansson reads it. */
+static void test_quick_json(void **state)
+{
+	static const char *const text[] = {
+		"null",
+		" true ",
+		"[false]",
+		"0",
+		"-0",
+		"-12",
+		"123456789012345678",
+		"-123456789012345678",
+		"1.5",
+		"[-1e3,2E-2,0.25e+1]",
+		"\"\"",
+		"\"a\"",
+		"{}",
+		"[]",
+		" { \"a\" : [ 1 , { \"b\" : null } ] , \"\" : \"\" } ",
+		"{\"a\":1,\"b\":2,\"a\":3}",
+		"\"\\\"\\\\\\/\\b\\f\\n\\r\\t\"",
+		"\"\\u0041\\u00e9\\u20ac\\uD83D\\udE00\\u0000\"",
+		"{\"\\u0041\\n\":\"\\u0042\"}",
+		"\"0123456789 abcdefghijklmnopqrstuvwxyz\\r\\n0123456789 \xe2\x82\xac \xf0\x9f\x98\x80 "
+		"\x7f\"",
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(text); i++) {
+		json_t *quick = value_json_read(str_of(text[i]));
+		json_t *v = json_loads(text[i], JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+		if (quick == NULL || !json_equal(quick, v))
+			fail_msg("%s", text[i]);
+		json_decref(quick);
+		json_decref(v);
+	}
+	/* A quote and other special characters in each place of a word of eight bytes. */
+	for (size_t n = 0; n < 40; n++) {
+		char s[64];
+		int len = snprintf(s, sizeof s, "\"%.*s\\t%.*s\"", (int)n,
+				   "0123456789012345678901234567890123456789", (int)(n / 2),
+				   "0123456789012345678901234567890123456789");
+		json_t *quick = value_json_read(str_mk(s, (size_t)len));
+		assert_int_equal(json_string_length(quick), n + 1 + n / 2);
+		assert_null(value_json_read(str_mk(s, (size_t)len - 1)));
+		json_decref(quick);
+	}
+}
+
+/* Left to jansson, which takes some and refuses others. */
+static void test_no_quick_json(void **state)
+{
+	static const char *const text[] = {
+		"",
+		" ",
+		"nul",
+		"nullx",
+		"tru",
+		"1x",
+		"01",
+		"-",
+		"-a",
+		"1.",
+		"1e",
+		".5",
+		"+1",
+		"1e999",
+		"1234567890123456789",
+		"12345678901234567890",
+		"[1,]",
+		"[,1]",
+		"[1 2]",
+		"[1",
+		"[",
+		"]",
+		"{",
+		"{\"a\"}",
+		"{\"a\":}",
+		"{\"a\":1,}",
+		"{a:1}",
+		"{1:1}",
+		"{\"a\":1 \"b\":2}",
+		"\"",
+		"\"a",
+		"\"\\",
+		"\"\\x\"",
+		"\"\\u12\"",
+		"\"\\u12g4\"",
+		"\"\\ud800\"",
+		"\"\\ud800\\u0041\"",
+		"\"\\udc00\"",
+		"\"\n\"",
+		"\"\x1f\"",
+		"\"\x80\"",
+		"\"\xc3\"",
+		"\"\xc0\xaf\"",
+		"\"\xed\xa0\x80\"",
+		"\"\xf5\x80\x80\x80\"",
+		"{\"\\u0000\":1}",
+		"1 1",
+		"'a'",
+		"\xef\xbb\xbf{}",
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(text); i++) {
+		if (value_json_read(str_of(text[i])) != NULL)
+			fail_msg("%s", text[i]);
+	}
+	assert_null(value_json_read(STR("\"a\0b\"")));
+	assert_null(value_json_read(STR("\"\\\0\"")));
+	char deep[129];
+	memset(deep, '[', sizeof(deep));
+	assert_null(value_json_read(str_mk(deep, sizeof(deep))));
 }
 
 static void test_parse_json_relaxed(void **state)
@@ -314,6 +429,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_round_trip, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_marked_array, setup, teardown),
 		cmocka_unit_test(test_parse_json),
+		cmocka_unit_test(test_quick_json),
+		cmocka_unit_test(test_no_quick_json),
 		cmocka_unit_test(test_parse_json_relaxed),
 		cmocka_unit_test(test_write_pretty),
 		cmocka_unit_test(test_yaml),
