@@ -134,6 +134,7 @@ static void journal_set_unhealthy(struct spool *sp)
 	atomic_store(&sp->is_unhealthy, true);
 	if (!was)
 		log_error(JOURNAL_LOG, "%s", sp->health);
+	sp->compaction.is_due |= sp->is_full; /* by now more segments are worth it */
 	if (sp->retry_ns == 0)
 		sp->retry_ns = journal_now_ns() + RETRY_NS;
 }
@@ -165,7 +166,11 @@ static void journal_schedule_lazy_sync(struct spool *sp)
 
 static bool reserve_allocate(struct spool *sp, uint64_t n_bytes)
 {
-	return fallocate(sp->reserve_fd, 0, 0, (off_t)n_bytes) == 0 || errno == EOPNOTSUPP || errno == ENOSYS;
+	int rc;
+	do
+		rc = fallocate(sp->reserve_fd, 0, 0, (off_t)n_bytes);
+	while (rc != 0 && errno == EINTR);
+	return rc == 0 || errno == EOPNOTSUPP || errno == ENOSYS;
 }
 
 int journal_take_reserve(struct spool *sp)

@@ -118,23 +118,27 @@ static bool reclaim_is_dead(const struct spool *sp, const struct segment *seg)
 	       (seg->tombs.n == 0 || seg->tombs_gen != sp->removed_gen);
 }
 
-/* Only the segments that were there before: carried tombs may begin new ones. */
+/* Only the segments that were there before: carried tombs may begin new ones. -1 when tombs could not be
+ * carried; the segments that have none are doomed all the same, which is how a full disk gets room for tombs.
+ */
 static int reclaim_doom(struct spool *sp, int64_t now)
 {
+	int rc = 0;
 	for (size_t i = 0, n = sp->n_segments; i < n; i++) {
 		struct segment *seg = sp->by_seq[i];
 		if (!reclaim_is_dead(sp, seg) || seg == sp->compaction.seg || reclaim_is_held(sp, i))
 			continue;
 		if (seg->tombs.n > 0 && (now < sp->tombs_ns || !reclaim_prune_tombs(sp, seg, now)))
 			continue;
-		if (reclaim_carry_tombs(sp, seg) != 0) {
+		if (seg->tombs.n > 0 && (rc != 0 || reclaim_carry_tombs(sp, seg) != 0)) {
 			seg->tombs_gen = 0;
-			return -1;
+			rc = -1;
+			continue;
 		}
 		seg->state = SEGMENT_DOOMED;
 		seg->doom_gen = sp->write_gen;
 	}
-	return 0;
+	return rc;
 }
 
 void journal_reclaim(struct spool *sp)
@@ -145,13 +149,15 @@ void journal_reclaim(struct spool *sp)
 	if (sp->remove_retry_ns > now)
 		return;
 	sp->remove_retry_ns = 0;
-	bool must_sync =
-		sp->has_doomed || sp->is_full; /* doomed a moment ago, and nobody else synced since */
-	if (sp->is_segment_broken || reclaim_doom(sp, now) != 0 || (must_sync && journal_sync(sp) != 0)) {
+	bool must_sync = sp->has_doomed; /* doomed a moment ago, and nobody else synced since */
+	bool is_behind = !sp->is_segment_broken && reclaim_doom(sp, now) != 0;
+	if (sp->is_segment_broken || ((must_sync || sp->is_full) && journal_sync(sp) != 0)) {
 		err_clear(); /* latched as health */
 		sp->remove_retry_ns = now + NS_PER_S;
 		return;
 	}
+	if (is_behind)
+		err_clear();
 	size_t n_removed = 0;
 	bool is_left = false;
 	sp->has_doomed = false;
@@ -178,7 +184,8 @@ void journal_reclaim(struct spool *sp)
 	}
 	sp->has_dead = is_left || n_removed > 0; /* a removal may free others */
 	if (sp->has_dead && sp->remove_retry_ns == 0)
-		sp->remove_retry_ns = n_removed >= REMOVE_PER_TURN ? now : now + DOOM_NS;
+		sp->remove_retry_ns =
+			n_removed >= REMOVE_PER_TURN ? now : now + (is_behind ? NS_PER_S : DOOM_NS);
 }
 
 /* ---- sparse segments ---- */
@@ -339,9 +346,9 @@ static struct segment *compact_choose(struct spool *sp, int64_t now, int64_t *ne
 		*next = c->is_due ? c->look_ns : 0;
 		return NULL;
 	}
-	c->look_ns = now + LOOK_NS;
-	c->is_due = false;
 	bool is_able = !atomic_load(&sp->is_unhealthy) || sp->is_full || c->forced_below > 0;
+	c->look_ns = now + LOOK_NS;
+	c->is_due = !is_able;
 	struct segment *seg = is_able ? compact_pick(sp) : NULL;
 	if (seg != NULL) {
 		c->seg = segment_ref(seg);

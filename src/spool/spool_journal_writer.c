@@ -416,9 +416,9 @@ static void journal_probe(struct spool *sp)
 	journal_process(sp, list);
 	if (!atomic_load_explicit(&sp->is_unhealthy, memory_order_relaxed) || sp->retry_ns != 0)
 		return;
-	int rc = journal_take_reserve(sp);
+	int rc = journal_make_room(sp, frame_bytes(0)); /* for which the reserve may have been given up */
 	if (rc == 0)
-		rc = journal_make_room(sp, frame_bytes(0));
+		rc = journal_take_reserve(sp);
 	if (rc == 0) {
 		batch_begin(b, sp->active);
 		b->has_puts = true; /* must not use the reserve */
@@ -430,6 +430,8 @@ static void journal_probe(struct spool *sp)
 	if (rc == 0)
 		return;
 	err_clear();
+	if (sp->is_segment_broken && sp->is_full)
+		journal_release_reserve(sp); /* nothing else may come that would be worth it */
 	journal_seal_dead(sp);
 	if (sp->retry_ns == 0)
 		sp->retry_ns = journal_now_ns() + RETRY_NS;
