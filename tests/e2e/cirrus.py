@@ -1,10 +1,12 @@
 """What the end-to-end tests share: a real cirrusd as a child process, its policy, its logs, its HTTP API."""
+import collections
 import http.client
 import json
 import os
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -21,16 +23,32 @@ def binary():
     raise RuntimeError("no cirrusd: build first (tools/check), or name it in the environment variable CIRRUSD")
 
 
-def wait_for(what, condition, timeout=None):
-    """Polls until condition() is true and returns it; fails naming what was waited for."""
-    deadline = time.monotonic() + (timeout or TIMEOUT)
+def wait_for(what, condition, timeout=None, saw=None):
+    """Polls until condition() is true and returns it; fails naming what was waited for, and what was seen instead: by saw(), or the last
+    value of the condition where that says anything."""
+    begun = time.monotonic()
     while True:
         value = condition()
         if value:
             return value
-        if time.monotonic() > deadline:
-            raise AssertionError(f"waited in vain for {what}")
+        if time.monotonic() - begun > (timeout or TIMEOUT):
+            seen = saw() if saw else value
+            also = "" if seen is None or seen is False else f", and saw at last {str(seen)[:2000]}"
+            raise AssertionError(f"waited in vain for {what} ({time.monotonic() - begun:.0f} s){also}")
         time.sleep(0.02)
+
+
+_closed_ports = []
+
+
+def closed_port(host="127.0.0.1"):
+    """A port at which nobody listens, nor will for as long as the tests run, unless one does so with SO_REUSEADDR: a port that was let go
+    of may be another test's daemon's a moment later."""
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind((host, 0))
+    _closed_ports.append(s)
+    return s.getsockname()[1]
 
 
 INIT = """
@@ -170,6 +188,10 @@ class Daemon:
         found = re.search(rf"^{re.escape(name)} ([-0-9.e+]+)$", text, re.M)
         return float(found.group(1)) if found else 0.0
 
+    def wait_metric(self, name, value):
+        """Until the metric has that value: what a record or an answer tells may be counted a moment later."""
+        wait_for(f"{name} to be {value}", lambda: self.metric(name) == value, saw=lambda: self.metric(name))
+
     # --- logs ---
     def records(self, kind=None, log_dir=None, **fields):
         """Every record that can be read, live segments included."""
@@ -190,7 +212,13 @@ class Daemon:
     def wait_record(self, kind, n=1, timeout=None, **fields):
         """At least n such records; returns them."""
         return wait_for(f"{n} records {kind} {fields}",
-                        lambda: (lambda r: r if len(r) >= n else None)(self.records(kind, **fields)), timeout)
+                        lambda: (lambda r: r if len(r) >= n else None)(self.records(kind, **fields)), timeout, self.describe_records)
+
+    def describe_records(self):
+        """What has been logged, for a test that misses something in it."""
+        records = self.records()
+        counts = collections.Counter(r["type"] for r in records)
+        return f"{dict(counts)}, the last ones {[(r['type'], r['recipient'], r['response']['content'][:100]) for r in records[-3:]]}"
 
 
 class Maildir:

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from cirrus import Daemon, Threads, policy, smtp_queue, wait_for
+from cirrus import Daemon, Threads, closed_port, policy, smtp_queue, wait_for
 from sink import Sink
 
 FAST = "retry_interval = '1s', max_retry_interval = '2s'"
@@ -36,7 +36,7 @@ def test_ten_thousand_messages_arrive_once_each(where):
         for m in sink.messages[:100]:
             k = m.recipients[0][1:].split("@")[0]
             assert m.data == f"Subject: number {k}\r\n\r\nbody of {k}\r\n".encode()
-        wait_for("the metric", lambda: d.metric('total_messages_delivered{service="smtp_client"}') == n)
+        d.wait_metric('total_messages_delivered{service="smtp_client"}', n)
         assert d.metric('total_messages_received{service="http_listener"}') == n
         # Sessions run side by side, and each carries many messages.
         assert 1 < sink.handler.connections <= 200
@@ -94,15 +94,8 @@ def test_answers_end_as_they_should(where):
     assert by_end == {"fine@example.org": 1, "never@example.org": 1, "big@example.org": 1}
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 def test_refused_port_is_retried_until_it_answers(where):
-    with Sink() as sink:
-        port = sink.port
+    port = closed_port()
     with Daemon(where, policy(where, smtp_queue(port, FAST))) as d:
         d.accept()
         failed = d.wait_record("TransientFailure", 2)[0]
@@ -121,16 +114,16 @@ def test_refused_port_is_retried_until_it_answers(where):
 
 
 def test_expires_when_the_next_attempt_would_be_too_late(where):
-    with Daemon(where, policy(where, smtp_queue(free_port(), "retry_interval = '1s', max_age = '2s'"))) as d:
+    with Daemon(where, policy(where, smtp_queue(closed_port(), "retry_interval = '1s', max_age = '2s'"))) as d:
         d.accept()
         r, = d.wait_record("Expiration")
         assert r["response"]["code"] == 551 and r["response"]["enhanced_code"] == {"class": 5, "subject": 4, "detail": 7}
         assert "exceeds max_age=2s" in r["response"]["content"] and r["num_attempts"] >= 1
-        assert d.metric("scheduled_count_total") == 0
+        d.wait_metric("scheduled_count_total", 0)
 
 
 def test_restart_keeps_attempts_and_due_time(where):
-    d = Daemon(where, policy(where, smtp_queue(free_port(), "retry_interval = '2s'")))
+    d = Daemon(where, policy(where, smtp_queue(closed_port(), "retry_interval = '2s'")))
     with d:
         d.accept(to=["a@example.org"])
         d.wait_record("TransientFailure", 2)
@@ -279,12 +272,12 @@ def test_default_prohibits_loopback(where):
 
 def test_too_many_failed_plans_delay_the_whole_site(where):
     path = "connection_limit = 1, consecutive_connection_failures_before_delay = 2"
-    with Daemon(where, policy(where, smtp_queue(free_port(), "retry_interval = '1h'"), path)) as d:
+    with Daemon(where, policy(where, smtp_queue(closed_port(), "retry_interval = '1h'"), path)) as d:
         d.accept(to=[f"r{i}@example.org" for i in range(50)])
         failed = d.wait_record("TransientFailure", 50)
         bulk = [r for r in failed if r["response"]["code"] == 451]
         assert len(bulk) >= 40 and all("too many successive connection failures" in r["response"]["content"] for r in bulk)
-        assert d.metric("scheduled_count_total") == 50
+        d.wait_metric("scheduled_count_total", 50)
 
 
 def test_ipv6(where):

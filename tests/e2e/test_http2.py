@@ -31,6 +31,10 @@ SLOW = json.dumps({"envelope_sender": "s@example.com", "recipients": [{"email": 
 EXTRA = """
 kumo.on('http_message_generated', function(msg)
   if msg:recipient().user == 'slow' then kumo.sleep(1.5) end
+  if msg:recipient().user == 'held' then
+    kumo.log_info('a message is held')
+    while not io.open('HELD') do kumo.sleep(0.02) end
+  end
   msg:set_meta('queue', 'null')
 end)
 """
@@ -99,7 +103,7 @@ class Probe:
         self.threads.join()
         self.took.sort()
         if kind is None:
-            assert self.took and self.took[-1] < 2, f"an answer took {self.took[-1]:.3f} s"
+            assert self.took and self.took[-1] < 10, f"an answer took {self.took[-1]:.3f} s"
 
     def __str__(self):
         n = len(self.took)
@@ -645,16 +649,17 @@ def test_more_streams_than_allowed(daemon):
 
 
 def test_reset_streams_count_while_they_are_worked_on(where):
-    with Daemon(where, listener(where, max_concurrent_streams=5)) as d, H2(d.port) as c:
+    held = SLOW.replace(b"slow@", b"held@")
+    with Daemon(where, listener(where, max_concurrent_streams=5).replace("'HELD'", f"'{where}/go'")) as d, H2(d.port) as c:
         assert h2raw.settings(max_concurrent_streams=5)[9:] in c.read_frame()[3]
-        for _ in range(5):
-            stream, request = c.request("POST", INJECT, JSON, body=SLOW, send=False)
+        for i in range(5):
+            stream, request = c.request("POST", INJECT, JSON, body=held, send=False)
             c.send(request)
-            assert c.is_alive()
-            time.sleep(0.05)
+            wait_for("the policy to have it", lambda: d.stderr().count("is held") == i + 1)
             c.send(h2raw.reset(stream))
         assert c.answer(c.request()) == ("reset", h2raw.REFUSED_STREAM)
-        wait_for("the slow requests to end", lambda: c.answer(c.request())[0] == 200, 10)
+        (where / "go").touch()
+        wait_for("the held requests to end", lambda: c.answer(c.request())[0] == 200)
 
 
 def test_answers_that_are_not_read_wait_in_the_client(daemon):
@@ -675,13 +680,13 @@ def test_header_takes_too_long(where):
             with H2(d.port, begin=False) as c:
                 c.send(data)
                 assert c.goaway() in (None, h2raw.ENHANCE_YOUR_CALM)
-            assert 0.3 < time.monotonic() - begun < 8
+            assert 0.3 < time.monotonic() - begun < 20
         with H2(d.port) as c:  # a header section that drips, with the connection busy otherwise
             block = c.block(OK)
-            c.send(frame(h2raw.HEADERS, 1, 1, block[:3]))
             begun = time.monotonic()
+            c.send(frame(h2raw.HEADERS, 1, 1, block[:3]))
             assert c.goaway() == h2raw.ENHANCE_YOUR_CALM
-            assert 0.3 < time.monotonic() - begun < 8
+            assert 0.3 < time.monotonic() - begun < 20
         with H2(d.port) as c:  # a malformed one has an end
             c.send(frame(h2raw.HEADERS, 5, 1, c.block(MALFORMED["connection"], plain=True)))
             assert c.answer(1) == ("reset", h2raw.PROTOCOL_ERROR)
@@ -697,18 +702,18 @@ def test_body_takes_too_long(where):
         assert c.answer(other)[0] == 200
         status, _, body = c.answer(s)
         assert (status, body) == (408, b"Error: the request body took too long")
-        assert 0.3 < time.monotonic() - begun < 8
+        assert 0.3 < time.monotonic() - begun < 20
         assert c.is_alive()
 
 
 def test_idle_connection_is_told_goodbye(where):
     with Daemon(where, listener(where, idle_timeout="'600ms'")) as d:
         with H2(d.port) as c:
-            assert c.answer(c.request())[0] == 200
             begun = time.monotonic()
+            assert c.answer(c.request())[0] == 200
             threads = Threads(1, lambda i: ping_until_closed(c))  # which does not count
             assert c.goaway() == h2raw.NO_ERROR
-            assert 0.3 < time.monotonic() - begun < 8
+            assert 0.3 < time.monotonic() - begun < 20
             threads.join()
         with H2(d.port) as c:  # a request at work is no idleness
             status, _, body = c.answer(c.request("POST", INJECT, JSON, body=SLOW))
@@ -726,7 +731,7 @@ def test_slow_reader_is_reset(where):
             begun = time.monotonic()
             s = c.request("GET", "/api-docs/openapi.json")
             assert c.answer(s) == ("reset", h2raw.CANCEL)
-            assert 0.4 < time.monotonic() - begun < 8
+            assert 0.4 < time.monotonic() - begun < 20
             assert c.is_alive()  # the others do not suffer
             assert c.answer(c.request())[0] == 200
         with H2(d.port) as c:  # TCP itself is full: the connection ends

@@ -185,17 +185,17 @@ def test_slow_header_and_slow_body(where):
                     f"POST {INJECT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n".encode(),
                     f"POST {INJECT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n".encode())[i % 3]
             drip = (b"X-Drip: 1\r\n", b"x", b"1\r\nx\r\n")[i % 3]
+            begun, answer = time.monotonic(), b""
             with socket.create_connection(("127.0.0.1", d.port), timeout=20) as s:
-                begun, answer = time.monotonic(), b""
                 s.sendall(data)
                 s.settimeout(0.05)
-                while time.monotonic() - begun < 15 and b"\r\n\r\n" not in answer:
+                while time.monotonic() - begun < 30 and b"\r\n\r\n" not in answer:
                     try:
                         answer += s.recv(1000)
                     except TimeoutError:
                         s.sendall(drip)
                 assert answer.startswith(b"HTTP/1.1 408 ")
-                assert 0.4 < time.monotonic() - begun < 10
+                assert 0.4 < time.monotonic() - begun < 30
         Threads(60, slow).join()
     print(probe)
 
@@ -237,8 +237,9 @@ def test_accepting_pauses_at_the_cap(where):
         inside = [connect(d.port) for _ in range(5)]
         for s in inside:
             assert ask(s).startswith(b"HTTP/1.1 200")
-        waiting = [connect(d.port, timeout=0.3) for _ in range(3)]
+        waiting = [connect(d.port) for _ in range(3)]
         for s in waiting:
+            s.settimeout(0.3)
             with pytest.raises(TimeoutError):
                 ask(s)
         for s, w in zip(inside, waiting):
@@ -328,7 +329,6 @@ def test_memory_of_all_bodies(where):
 
 def not_enough_memory(d, head, size):
     with connect(d.port) as s:
-        s.settimeout(0.5)
         s.sendall((head + f"Content-Length: {size}\r\nExpect: 100-continue\r\n\r\n").encode())
         answer = s.recv(1000)
         assert answer.startswith((b"HTTP/1.1 503 ", b"HTTP/1.1 100 "))
@@ -468,11 +468,11 @@ def test_proxy_header_is_required_and_strict(behind_proxy, data):
 
 
 def test_proxy_header_has_its_time(behind_proxy):
+    begun = time.monotonic()
     with connect(behind_proxy.port) as s:
-        begun = time.monotonic()
         s.sendall(b"PROXY TCP4 ")
         assert s.recv(10) == b""
-        assert 0.8 < time.monotonic() - begun < 10
+        assert 0.8 < time.monotonic() - begun < 20
 
 
 def test_proxy_header_of_others_is_malformed(behind_proxy):

@@ -51,7 +51,12 @@ def mails(where):
 
 
 def wait_mails(where, **subjects):
-    wait_for(f"mails {subjects}", lambda: mails(where) == subjects)
+    wait_for(f"mails {subjects}", lambda: mails(where) == subjects, saw=lambda: dict(mails(where)))
+
+
+def wait_ended(d):
+    """Until no message is in the spool: each has come to its end, and a kill cannot bring any of them back."""
+    wait_for("an empty spool", lambda: re.search(r"^spool\n +messages +0$", d.request("GET", "/api/admin/memory/stats")[2].decode(), re.M))
 
 
 def test_sent_again(where):
@@ -63,14 +68,18 @@ def test_sent_again(where):
         assert json.loads(first)["success_count"] == json.loads(first)["fail_count"] == 1
         assert done(post(d, "key-1", body), True) == first
         wait_mails(where, once=1)
-        wait_for("an empty queue", lambda: d.metric("scheduled_count_total") == 0)
+        wait_ended(d)
         assert done(post(d, '"key-1"', body), True) == first
         assert d.metric("cirrus_idempotency_keys") == 1 and d.metric("cirrus_idempotency_replays_total") == 2
         assert d.metric('total_messages_received{service="http_listener"}') == 1
     d.start()
     assert done(post(d, "key-1", body), True) == first
+    (where / "mail").rename(where / "kept")
+    (where / "mail").write_text("a file where a directory should be: a message that a kill meets on its way might come twice")
     second = done(post(d, "key-2", body), False)
     d.kill()
+    (where / "mail").unlink()
+    (where / "kept").rename(where / "mail")
     with d:
         assert done(post(d, "key-1", body), True) == first
         assert done(post(d, "key-2", body), True) == second
@@ -237,8 +246,14 @@ end)"""
     del d.env["CIRRUS_FAULTS"]
     with d:
         done(post(d, "k", body), True)
-        wait_for("an empty queue", lambda: d.metric("scheduled_count_total") == 0)
+        wait_ended(d)
     assert mails(where) == {"one": 1}
+
+
+def wait_killed(d):
+    """Until it has died at a fault point."""
+    assert d.process.wait(60) == -9
+    d.process = None
 
 
 @pytest.mark.parametrize("fault", ["spool_sync=2", "spool_commit=1", "spool_write=1"])
@@ -251,15 +266,18 @@ def test_refused_then_killed(where, fault):
     with d:
         pass
     body = body_of(["a@example.org", "b@example.org"], "Subject: one\r\n\r\nx\r\n")
-    d.env["CIRRUS_FAULTS"] = fault
+    d.env["CIRRUS_FAULTS"] = fault + ",spool_rotate=kill:2"  # the first is that of the start; the next segment would make sure
     d.start()
     assert post(d, "k", body)[0] == 503
-    d.kill()
+    if fault.startswith("spool_write"):
+        d.kill()
+    else:
+        wait_killed(d)
     del d.env["CIRRUS_FAULTS"]
     with d:
         first = done(post(d, "k", body), not fault.startswith("spool_write"))
         assert done(post(d, "k", body), True) == first
-        wait_for("an empty queue", lambda: d.metric("scheduled_count_total") == 0)
+        wait_ended(d)
     assert mails(where)["one"] == 2
 
 
@@ -274,17 +292,22 @@ def test_refused_after_the_policy_saved_it(where, is_killed):
         pass
     body = body_of(["a@example.org", "b@example.org"], "Subject: one\r\n\r\nx\r\n")
     d.env["CIRRUS_FAULTS"] = "spool_sync=3"  # that of the start, of what is saved, of the put
-    d.start()
-    assert post(d, "k", body)[0] == 503
     if is_killed:
-        d.kill()  # before anything could be made sure of: it is found as a whole
+        d.env["CIRRUS_FAULTS"] += ",spool_rotate=kill:2"  # before anything could be made sure of: it is found as a whole
+    d.start()
+    try:
+        assert post(d, "k", body)[0] == 503
+    except (OSError, http.client.HTTPException):
+        assert is_killed
+    if is_killed:
+        wait_killed(d)
     else:
         assert d.stop() == 0
     del d.env["CIRRUS_FAULTS"]
     with d:
         first = done(post(d, "k", body), is_killed)
         assert done(post(d, "k", body), True) == first
-        wait_for("an empty queue", lambda: d.metric("scheduled_count_total") == 0)
+        wait_ended(d)
     assert mails(where) == {"one": 2}
 
 
@@ -294,7 +317,7 @@ def test_too_large_after_the_policy_saved_it(where):
     d = Daemon(where, key_policy(where, extra=extra))
     with d:
         assert post(d, "k", body_of([f"r{i}@example.org" for i in range(20001)]))[0] == 422
-        wait_for("an empty spool", lambda: re.search(r"^spool\n +messages +0$", d.request("GET", "/api/admin/memory/stats")[2].decode(), re.M))
+        wait_ended(d)
     with d:
         assert "0 messages recovered" in d.stderr()
     assert not mails(where)
@@ -382,6 +405,7 @@ def test_many(where):
     Threads(threads, lambda t: run(d, t, False)).join()
     Threads(threads, lambda t: run(d, (t + 1) % threads, True)).join()
     assert d.metric("cirrus_idempotency_keys") == n
+    wait_ended(d)
     d.kill()
     with d:
         Threads(threads, lambda t: run(d, (t + 2) % threads, True)).join()
@@ -403,7 +427,7 @@ def test_keys_outlive_their_segments(where):
     with d:
         for i in range(n):
             done(post(d, f"k{i}", body(i)), False)
-        wait_for("all mail", lambda: d.metric("scheduled_count_total") == 0)
+        wait_ended(d)
         first = where / "spool/data/0000000000000001.journal"
         wait_for("the end of the first segment", lambda: not first.exists())
         for i in range(n):

@@ -225,8 +225,8 @@ end)"""
         seen = [json.loads(line) for line in d.stderr().splitlines() if line.startswith("{")]
         assert seen[0]["meta"] == {"http_auth": "127.0.0.1", "received_from": "127.0.0.1", "reception_protocol": "HTTP", "extra": {"n": 1}}
         assert seen[0]["auth"]["peer_address"] == "127.0.0.1" and seen[0]["sender"] == "s@example.com"
-        assert d.metric('total_messages_delivered{service="httpinject"}') == 1
-        assert d.metric('total_messages_received{service="http_listener"}') == 2
+        d.wait_metric('total_messages_delivered{service="httpinject"}', 1)
+        d.wait_metric('total_messages_received{service="http_listener"}', 2)
         # What is wrong with the request is told before it is taken.
         assert post(d, ["a@example.org"], content="{{", deferred_generation=True)[0] == 422
         assert post(d, ["a@example.org"], envelope_sender="x", deferred_generation=True)[0] == 422
@@ -281,7 +281,7 @@ def test_generation_queue_is_bounded(where, start):
 
 def test_a_stop_in_the_middle_of_a_request(where, start):
     """It goes on where it was, and no recipient gets two."""
-    extra = "kumo.on('http_message_generated', function(msg) kumo.sleep(0.05) print('made') end)"
+    extra = "kumo.on('http_message_generated', function(msg) kumo.sleep(0.1) print('made') end)"
     text = policy(where, "protocol = { maildir_path = '%s/mail' }" % where, extra=extra)
     to = [f"r{i}@example.org" for i in range(60)]
     d = start(text)

@@ -16,7 +16,7 @@ import uuid
 
 import pytest
 
-from cirrus import SANITIZER, Daemon, Maildir, policy, smtp_queue, wait_for
+from cirrus import SANITIZER, Daemon, Maildir, closed_port, policy, smtp_queue, wait_for
 from sink import Sink
 
 NEVER = "retry_interval = '1h'"
@@ -25,12 +25,6 @@ NEVER = "retry_interval = '1h'"
 def run(d, *args):
     p = subprocess.run([d.command()[0], *args], capture_output=True, text=True, env=d.env, timeout=30)
     return p.returncode, p.stdout, p.stderr
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def stall_after_data(seconds):
@@ -57,12 +51,13 @@ def test_version_and_help(where):
 
 
 def test_validate_good(where):
-    port = free_port()
+    s = socket.socket()
+    s.bind(("127.0.0.1", 0))
+    port = s.getsockname()[1]
     text = policy(where, init=f"""kumo.start_http_listener {{ listen = '127.0.0.1:{port}' }}
   assert(_VALIDATING_CONFIG)
   print('init has run')""")
-    with socket.socket() as s:  # a port in use does not matter: none is opened
-        s.bind(("127.0.0.1", port))
+    with s:  # a port in use does not matter: none is opened
         s.listen()
         d = Daemon(where, text)
         p = subprocess.run(d.command("--validate"), capture_output=True, text=True, env=d.env, timeout=30, cwd=where)
@@ -365,7 +360,7 @@ def test_stop_under_load_loses_nothing(where):
 
 def test_requests_in_flight_are_answered(where):
     """A request that was begun before the signal gets its answer, and is told that the connection ends."""
-    d = Daemon(where, policy(where, smtp_queue(free_port(), NEVER)))
+    d = Daemon(where, policy(where, smtp_queue(closed_port(), NEVER)))
     with d:
         body = json.dumps({"envelope_sender": "s@example.com", "recipients": [{"email": "r@example.org"}], "content": "Subject: x\r\n\r\nx\r\n"})
         with socket.create_connection(("127.0.0.1", d.port), timeout=30) as c, socket.create_connection(("127.0.0.1", d.port)) as idle:
@@ -419,7 +414,7 @@ def test_segments_of_records_are_finished(where):
 
 
 def test_segments_left_by_a_crash_are_finished_at_the_next_start(where):
-    d = Daemon(where, policy(where, smtp_queue(free_port(), NEVER)).replace("max_segment_duration = '1s'", "max_segment_duration = '1h'"))
+    d = Daemon(where, policy(where, smtp_queue(closed_port(), NEVER)).replace("max_segment_duration = '1s'", "max_segment_duration = '1h'"))
     d.start()
     d.accept()
     d.wait_record("Reception")
@@ -462,7 +457,7 @@ def test_reload_reaches_messages_that_wait(where):
     """A queue whose peer is gone gets another one: the new configuration is used for the next attempt."""
     with Sink() as sink:
         often = "retry_interval = '1s', max_retry_interval = '1s'"
-        with Daemon(where, policy(where, smtp_queue(free_port(), often))) as d:
+        with Daemon(where, policy(where, smtp_queue(closed_port(), often))) as d:
             d.accept()
             d.wait_record("TransientFailure")
             reload(d, policy(where, smtp_queue(sink.port, often)))

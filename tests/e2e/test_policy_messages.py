@@ -7,7 +7,7 @@ import json
 import re
 import time
 
-from cirrus import Daemon, Threads, policy, smtp_queue, wait_for
+from cirrus import Daemon, Threads, closed_port, policy, smtp_queue, wait_for
 from sink import Sink
 
 FAST = "retry_interval = '1s', max_retry_interval = '1s'"
@@ -64,7 +64,7 @@ def test_expires_at_reception(where):
                             " configured via set_scheduling", r["response"]["content"])
         assert r["response"]["code"] == 551 and r["response"]["enhanced_code"] == {"class": 5, "subject": 4, "detail": 7}
         assert d.records("Reception")[0]["id"] == r["id"]
-        assert d.metric('scheduled_count_total') == 0
+        d.wait_metric('scheduled_count_total', 0)
     assert not sink.messages and not d.records("Delayed")
 
 
@@ -158,8 +158,7 @@ def test_built_messages_are_injected(where):
 
 
 def test_injected_messages_survive_a_kill(where):
-    with Sink() as sink:
-        port = sink.port
+    port = closed_port()
     d = Daemon(where, policy(where, smtp_queue(port, FAST), extra=ARCHIVE)).start()
     for i in range(20):
         d.accept(to=[f"u{i}@example.org"])

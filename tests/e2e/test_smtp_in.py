@@ -488,4 +488,4 @@ def test_rejection_records(where):
             assert r["id"] == "" and r["queue"] == "" and r["site"] == "" and r["size"] == 0 and r["reception_protocol"] is None
             assert r["peer_address"] == {"name": "client.example", "addr": "127.0.0.1"} and r["created"] == r["timestamp"]
             assert len(r["session_id"]) == 36
-        assert d.metric('smtp_server_rejections{service="esmtp_listener"}') == 3
+        d.wait_metric('smtp_server_rejections{service="esmtp_listener"}', 3)

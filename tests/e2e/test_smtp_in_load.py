@@ -65,7 +65,7 @@ def test_many_clients_at_a_time(where):
         Threads(n, run).join()
         assert len(set(ids)) == n * each
         d.wait_record("Delivery", n * each)
-        assert d.metric('total_messages_received{service="esmtp_listener"}') == n * each
+        d.wait_metric('total_messages_received{service="esmtp_listener"}', n * each)
     assert len(d.maildir.messages()) == n * each
 
 
@@ -164,7 +164,7 @@ def test_over_the_soft_limit(where):
             d.process.send_signal(signal.SIGHUP)
             wait_for("mail to be taken again", lambda: d.request("GET", "/api/check-liveness/v1")[0] == 200)
             idle.deliver()
-        assert d.metric('total_connections_denied{service="esmtp_listener"}') == 1
+        d.wait_metric('total_connections_denied{service="esmtp_listener"}', 1)
         assert not [r for r in d.records("Rejection") if r["response"]["code"] == 421]
 
 
