@@ -599,20 +599,20 @@ static double now_s(void)
 
 static void http_times_out(void **state)
 {
-	struct service s = service_start_with("127.0.0.1", dur_ms(300), dur_ms(300), dur_ms(300));
+	struct service s = service_start_with("127.0.0.1", dur_s(1), dur_s(1), dur_s(1));
 	/* The whole header has one deadline, however busily it drips. */
-	struct raw c = client_of(&s);
 	double begun = now_s();
+	struct raw c = client_of(&s);
 	raw_send_z(&c, "GET /hello HTTP/1.1\r\n");
 	struct timeval tv = {.tv_usec = 20000};
 	setsockopt(c.fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
 	char byte;
-	while (recv(c.fd, &byte, 1, MSG_PEEK) < 0 && now_s() < begun + 10)
+	while (recv(c.fd, &byte, 1, MSG_PEEK) < 0 && now_s() < begun + 20)
 		raw_send_z(&c, "A: b\r\n");
 	tv = (struct timeval){.tv_sec = 20};
 	setsockopt(c.fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
 	expect(&c, 408, "Error: the request header took too long");
-	assert_true(now_s() - begun > 0.25 && now_s() - begun < 5);
+	assert_true(now_s() - begun > 0.9 && now_s() - begun < 20);
 	shutdown(c.fd, SHUT_WR);
 	raw_expect_end(&c);
 	raw_close(&c);

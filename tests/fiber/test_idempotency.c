@@ -429,7 +429,7 @@ static void test_two_at_once(void **state)
 /* The first one's client has gone, or its time is up: the one that waited goes on itself. */
 static void test_the_first_one_fails(void **state)
 {
-	struct service slow = service_start(), quick = service_start_with(dur_s(3600), dur_ms(300));
+	struct service slow = service_start(), quick = service_start_with(dur_s(3600), dur_s(3));
 	int n = atomic_load(&n_done);
 	int64_t n_waits = counter("cirrus_idempotency_waits_total");
 	atomic_store(&is_hold_open, false);
@@ -449,7 +449,7 @@ static void test_the_first_one_fails(void **state)
 
 static void test_waits_end(void **state)
 {
-	struct service slow = service_start(), quick = service_start_with(dur_s(3600), dur_ms(200));
+	struct service slow = service_start(), quick = service_start_with(dur_s(3600), dur_s(2));
 	int n = atomic_load(&n_done);
 	atomic_store(&is_hold_open, false);
 	struct raw first = send_to(&slow, "/work", "Idempotency-Key: slow\r\n", STR("hold"));

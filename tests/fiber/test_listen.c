@@ -26,7 +26,7 @@ static void greet(struct stream *st, void *arg)
 	const struct cidr_set *proxies = arg;
 	atomic_fetch_add(&n_open, 1);
 	if (proxies != NULL && cidr_set_has(proxies, stream_peer(st)) &&
-	    proxy_read(st, mono_after(dur_ms(500))) != 0) {
+	    proxy_read(st, mono_after(dur_s(3))) != 0) {
 		err_clear();
 		goto out;
 	}

@@ -94,10 +94,10 @@ static void test_loop(void **state)
 static void polite_run(void *arg)
 {
 	fiber_set_name("polite");
-	mono_t end = mono_after(dur_ms(1200));
+	mono_t end = mono_after(dur_ms(2500));
 	while (!mono_is_past(end))
 		fiber_yield();
-	CHECK(fiber_sleep(dur_ms(1200), MONO_NEVER) == 0);
+	CHECK(fiber_sleep(dur_ms(2500), MONO_NEVER) == 0);
 }
 
 static void off_run(void *arg)
@@ -109,7 +109,7 @@ static void off_run(void *arg)
 
 static void test_no_false_alarm(void **state)
 {
-	worker_set_watchdog(dur_ms(500)); /* a busy machine may stop a thread for longer than 50 ms */
+	worker_set_watchdog(dur_s(2)); /* a busy machine may stop a thread for longer than 50 ms */
 	worker_run(polite_run, NULL);
 	assert_int_equal(stderr_capture_count(&capture, "polite"), 0);
 	worker_set_watchdog(DUR_ZERO);
