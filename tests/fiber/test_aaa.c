@@ -1,6 +1,6 @@
 /* test_aaa.c - access control with a policy: kumo.aaa as a policy sees it, lists from get_acl_definition,
  * logins, what is cached for how long, and the accounting log. */
-#include "fiber_check.h"
+#include "policy_env.h"
 #include "zstd_read.h"
 
 #include "aaa/access.h"
@@ -8,19 +8,13 @@
 #include "aaa/login.h"
 #include "api/api.h"
 #include "base/text.h"
-#include "bind/bind.h"
 #include "bind/bind_aaa.h"
-#include "fiber/offload.h"
 #include "http/http.h"
-#include "net/dns.h"
-#include "policy/policy.h"
 #include "record/record.h"
 #include "stderr_capture.h"
 
-#include <lauxlib.h>
 #include <stdatomic.h>
 
-static char *dir;
 static atomic_int n_probed;
 
 /* probe(): counts how often the policy was asked. */
@@ -41,31 +35,14 @@ static int n_asked(void)
 	return atomic_exchange(&n_probed, 0);
 }
 
-static void write_file(const char *name, const char *text)
-{
-	char *path = xasprintf("%s/%s", dir, name);
-	FILE *f = fopen(path, "w");
-	CHECK(f != NULL && fputs(text, f) >= 0 && fclose(f) == 0);
-	free(path);
-}
-
 /* DIR in the text is the test's directory. */
 static void start(const char *text)
 {
 	struct buf b = BUF_INIT;
 	buf_add_z(&b, "local kumo = require 'kumo'\n");
-	for (const char *p = text; *p != 0; p++) {
-		if (strncmp(p, "DIR", 3) == 0)
-			buf_add_z(&b, dir), p += 2;
-		else
-			buf_add_c(&b, *p);
-	}
-	write_file("policy.lua", b.p);
+	dir_expand(env.dir, text, &b);
+	CHECK(env_start(b.p) == 0);
 	buf_fini(&b);
-	char *path = xasprintf("%s/policy.lua", dir);
-	struct policy_params p = {.file = path, .version = "test"};
-	CHECK(policy_start(&p) == 0);
-	free(path);
 	atomic_store(&n_probed, 0);
 }
 
@@ -78,10 +55,7 @@ static void stop(void)
 
 static int setup(void **state)
 {
-	dir = dir_make();
-	workers_start(2);
-	offload_start(2);
-	bind_register_core();
+	env_begin(2);
 	bind_register_aaa();
 	policy_add_library(open_probe);
 	return 0;
@@ -89,24 +63,9 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-	workers_stop(mono_after(dur_s(10)));
-	offload_stop();
-	dns_stop();
-	dir_remove(dir);
-	free(dir);
+	env_end();
 	return 0;
 }
-
-static mono_t soon(void)
-{
-	return mono_after(dur_s(60));
-}
-
-#define RUN(fn)                             \
-	static void test_##fn(void **state) \
-	{                                   \
-		worker_run(fn, NULL);       \
-	}
 
 /* --- kumo.aaa --- */
 
@@ -188,9 +147,10 @@ static const char functions_policy[] =
 static void functions(void *arg)
 {
 	struct policy_call c;
-	write_file("acl.toml", "[[acl.x]]\nallow = true\nprivileges = ['GET']\nidentity.Any = {}\n");
-	write_file("acl.json", "{\"acl\": {\"j\": [{\"allow\": false, \"privileges\": [\"GET\"], "
-			       "\"identity\": {\"Any\": {}}}]}}");
+	dir_write(env.dir, "acl.toml", "[[acl.x]]\nallow = true\nprivileges = ['GET']\nidentity.Any = {}\n");
+	dir_write(env.dir, "acl.json",
+		  "{\"acl\": {\"j\": [{\"allow\": false, \"privileges\": [\"GET\"], "
+		  "\"identity\": {\"Any\": {}}}]}}");
 	start(functions_policy);
 	for (int i = 0; i < 2; i++) { /* a state's second use as well */
 		CHECK(policy_call_begin(&c, "run", soon()) == 1);
@@ -201,7 +161,7 @@ static void functions(void *arg)
 	}
 	stop();
 }
-RUN(functions)
+RUN_IN_FIBER(functions)
 
 /* --- lists from the policy --- */
 
@@ -273,7 +233,7 @@ static void definitions(void *arg)
 		stop();
 	}
 }
-RUN(definitions)
+RUN_IN_FIBER(definitions)
 
 static const char counting_policy[] = "kumo.on('get_acl_definition', function(r) probe() end)\n";
 
@@ -316,7 +276,7 @@ static void caches(void *arg)
 	stop();
 	clock_set_real();
 }
-RUN(caches)
+RUN_IN_FIBER(caches)
 
 /* A failure is kept as well, but for a second at most. */
 static void failures(void *arg)
@@ -338,7 +298,7 @@ static void failures(void *arg)
 	stop();
 	clock_set_real();
 }
-RUN(failures)
+RUN_IN_FIBER(failures)
 
 static void nested(void *arg)
 {
@@ -349,7 +309,7 @@ static void nested(void *arg)
 	CHECK(ask(NULL, "GET") == 'e');
 	stop();
 }
-RUN(nested)
+RUN_IN_FIBER(nested)
 
 /* --- logins --- */
 
@@ -443,7 +403,7 @@ static void logins_answers(void *arg)
 	CHECK(login("scott:tiger", NULL) == 0 && login("Bearer sesame", NULL) == 0);
 	stop();
 }
-RUN(logins_answers)
+RUN_IN_FIBER(logins_answers)
 
 static void logins_cached(void *arg)
 {
@@ -477,7 +437,7 @@ static void logins_cached(void *arg)
 	stop();
 	clock_set_real();
 }
-RUN(logins_cached)
+RUN_IN_FIBER(logins_cached)
 
 /* Who gave up waiting has found out nothing. */
 static void logins_timeout(void *arg)
@@ -492,7 +452,7 @@ static void logins_timeout(void *arg)
 	stop();
 	arena_fini(&arena);
 }
-RUN(logins_timeout)
+RUN_IN_FIBER(logins_timeout)
 
 static void login_errors(void *arg)
 {
@@ -519,19 +479,9 @@ static void test_login_error_hides_the_password(void **state)
 
 static int configure(const char *params)
 {
-	struct buf b = BUF_INIT;
-	for (const char *p = params; *p != 0; p++) {
-		if (strncmp(p, "DIR", 3) == 0)
-			buf_add_z(&b, dir), p += 2;
-		else
-			buf_add_c(&b, *p == '\'' ? '"' : *p);
-	}
-	json_error_t e;
-	json_t *v = json_loadb(b.p, b.n, 0, &e);
-	CHECK(v != NULL);
+	json_t *v = dir_json(env.dir, params);
 	struct param_object *o = param_object_from_json(&acct_log_schema, v);
 	json_decref(v);
-	buf_fini(&b);
 	if (o == NULL)
 		return -1;
 	int rc = acct_log_configure(o, false);
@@ -628,7 +578,7 @@ static void test_acct_lines(void **state)
 		worker_run(acct_run, NULL);
 		acct_log_stop();
 		struct buf all = BUF_INIT;
-		char *path = xasprintf("%s/acct%zu", dir, i), *file[2] = {NULL, NULL};
+		char *path = xasprintf("%s/acct%zu", env.dir, i), *file[2] = {NULL, NULL};
 		assert_int_equal(dir_list(path, "", file, 2), 1);
 		assert_true(strncmp(strrchr(file[0], '/'), "/acct-20", 8) == 0);
 		assert_int_equal(path_mode(file[0]) & 0222, 0);
@@ -652,7 +602,7 @@ static void acct_many(void *arg)
 static void test_acct_rotates(void **state)
 {
 	struct buf all = BUF_INIT;
-	char *path = xasprintf("%s/size", dir);
+	char *path = xasprintf("%s/size", env.dir);
 	assert_int_equal(configure("{'log_dir': 'DIR/size', 'max_file_size': 5000}"), 0);
 	worker_run(acct_many, NULL);
 	acct_log_stop();
@@ -664,7 +614,7 @@ static void test_acct_rotates(void **state)
 	free(path);
 	buf_fini(&all);
 
-	path = xasprintf("%s/time", dir);
+	path = xasprintf("%s/time", env.dir);
 	assert_int_equal(configure("{'log_dir': 'DIR/time', 'max_segment_duration': '100ms'}"), 0);
 	worker_run(acct_many, NULL);
 	for (int i = 0; i < 3000; i++) { /* the segment ends by itself */

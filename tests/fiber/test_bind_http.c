@@ -1,28 +1,20 @@
 /* test_bind_http.c - kumo.start_http_listener: what it refuses and in which words, that a port is bound by
  * the call and answers only once it is started, and that validating opens nothing. */
 #include "http_raw.h"
+#include "policy_env.h"
 
 #include "api/api.h"
-#include "base/alloc.h"
-#include "bind/bind.h"
 #include "bind/bind_http.h"
-#include "fiber/offload.h"
-#include "fiber_check.h"
-#include "net/dns.h"
-#include "policy/policy.h"
 #include "stderr_capture.h"
-
-static char dir[] = "/tmp/cirrus-bind-http-XXXXXX";
-static char *policy_path;
 
 /* Runs the policy with these lines as its init handler: 0, or -1 with the error. */
 static int run_init(const char *init, bool is_validating)
 {
-	FILE *f = fopen(policy_path, "w");
-	CHECK(f != NULL);
-	fprintf(f, "local kumo = require 'kumo'\nkumo.on('init', function()\n%s\nend)\n", init);
-	CHECK(fclose(f) == 0);
-	struct policy_params p = {.file = policy_path, .is_validating = is_validating, .version = "test"};
+	char *text = xasprintf("local kumo = require 'kumo'\nkumo.on('init', function()\n%s\nend)\n", init);
+	dir_write(env.dir, "policy.lua", text);
+	free(text);
+	struct policy_params p = {
+		.file = env.policy_path, .is_validating = is_validating, .version = ENV_VERSION};
 	int rc = policy_start(&p);
 	if (rc == 0)
 		rc = policy_fire("init", mono_after(dur_s(30)));
@@ -166,12 +158,7 @@ static void test_opens(void **state)
 
 static int setup(void **state)
 {
-	if (mkdtemp(dir) == NULL)
-		return -1;
-	policy_path = xasprintf("%s/policy.lua", dir);
-	workers_start(2);
-	offload_start(2);
-	bind_register_core();
+	env_begin(2);
 	bind_register_http();
 	api_register_routes();
 	return 0;
@@ -179,12 +166,7 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-	workers_stop(mono_after(dur_s(10)));
-	offload_stop();
-	dns_stop();
-	unlink(policy_path);
-	rmdir(dir);
-	free(policy_path);
+	env_end();
 	return 0;
 }
 

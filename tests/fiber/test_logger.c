@@ -1,6 +1,7 @@
 /* test_logger.c - local logs as a whole: from record_log in fibers of several workers to the bytes in segment
  * files, with a full disk, a killed process, back pressure and every kind of configuration. */
 #include "fiber_check.h"
+#include "test_dir.h"
 #include "zstd_read.h"
 
 #include "base/log.h"
@@ -34,28 +35,9 @@ static int teardown(void **state)
 
 /* --- helpers --- */
 
-/* The text with ' for " and DIR for the test's directory. */
-static json_t *json_of(const char *text)
-{
-	struct buf b = BUF_INIT;
-	for (; *text != '\0'; text++) {
-		if (strncmp(text, "DIR", 3) == 0)
-			buf_add_z(&b, dir), text += 2;
-		else
-			buf_add_c(&b, *text == '\'' ? '"' : *text);
-	}
-	json_error_t e;
-	json_t *v = json_loadb(b.p, b.n, 0, &e);
-	if (v == NULL)
-		fprintf(stderr, "%s: %s\n", b.p, e.text);
-	CHECK(v != NULL);
-	buf_fini(&b);
-	return v;
-}
-
 static int logger_try(const char *params, bool is_validating)
 {
-	json_t *v = json_of(params);
+	json_t *v = dir_json(dir, params);
 	struct param_object *o = param_object_from_json(&record_local_logs_schema, v);
 	json_decref(v);
 	if (o == NULL)
@@ -626,7 +608,7 @@ static void validating_makes_directories_and_no_more(void **state)
 static void defaults_are_as_documented(void **state)
 {
 	param_schema_register(&record_local_logs_schema);
-	json_t *v = json_of("{'log_dir': 'DIR'}");
+	json_t *v = dir_json(dir, "{'log_dir': 'DIR'}");
 	struct param_object *o = param_object_from_json(&record_local_logs_schema, v);
 	assert_non_null(o);
 	const struct local_logs_params *p = (const struct local_logs_params *)o->data;

@@ -1,19 +1,11 @@
 /* kumo.memoize: what is kept, for whom, for how long, and that of many callers one computes. */
 #include "base/alloc.h"
 #include "base/metric.h"
-#include "bind/bind.h"
 #include "bind/bind_aaa.h"
-#include "fiber/offload.h"
-#include "fiber_check.h"
-#include "policy/policy.h"
+#include "policy_env.h"
 
-#include <lauxlib.h>
 #include <stdatomic.h>
-#include <string.h>
-#include <unistd.h>
 
-static char dir[] = "/tmp/cirrus-memoize-XXXXXX";
-static char *policy_path;
 static atomic_int n_computed; /* calls of probe() by the policy */
 
 static int probe(lua_State *L)
@@ -30,18 +22,16 @@ static void open_probe(lua_State *L)
 
 static int start(const char *text)
 {
-	FILE *f = fopen(policy_path, "w");
-	CHECK(f != NULL && fprintf(f, "local kumo = require 'kumo'\n%s", text) > 0 && fclose(f) == 0);
+	char *whole = xasprintf("local kumo = require 'kumo'\n%s", text);
 	atomic_store(&n_computed, 0);
-	struct policy_params p = {.file = policy_path, .version = "test"};
-	return policy_start(&p);
+	int rc = env_start(whole);
+	free(whole);
+	return rc;
 }
 
 static int setup(void **state)
 {
-	workers_start(2);
-	offload_start(2);
-	bind_register_core();
+	env_begin(2);
 	bind_register_aaa();
 	policy_add_library(open_probe);
 	return 0;
@@ -49,49 +39,14 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-	workers_stop(mono_after(dur_s(10)));
-	offload_stop();
+	env_end();
 	return 0;
-}
-
-static int group_setup(void **state)
-{
-	if (mkdtemp(dir) == NULL)
-		return -1;
-	policy_path = xasprintf("%s/policy.lua", dir);
-	return 0;
-}
-
-static int group_teardown(void **state)
-{
-	unlink(policy_path);
-	rmdir(dir);
-	free(policy_path);
-	return 0;
-}
-
-static mono_t soon(void)
-{
-	return mono_after(dur_s(60));
-}
-
-static int call(const char *event, const char *arg, char out[200])
-{
-	struct policy_call c;
-	int rc = policy_call_begin(&c, event, soon());
-	CHECK(rc == 1);
-	lua_pushstring(c.L, arg);
-	rc = policy_call_run(&c, 1, 1, soon());
-	if (rc == 1)
-		snprintf(out, 200, "%s", luaL_tolstring(c.L, c.result_idx, NULL));
-	policy_call_end(&c);
-	return rc;
 }
 
 static void check_call(const char *event, const char *arg, const char *expected)
 {
 	char out[200];
-	int rc = call(event, arg, out);
+	int rc = env_call(event, arg, out, soon());
 	if (rc != 1 || strcmp(out, expected) != 0) {
 		fprintf(stderr, "%s(%s): %d, got %s\nexpected %s\n", event, arg, rc,
 			rc == 1 ? out : err_text(), expected);
@@ -102,7 +57,7 @@ static void check_call(const char *event, const char *arg, const char *expected)
 static void check_call_fails(const char *event, const char *text)
 {
 	char out[200];
-	if (call(event, "", out) != -1 || strstr(err_text(), text) == NULL) {
+	if (env_call(event, "", out, soon()) != -1 || strstr(err_text(), text) == NULL) {
 		fprintf(stderr, "%s: %s\nexpected an error with %s\n", event, err_text(), text);
 		abort();
 	}
@@ -249,7 +204,7 @@ static atomic_int n_left, n_failed;
 static void caller(void *arg)
 {
 	char out[200];
-	int rc = call(arg, "x", out);
+	int rc = env_call(arg, "x", out, soon());
 	if (rc != 1) {
 		CHECK(strstr(err_text(), "was not populated in time") != NULL);
 		err_clear();
@@ -333,5 +288,5 @@ int main(void)
 	const struct CMUnitTest tests[] = {TEST(results), TEST(keys_and_capacity),
 					   TEST(expiry),  TEST(errors),
 					   TEST(crowds),  TEST(metrics)};
-	return cmocka_run_group_tests(tests, group_setup, group_teardown);
+	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,52 +1,26 @@
 /* test_mime.c - parts, headers and address headers as values of a policy, and the methods of the message that
  * look into its content: scripts that assert, and scripts that must fail with a text. */
-#include "base/alloc.h"
-#include "bind/bind.h"
-#include "fiber/offload.h"
-#include "fiber_check.h"
-#include "policy/policy.h"
-
-#include <string.h>
-#include <unistd.h>
-
-static char dir[] = "/tmp/cirrus-mime-XXXXXX";
-static char *policy_path;
+#include "policy_env.h"
 
 static int setup(void **state)
 {
-	if (mkdtemp(dir) == NULL)
-		return -1;
-	policy_path = xasprintf("%s/policy.lua", dir);
-	workers_start(1);
-	offload_start(1);
-	bind_register_core();
+	env_begin(1);
 	return 0;
 }
 
 static int teardown(void **state)
 {
-	workers_stop(mono_after(dur_s(10)));
-	offload_stop();
-	unlink(policy_path);
-	rmdir(dir);
-	free(policy_path);
+	env_end();
 	return 0;
-}
-
-static mono_t soon(void)
-{
-	return mono_after(dur_s(60));
 }
 
 #define SAMPLE                                                                                      \
 	"From: John Smith <first.last@example.com>\r\nTo: =?utf-8?q?Zo=C3=AB?= <a@b.example>, \"c " \
 	"d\"@e.example\r\nSubject: hello\r\n\r\nbody\r\n"
 
-static void write_policy(const char *script)
+static int start(const char *script)
 {
-	FILE *f = fopen(policy_path, "w");
-	CHECK(f != NULL);
-	fprintf(f,
+	char *text = xasprintf(
 		"local kumo = require 'kumo'\n"
 		"local function fails(text, fn, ...)\n"
 		"  local ok, err = pcall(fn, ...)\n"
@@ -62,7 +36,9 @@ static void write_policy(const char *script)
 		"end\n"
 		"kumo.on('try', function(msg)\n%s\nend)\n",
 		script);
-	CHECK(fclose(f) == 0);
+	int rc = env_start(text);
+	free(text);
+	return rc;
 }
 
 struct script {
@@ -73,10 +49,8 @@ struct script {
 
 static void run_script(const struct script *s, size_t n)
 {
-	struct policy_params params = {.file = policy_path, .version = "test"};
 	struct policy_call c;
-	write_policy(s->lua);
-	if (policy_start(&params) != 0)
+	if (start(s->lua) != 0)
 		fail_msg("script %zu: %s", n, err_text());
 	str_t rcpt = STR("r@example.com"), in = str_of(s->in != NULL ? s->in : SAMPLE);
 	struct body *b = body_new(in);

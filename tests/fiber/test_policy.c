@@ -1,76 +1,25 @@
-/* The policy: events and their chains, states and their pools, epochs, errors, waiting and runaway handlers.
- */
-#include "base/alloc.h"
-#include "bind/bind.h"
-#include "fiber/offload.h"
-#include "fiber_check.h"
-#include "net/dns.h"
-#include "policy/policy.h"
+/* The policy: events and their chains, states and their pools, epochs, errors, waiting and runaway
+ * handlers. */
+#include "policy_env.h"
 
-#include <lauxlib.h>
 #include <stdatomic.h>
-#include <string.h>
 #include <unistd.h>
-
-static char dir[] = "/tmp/cirrus-policy-XXXXXX";
-static char *policy_path;
-
-static void write_file(const char *name, const char *text)
-{
-	char *path = xasprintf("%s/%s", dir, name);
-	FILE *f = fopen(path, "w");
-	CHECK(f != NULL && fputs(text, f) >= 0 && fclose(f) == 0);
-	free(path);
-}
-
-static int start(const char *text)
-{
-	write_file("policy.lua", text);
-	struct policy_params p = {.file = policy_path, .version = "1.2.3-test"};
-	return policy_start(&p);
-}
 
 static int setup(void **state)
 {
-	workers_start(2);
-	offload_start(2);
-	bind_register_core();
+	env_begin(2);
 	return 0;
 }
 
 static int teardown(void **state)
 {
-	workers_stop(mono_after(dur_s(10)));
-	offload_stop();
-	dns_stop();
+	env_end();
 	return 0;
 }
 
-static int group_setup(void **state)
+static int start(const char *text)
 {
-	if (mkdtemp(dir) == NULL)
-		return -1;
-	policy_path = xasprintf("%s/policy.lua", dir);
-	return 0;
-}
-
-static int group_teardown(void **state)
-{
-	static const char *const names[] = {"policy.lua", "helper.lua", "data.json", "data.toml",
-					    "data.yaml"};
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-		char *path = xasprintf("%s/%s", dir, names[i]);
-		unlink(path);
-		free(path);
-	}
-	rmdir(dir);
-	free(policy_path);
-	return 0;
-}
-
-static mono_t soon(void)
-{
-	return mono_after(dur_s(60));
+	return env_start(text);
 }
 
 static void check_error(int rc, enum err_kind kind, const char *text)
@@ -83,29 +32,6 @@ static void check_error(int rc, enum err_kind kind, const char *text)
 	err_clear();
 }
 
-/* Calls an event with one string; its one string result goes to out when there is one. */
-static int call(const char *event, const char *arg, char out[200], mono_t deadline)
-{
-	struct policy_call c;
-	int rc = policy_call_begin(&c, event, deadline);
-	if (rc != 1)
-		return rc;
-	lua_pushstring(c.L, arg);
-	rc = policy_call_run(&c, 1, 1, deadline);
-	if (rc == 1 && out != NULL) {
-		const char *s = luaL_tolstring(c.L, c.result_idx, NULL);
-		snprintf(out, 200, "%s", s);
-	}
-	policy_call_end(&c);
-	return rc;
-}
-
-#define RUN(fn)                             \
-	static void test_##fn(void **state) \
-	{                                   \
-		worker_run(fn, NULL);       \
-	}
-
 /* --- registering and chains --- */
 
 static void chains(void *arg)
@@ -113,7 +39,7 @@ static void chains(void *arg)
 	char out[200];
 	CHECK(start("local kumo = require 'kumo'\n"
 		    "assert(_KUMO_CURRENT_EVENT == nil and _VALIDATING_CONFIG == nil)\n"
-		    "assert(kumo.version == '1.2.3-test')\n"
+		    "assert(kumo.version == '" ENV_VERSION "')\n"
 		    "kumo.on('get_queue_config', function(a) if a == 'one' then return 'first' end end)\n"
 		    "kumo.on('get_queue_config', function(a) if a == 'nil' then return nil end end)\n"
 		    "kumo.on('get_queue_config', function(a) if a == 'two' then return 'third', 5 end end)\n"
@@ -121,18 +47,18 @@ static void chains(void *arg)
 		    "kumo.on('quiet', function() end)\n") == 0);
 	CHECK(policy_has_handler("get_queue_config") && policy_has_handler("quiet") &&
 	      !policy_has_handler("init"));
-	CHECK(call("get_queue_config", "one", out, soon()) == 1 && strcmp(out, "first") == 0);
-	CHECK(call("get_queue_config", "two", out, soon()) == 1 && strcmp(out, "third") == 0);
-	CHECK(call("get_queue_config", "nil", out, soon()) == 1 && strcmp(out, "nil") == 0);
-	CHECK(call("get_queue_config", "none", out, soon()) == 0);
-	CHECK(call("custom.event", "!", out, soon()) == 1 && strcmp(out, "custom.event!") == 0);
-	CHECK(call("quiet", "", out, soon()) == 0);
-	CHECK(call("nobody", "", out, soon()) == 0);
+	CHECK(env_call("get_queue_config", "one", out, soon()) == 1 && strcmp(out, "first") == 0);
+	CHECK(env_call("get_queue_config", "two", out, soon()) == 1 && strcmp(out, "third") == 0);
+	CHECK(env_call("get_queue_config", "nil", out, soon()) == 1 && strcmp(out, "nil") == 0);
+	CHECK(env_call("get_queue_config", "none", out, soon()) == 0);
+	CHECK(env_call("custom.event", "!", out, soon()) == 1 && strcmp(out, "custom.event!") == 0);
+	CHECK(env_call("quiet", "", out, soon()) == 0);
+	CHECK(env_call("nobody", "", out, soon()) == 0);
 	CHECK(policy_fire("quiet", soon()) == 0 && policy_fire("nobody", soon()) == 0);
 	policy_stop();
 	CHECK(!policy_has_handler("quiet"));
 }
-RUN(chains)
+RUN_IN_FIBER(chains)
 
 static void registration(void *arg)
 {
@@ -156,7 +82,7 @@ static void registration(void *arg)
 	CHECK(policy_fire("main", soon()) == 0);
 	policy_stop();
 }
-RUN(registration)
+RUN_IN_FIBER(registration)
 
 /* --- errors --- */
 
@@ -166,9 +92,9 @@ static void errors(void *arg)
 	check_error(start("x = 1\nerror('boom')"), ERR_LUA, "policy.lua:2: boom\nstack traceback:\n");
 	check_error(start("#!/usr/bin/env cirrusd\nx()"), ERR_LUA,
 		    "policy.lua:2: attempt to call a nil value (global 'x')");
-	unlink(policy_path);
-	struct policy_params p = {.file = policy_path};
-	check_error(policy_start(&p), ERR_IO, policy_path);
+	unlink(env.policy_path);
+	struct policy_params p = {.file = env.policy_path};
+	check_error(policy_start(&p), ERR_IO, env.policy_path);
 	CHECK(start("local kumo = require 'kumo'\n"
 		    "kumo.on('a', function()\n"
 		    "  local t = nil\n"
@@ -194,7 +120,7 @@ static void errors(void *arg)
 		    "policy.lua:9: invalid value: string \"x\", expected a duration");
 	policy_stop();
 }
-RUN(errors)
+RUN_IN_FIBER(errors)
 
 static void rejects(void *arg)
 {
@@ -237,13 +163,13 @@ static void rejects(void *arg)
 		err_fini(&e);
 		policy_call_end(&pc);
 	}
-	CHECK(call("e", "swallowed", out, soon()) == 1 && strcmp(out, "550 5.7.1 no") == 0);
-	check_error(call("e", "bad", out, soon()), ERR_LUA,
+	CHECK(env_call("e", "swallowed", out, soon()) == 1 && strcmp(out, "550 5.7.1 no") == 0);
+	check_error(env_call("e", "bad", out, soon()), ERR_LUA,
 		    "policy.lua:7: unknown variant `Maybe`, expected one of `If421`");
-	check_error(call("e", "code", out, soon()), ERR_LUA, "a reply code is between 200 and 599");
+	check_error(env_call("e", "code", out, soon()), ERR_LUA, "a reply code is between 200 and 599");
 	policy_stop();
 }
-RUN(rejects)
+RUN_IN_FIBER(rejects)
 
 /* --- waiting --- */
 
@@ -252,7 +178,7 @@ static atomic_int n_done, n_other;
 static void sleeper(void *arg)
 {
 	char out[200];
-	CHECK(call("nap", "0.5", out, soon()) == 1 && strcmp(out, "0.5") == 0);
+	CHECK(env_call("nap", "0.5", out, soon()) == 1 && strcmp(out, "0.5") == 0);
 	atomic_fetch_add(&n_done, 1);
 }
 
@@ -284,11 +210,11 @@ static void waits(void *arg)
 	CHECK(mono_sub(mono_now(), begin).ns < 40 * NS_PER_S); /* one after another would take 50 s */
 	policy_stop();
 }
-RUN(waits)
+RUN_IN_FIBER(waits)
 
 static void cancelled_sleeper(void *arg)
 {
-	check_error(call("nap", "600", NULL, soon()), ERR_CANCELLED, "policy.lua:2: ");
+	check_error(env_call("nap", "600", NULL, soon()), ERR_CANCELLED, "policy.lua:2: ");
 	atomic_fetch_add(&n_done, 1);
 }
 
@@ -308,14 +234,16 @@ static void deadlines(void *arg)
 		    "kumo.on('greedy', function() local t = {} while true do t[#t + 1] = ('x'):rep(1000000) "
 		    ".. #t end end)\n"
 		    "kumo.on('fine', function() return 'fine' end)\n") == 0);
-	check_error(call("nap", "600", out, mono_after(dur_ms(20))), ERR_TIMEOUT, "policy.lua:2: ");
-	check_error(call("spin", "", out, mono_after(dur_ms(50))), ERR_TIMEOUT,
+	check_error(env_call("nap", "600", out, mono_after(dur_ms(20))), ERR_TIMEOUT, "policy.lua:2: ");
+	check_error(env_call("spin", "", out, mono_after(dur_ms(50))), ERR_TIMEOUT,
 		    "policy.lua:3: the handler ran past its deadline");
-	check_error(call("stubborn", "", out, mono_after(dur_ms(50))), ERR_TIMEOUT, "ran past its deadline");
-	check_error(call("threads", "", out, mono_after(dur_ms(50))), ERR_TIMEOUT, "ran past its deadline");
+	check_error(env_call("stubborn", "", out, mono_after(dur_ms(50))), ERR_TIMEOUT,
+		    "ran past its deadline");
+	check_error(env_call("threads", "", out, mono_after(dur_ms(50))), ERR_TIMEOUT,
+		    "ran past its deadline");
 	if (!CHECK_IS_SANITIZED)
-		check_error(call("greedy", "", out, soon()), ERR_LUA, "not enough memory");
-	CHECK(call("fine", "", out, soon()) == 1 && strcmp(out, "fine") == 0);
+		check_error(env_call("greedy", "", out, soon()), ERR_LUA, "not enough memory");
+	CHECK(env_call("fine", "", out, soon()) == 1 && strcmp(out, "fine") == 0);
 	atomic_store(&n_done, 0);
 	fiber_group_init(&g);
 	fiber_start(&g, "cancelled", cancelled_sleeper, NULL);
@@ -324,7 +252,7 @@ static void deadlines(void *arg)
 	CHECK(fiber_group_join(&g, soon()) == 0 && atomic_load(&n_done) == 1);
 	policy_stop();
 }
-RUN(deadlines)
+RUN_IN_FIBER(deadlines)
 
 static void spinner(void *arg)
 {
@@ -348,14 +276,14 @@ static void slices(void *arg)
 	CHECK(atomic_load(&n_other) > 5);
 	policy_stop();
 }
-RUN(slices)
+RUN_IN_FIBER(slices)
 
 /* --- pools and epochs --- */
 
 static int count(const char *event)
 {
 	char out[200];
-	CHECK(call(event, "", out, soon()) == 1);
+	CHECK(env_call(event, "", out, soon()) == 1);
 	return atoi(out);
 }
 
@@ -396,7 +324,7 @@ static void pools(void *arg)
 	policy_set_gc_on_put(0);
 	policy_stop();
 }
-RUN(pools)
+RUN_IN_FIBER(pools)
 
 static _Atomic uint64_t seen_epoch; /* two workers may bump at once */
 static void on_epoch(void *arg, uint64_t epoch)
@@ -407,52 +335,54 @@ static void on_epoch(void *arg, uint64_t epoch)
 static void epochs(void *arg)
 {
 	char out[200];
-	write_file("helper.lua", "return {word = 'old'}");
+	dir_write(env.dir, "helper.lua", "return {word = 'old'}");
 	CHECK(start("local kumo, h = require 'kumo', require 'helper'\n"
 		    "kumo.on('word', function() return 'one ' .. h.word end)\n"
 		    "kumo.on('bump', function() kumo.bump_config_epoch() end)\n") == 0);
 	policy_on_epoch(on_epoch, NULL);
-	CHECK(call("word", "", out, soon()) == 1 && strcmp(out, "one old") == 0);
+	CHECK(env_call("word", "", out, soon()) == 1 && strcmp(out, "one old") == 0);
 	/* An edit is not seen before the bump, in no state. */
-	write_file("helper.lua", "return {word = 'new'}");
-	write_file("policy.lua", "local kumo, h = require 'kumo', require 'helper'\n"
-				 "kumo.on('word', function() return 'two ' .. h.word end)\n"
-				 "kumo.on('added', function() return 'added' end)\n");
+	dir_write(env.dir, "helper.lua", "return {word = 'new'}");
+	dir_write(env.dir, "policy.lua",
+		  "local kumo, h = require 'kumo', require 'helper'\n"
+		  "kumo.on('word', function() return 'two ' .. h.word end)\n"
+		  "kumo.on('added', function() return 'added' end)\n");
 	policy_set_max_age(DUR_ZERO);
-	CHECK(call("word", "", out, soon()) == 1 && strcmp(out, "one old") == 0);
+	CHECK(env_call("word", "", out, soon()) == 1 && strcmp(out, "one old") == 0);
 	policy_set_max_age(dur_s(300));
 	uint64_t before = policy_epoch();
 	CHECK(policy_fire("bump", soon()) == 0);
 	CHECK(policy_epoch() == before + 1 && seen_epoch == before + 1);
-	CHECK(call("added", "", out, soon()) == 1 && strcmp(out, "added") == 0);
-	CHECK(call("word", "", out, soon()) == 1 && strcmp(out, "two new") == 0);
+	CHECK(env_call("added", "", out, soon()) == 1 && strcmp(out, "added") == 0);
+	CHECK(env_call("word", "", out, soon()) == 1 && strcmp(out, "two new") == 0);
 	CHECK(!policy_has_handler("bump") && policy_has_handler("added"));
 	/* A file that does not compile changes nothing. */
-	write_file("policy.lua", "this is no Lua");
+	dir_write(env.dir, "policy.lua", "this is no Lua");
 	policy_bump_epoch();
-	CHECK(call("word", "", out, soon()) == 1 && strcmp(out, "two new") == 0);
+	CHECK(env_call("word", "", out, soon()) == 1 && strcmp(out, "two new") == 0);
 	/* Nor does one that fails when it is run, or whose module is broken by now. */
 	before = policy_epoch();
-	write_file("policy.lua", "error('at the top')");
+	dir_write(env.dir, "policy.lua", "error('at the top')");
 	policy_bump_epoch();
-	CHECK(call("word", "", out, soon()) == 1 && strcmp(out, "two new") == 0);
-	write_file("policy.lua", "local kumo, h = require 'kumo', require 'helper'\n"
-				 "kumo.on('word', function() return 'three ' .. h.word end)\n");
-	write_file("helper.lua", "return nil +");
+	CHECK(env_call("word", "", out, soon()) == 1 && strcmp(out, "two new") == 0);
+	dir_write(env.dir, "policy.lua",
+		  "local kumo, h = require 'kumo', require 'helper'\n"
+		  "kumo.on('word', function() return 'three ' .. h.word end)\n");
+	dir_write(env.dir, "helper.lua", "return nil +");
 	policy_bump_epoch();
-	CHECK(call("word", "", out, soon()) == 1 && strcmp(out, "two new") == 0);
+	CHECK(env_call("word", "", out, soon()) == 1 && strcmp(out, "two new") == 0);
 	CHECK(policy_epoch() == before && seen_epoch == before);
-	write_file("helper.lua", "return {word = 'mended'}");
+	dir_write(env.dir, "helper.lua", "return {word = 'mended'}");
 	policy_bump_epoch();
-	CHECK(call("word", "", out, soon()) == 1 && strcmp(out, "three mended") == 0);
+	CHECK(env_call("word", "", out, soon()) == 1 && strcmp(out, "three mended") == 0);
 	policy_stop();
 }
-RUN(epochs)
+RUN_IN_FIBER(epochs)
 
 static void modules(void *arg)
 {
-	write_file("helper.lua",
-		   "local name, path = ...\nreturn {name = name, path = path, kumo = require 'kumo'}");
+	dir_write(env.dir, "helper.lua",
+		  "local name, path = ...\nreturn {name = name, path = path, kumo = require 'kumo'}");
 	CHECK(start("local h = require 'helper'\n"
 		    "assert(h.name == 'helper' and h.path:match('/helper.lua$') and h.kumo == require "
 		    "'kumo')\n"
@@ -461,13 +391,13 @@ static void modules(void *arg)
 		    "assert(not ok and err:find(\"module 'no.such' not found\", 1, true), err)\n"
 		    "assert(err:find('/opt/kumomta/share/no/such.lua', 1, true), err)\n") == 0);
 	policy_stop();
-	write_file("helper.lua", "\n\nreturn 1 +");
+	dir_write(env.dir, "helper.lua", "\n\nreturn 1 +");
 	check_error(start("require 'helper'"), ERR_LUA, "helper.lua:3: unexpected symbol near <eof>");
 	/* Bytecode on disk is not Lua text. */
-	write_file("helper.lua", "\x1bLua");
+	dir_write(env.dir, "helper.lua", "\x1bLua");
 	check_error(start("require 'helper'"), ERR_LUA, "attempt to load a binary chunk");
 }
-RUN(modules)
+RUN_IN_FIBER(modules)
 
 /* --- many at once, on all workers --- */
 
@@ -478,7 +408,7 @@ static void caller(void *arg)
 {
 	char out[200];
 	for (int i = 0; i < 20; i++) {
-		CHECK(call("work", "x", out, soon()) == 1 && strcmp(out, "xx") == 0);
+		CHECK(env_call("work", "x", out, soon()) == 1 && strcmp(out, "xx") == 0);
 		if (i % 7 == 0)
 			policy_bump_epoch();
 	}
@@ -498,7 +428,7 @@ static void crowds(void *arg)
 	event_unref(all_done);
 	policy_stop();
 }
-RUN(crowds)
+RUN_IN_FIBER(crowds)
 
 /* --- init only --- */
 
@@ -529,7 +459,7 @@ static void init_only(void *arg)
 		    "policy.lua:4: kumo.probe must be called from the `init` event (called from `other`)");
 	policy_stop();
 }
-RUN(init_only)
+RUN_IN_FIBER(init_only)
 
 /* --- messages --- */
 
@@ -600,15 +530,15 @@ static void messages(void *arg)
 	body_unref(body);
 	policy_stop();
 }
-RUN(messages)
+RUN_IN_FIBER(messages)
 
 /* --- what bindings do, told by scripts that assert --- */
 
 static void serde(void *arg)
 {
-	write_file("data.json", "{\"a\": [1, 2.5, null, \"x\"]} // end\n");
-	write_file("data.toml", "[t]\nk = 'v'\n");
-	write_file("data.yaml", "k: [1, two]\n");
+	dir_write(env.dir, "data.json", "{\"a\": [1, 2.5, null, \"x\"]} // end\n");
+	dir_write(env.dir, "data.toml", "[t]\nk = 'v'\n");
+	dir_write(env.dir, "data.yaml", "k: [1, two]\n");
 	CHECK(start("local kumo = require 'kumo'\n"
 		    "local here = debug.getinfo(1, 'S').source:match('^@(.*)/')\n"
 		    "local s = kumo.serde\n"
@@ -645,7 +575,7 @@ static void serde(void *arg)
 		    "fails('nested deeper', s.json_parse, ('['):rep(1000))\n") == 0);
 	policy_stop();
 }
-RUN(serde)
+RUN_IN_FIBER(serde)
 
 static void dns(void *arg)
 {
@@ -697,7 +627,7 @@ static void dns(void *arg)
 		    "fails('zone', kumo.dns.configure_test_resolver, { 'complete nonsense here' })\n") == 0);
 	policy_stop();
 }
-RUN(dns)
+RUN_IN_FIBER(dns)
 
 static void odds_and_ends(void *arg)
 {
@@ -729,12 +659,12 @@ static void odds_and_ends(void *arg)
 	unsetenv("KUMO_AVAILABLE_PARALLELISM");
 	CHECK(bind_available_parallelism() >= 1);
 	char out[200];
-	CHECK(call("strict", "", out, soon()) == 1 && strcmp(out, "strict") == 0);
+	CHECK(env_call("strict", "", out, soon()) == 1 && strcmp(out, "strict") == 0);
 	CHECK(!bind_validation_has_failed());
 	CHECK(policy_fire("fails", soon()) == 0 && bind_validation_has_failed());
 	policy_stop();
 }
-RUN(odds_and_ends)
+RUN_IN_FIBER(odds_and_ends)
 
 int main(void)
 {
@@ -744,5 +674,5 @@ int main(void)
 		T(slices),   T(pools),	      T(epochs), T(modules),	   T(crowds), T(init_only),
 		T(messages), T(serde),	      T(dns),	 T(odds_and_ends),
 	};
-	return cmocka_run_group_tests(tests, group_setup, group_teardown);
+	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "fiber_check.h"
+#include "test_dir.h"
 
 #include "base/alloc.h"
 #include "bind/bind.h"
@@ -13,7 +14,6 @@
 #include "queue/deliverer.h"
 #include "queue/queue.h"
 
-#include <dirent.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -54,23 +54,9 @@ static inline void service_make_dir(void)
 	CHECK(mkdir(service.dir, 0755) == 0);
 }
 
-static inline void service_empty_dir(const char *path)
-{
-	DIR *d = opendir(path);
-	for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;) {
-		char *name = xasprintf("%s/%s", path, e->d_name);
-		if (e->d_name[0] != '.' && unlink(name) != 0)
-			service_empty_dir(name);
-		free(name);
-	}
-	if (d != NULL)
-		closedir(d);
-	rmdir(path);
-}
-
 static inline void service_remove_dir(void)
 {
-	service_empty_dir(service.dir);
+	dir_remove(service.dir);
 }
 
 /** Lua: the table of make_queue_config; statements of the handler before make_egress_path, and its table;
@@ -78,17 +64,14 @@ static inline void service_remove_dir(void)
 static inline void service_write_policy(const char *queue, const char *path_code, const char *path,
 					const char *extra)
 {
-	char *file = xasprintf("%s/policy.lua", service.dir);
-	FILE *f = fopen(file, "we");
-	CHECK(f != NULL);
-	fprintf(f,
+	char *text = xasprintf(
 		"local kumo = require 'kumo'\n"
 		"kumo.on('get_queue_config', function(domain) return kumo.make_queue_config { %s } end)\n"
 		"kumo.on('get_egress_path_config', function(domain, source, site) %s return "
 		"kumo.make_egress_path { %s } end)\n%s\n",
 		queue, path_code, path, extra);
-	CHECK(fclose(f) == 0);
-	free(file);
+	dir_write(service.dir, "policy.lua", text);
+	free(text);
 }
 
 static inline void service_up(void *arg)

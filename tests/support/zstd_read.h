@@ -81,21 +81,3 @@ static inline mode_t path_mode(const char *path)
 	struct stat st;
 	return stat(path, &st) == 0 ? st.st_mode & 07777 : 0;
 }
-
-static inline void dir_remove(const char *dir)
-{
-	char *cmd = xasprintf("rm -rf '%s'", dir);
-	if (system(cmd) != 0)
-		perror(cmd);
-	free(cmd);
-}
-
-/* A fresh directory, to be removed with dir_remove and freed. */
-static inline char *dir_make(void)
-{
-	const char *tmp = getenv("TMPDIR");
-	char *dir = xasprintf("%s/cirrus-record-XXXXXX", tmp != NULL ? tmp : "/tmp");
-	if (mkdtemp(dir) == NULL)
-		abort();
-	return dir;
-}

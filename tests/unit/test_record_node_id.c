@@ -1,5 +1,6 @@
 /* test_record_node_id.c - where the node's id comes from. */
 #include "ut.h"
+#include "test_dir.h"
 #include "zstd_read.h"
 
 #include "base/err.h"

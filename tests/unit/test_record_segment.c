@@ -1,6 +1,7 @@
 /* test_record_segment.c - segment files: names, rotation, what a reader sees while one grows, after its end
  * and after a crash, and a file system that refuses. Time is virtual. */
 #include "ut.h"
+#include "test_dir.h"
 #include "zstd_read.h"
 
 #include "base/err.h"
