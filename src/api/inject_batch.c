@@ -253,7 +253,8 @@ int inject_batch_store(struct inject_batch *b, mono_t deadline)
 					 : reception_store(&b->reception, deadline);
 }
 
-void inject_batch_drop(struct inject_batch *b)
+/* All recipients of the chunk have failed, with the error in the slot, which it takes. */
+static void batch_drop(struct inject_batch *b)
 {
 	struct err e = err_take();
 	for (size_t k = 0; k < b->reception.n; k++) {
@@ -288,10 +289,64 @@ static void batch_drop_rest(struct inject_batch *b, size_t from)
 		batch_fail(b, i);
 	}
 	err_put(e);
-	inject_batch_drop(b);
+	batch_drop(b);
 }
 
-/** Takes those of the chunk out of the spool that the policy has saved. */
+/* --- the answer --- */
+
+static void batch_write_failed(const struct inject_batch *b, struct json_out *j)
+{
+	struct buf text = BUF_INIT;
+	json_key(j, STR("failed_recipients"));
+	json_arr_begin(j);
+	for (size_t i = 0; i < b->req->n_recipients; i++)
+		if (b->result[i].error != NULL)
+			json_str(j, b->req->recipient[i].email);
+	json_arr_end(j);
+	json_key(j, STR("errors"));
+	json_arr_begin(j);
+	for (size_t i = 0; i < b->req->n_recipients; i++) {
+		if (b->result[i].error == NULL)
+			continue;
+		buf_clear(&text);
+		buf_add_str(&text, b->req->recipient[i].email); /* may hold NUL */
+		buf_add_z(&text, ": ");
+		buf_add_z(&text, b->result[i].error);
+		json_str(j, buf_str(&text));
+	}
+	json_arr_end(j);
+	buf_fini(&text);
+}
+
+/* The answer as JSON, once all recipients are gone through. */
+static void batch_write_answer(const struct inject_batch *b, struct buf *out)
+{
+	struct json_out j = json_out_to(out);
+	json_obj_begin(&j);
+	json_kv_int(&j, STR("success_count"), (int64_t)b->n_taken);
+	json_kv_int(&j, STR("fail_count"), (int64_t)b->n_failed);
+	batch_write_failed(b, &j);
+	json_key(&j, STR("messages"));
+	json_arr_begin(&j);
+	for (size_t i = 0; i < b->req->n_recipients; i++) {
+		char id[33];
+		if (!b->result[i].is_taken)
+			continue;
+		uuid_fmt_simple(&b->result[i].id, id);
+		json_obj_begin(&j);
+		json_kv_str(&j, STR("recipient"), b->req->recipient[i].email);
+		json_kv_str(&j, STR("id"), str_of(id));
+		json_obj_end(&j);
+	}
+	json_arr_end(&j);
+	json_kv_str(&j, STR("durability"),
+		    !b->req->is_spool_deferred && reception_is_durable() ? STR("fsync") : STR("memory"));
+	json_obj_end(&j);
+}
+
+/* --- chunk by chunk --- */
+
+/* Takes those of the chunk out of the spool that the policy has saved. */
 static void batch_refuse_saved(struct inject_batch *b)
 {
 	for (size_t k = 0; k < b->reception.n; k++) {
@@ -309,7 +364,7 @@ static int batch_finish(struct inject_batch *b, size_t next, struct buf *answer)
 	struct idempotency *k = b->origin.key;
 	bool is_keyed = k != NULL && idempotency_key(k) != NULL, is_complete = next == b->req->n_recipients;
 	if (is_complete)
-		inject_batch_answer(b, answer);
+		batch_write_answer(b, answer);
 	if (!is_keyed)
 		return 0;
 	if (!is_complete) {
@@ -357,57 +412,6 @@ fail:
 	if (n_stored == 0)
 		return -1;
 	batch_drop_rest(b, i);
-	inject_batch_answer(b, answer);
+	batch_write_answer(b, answer);
 	return 0;
-}
-
-/* --- the answer --- */
-
-static void batch_write_failed(const struct inject_batch *b, struct json_out *j)
-{
-	struct buf text = BUF_INIT;
-	json_key(j, STR("failed_recipients"));
-	json_arr_begin(j);
-	for (size_t i = 0; i < b->req->n_recipients; i++)
-		if (b->result[i].error != NULL)
-			json_str(j, b->req->recipient[i].email);
-	json_arr_end(j);
-	json_key(j, STR("errors"));
-	json_arr_begin(j);
-	for (size_t i = 0; i < b->req->n_recipients; i++) {
-		if (b->result[i].error == NULL)
-			continue;
-		buf_clear(&text);
-		buf_add_str(&text, b->req->recipient[i].email); /* may hold NUL */
-		buf_add_z(&text, ": ");
-		buf_add_z(&text, b->result[i].error);
-		json_str(j, buf_str(&text));
-	}
-	json_arr_end(j);
-	buf_fini(&text);
-}
-
-void inject_batch_answer(const struct inject_batch *b, struct buf *out)
-{
-	struct json_out j = json_out_to(out);
-	json_obj_begin(&j);
-	json_kv_int(&j, STR("success_count"), (int64_t)b->n_taken);
-	json_kv_int(&j, STR("fail_count"), (int64_t)b->n_failed);
-	batch_write_failed(b, &j);
-	json_key(&j, STR("messages"));
-	json_arr_begin(&j);
-	for (size_t i = 0; i < b->req->n_recipients; i++) {
-		char id[33];
-		if (!b->result[i].is_taken)
-			continue;
-		uuid_fmt_simple(&b->result[i].id, id);
-		json_obj_begin(&j);
-		json_kv_str(&j, STR("recipient"), b->req->recipient[i].email);
-		json_kv_str(&j, STR("id"), str_of(id));
-		json_obj_end(&j);
-	}
-	json_arr_end(&j);
-	json_kv_str(&j, STR("durability"),
-		    !b->req->is_spool_deferred && reception_is_durable() ? STR("fsync") : STR("memory"));
-	json_obj_end(&j);
 }

@@ -53,10 +53,8 @@ void inject_batch_fini(struct inject_batch *b);
  * Yields. */
 size_t inject_batch_prepare(struct inject_batch *b, size_t from, mono_t deadline);
 /** Makes the chunk durable; or holds it in memory, if that is what the request says. Yields. -1 with the
- * error: nothing of it is stored, and inject_batch_drop or another try must follow. */
+ * error: nothing of it is stored, and may be tried again. */
 MUST_CHECK int inject_batch_store(struct inject_batch *b, mono_t deadline);
-/** All recipients of the chunk have failed, with the error in the slot, which it takes. */
-void inject_batch_drop(struct inject_batch *b);
 /** Logs the chunk's messages and hands them to their queues. May yield. */
 void inject_batch_enqueue(struct inject_batch *b);
 /** All of it; answer gets what became of each recipient. -1 with the error when nothing could be stored, and
@@ -64,8 +62,6 @@ void inject_batch_enqueue(struct inject_batch *b);
  * Under a key there is one chunk, stored with the key and the answer: -1 ERR_INVALID when it does not fit.
  * Yields. */
 MUST_CHECK int inject_batch_run(struct inject_batch *b, struct buf *answer, mono_t deadline);
-/** The answer as JSON, once all recipients are gone through. */
-void inject_batch_answer(const struct inject_batch *b, struct buf *out);
 /** The message of recipient i, before the policy sees it, a new reference; NULL with the error of what is
  * wrong with it. */
 MUST_CHECK struct message *inject_batch_make(struct inject_batch *b, size_t i);

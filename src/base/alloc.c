@@ -82,21 +82,21 @@ char *xmemdup0(const void *p, size_t n)
 	return q;
 }
 
-char *xasprintf(const char *fmt, ...)
-{
-	va_list ap;
-	va_start(ap, fmt);
-	char *s = xvasprintf(fmt, ap);
-	va_end(ap);
-	return s;
-}
-
-char *xvasprintf(const char *fmt, va_list ap)
+PRINTF_LIKE(1, 0) static char *xvasprintf(const char *fmt, va_list ap)
 {
 	char *s = NULL;
 	/* vasprintf fails for want of memory, or on a wide character it cannot convert; we never print those.
 	 */
 	if (UNLIKELY(vasprintf(&s, fmt, ap) < 0 || s == NULL))
 		alloc_die(strlen(fmt));
+	return s;
+}
+
+char *xasprintf(const char *fmt, ...)
+{
+	va_list ap;
+	va_start(ap, fmt);
+	char *s = xvasprintf(fmt, ap);
+	va_end(ap);
 	return s;
 }

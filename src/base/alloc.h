@@ -14,7 +14,6 @@ void *xreallocarray(void *p, size_t n, size_t size_bytes) __attribute__((returns
 char *xstrdup(const char *s) __attribute__((malloc, returns_nonnull));
 char *xmemdup0(const void *p, size_t n) __attribute__((malloc, returns_nonnull)); /* adds a NUL */
 char *xasprintf(const char *fmt, ...) PRINTF_LIKE(1, 2) __attribute__((malloc, returns_nonnull));
-char *xvasprintf(const char *fmt, va_list ap) PRINTF_LIKE(1, 0) __attribute__((malloc, returns_nonnull));
 /** align_bytes is a power of two and a multiple of sizeof(void *). */
 void *xaligned_alloc(size_t align_bytes, size_t n_bytes) __attribute__((malloc, returns_nonnull));
 

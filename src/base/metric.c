@@ -192,7 +192,7 @@ struct metric_series *metric_get(struct metric *m, const str_t *values)
 	return s;
 }
 
-struct metric_series *metric_series_ref(struct metric_series *s)
+static struct metric_series *metric_series_ref(struct metric_series *s)
 {
 	atomic_fetch_add_explicit(&s->n_refs, 1, memory_order_relaxed);
 	return s;

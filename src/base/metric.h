@@ -21,7 +21,6 @@ struct metric *metric_declare(enum metric_kind kind, const char *name, const cha
 /** The series with these label values (one per declared label, NULL when none are declared). Takes a
  * reference. */
 struct metric_series *metric_get(struct metric *m, const str_t *values);
-struct metric_series *metric_series_ref(struct metric_series *s);
 void metric_series_unref(struct metric_series *s);
 
 void metric_add(struct metric_series *s, int64_t v); /* counter, gauge */

@@ -214,9 +214,3 @@ bool uuid_parse(str_t s, struct uuid *out)
 	*out = u;
 	return true;
 }
-
-void uuid_node(uint8_t out[6])
-{
-	pthread_once(&uuid_once, uuid_init);
-	memcpy(out, uuid_node_bytes, 6);
-}

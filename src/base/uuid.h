@@ -22,8 +22,6 @@ static inline bool uuid_eq(const struct uuid *a, const struct uuid *b)
 {
 	return memcmp(a->b, b->b, 16) == 0;
 }
-/** 6 bytes of node address used by uuid_new_v1. */
-void uuid_node(uint8_t out[6]);
 
 void random_bytes(void *p, size_t n_bytes); /* from the kernel */
 /** Uniform in [0, bound), cheap, not for secrets. */

@@ -298,11 +298,6 @@ const struct zone *zone_find(str_t name)
 	return found;
 }
 
-const char *zone_name(const struct zone *z)
-{
-	return z->name;
-}
-
 int zone_offset(const struct zone *z, int64_t unix_s)
 {
 	int64_t lo = 0, hi = z->n_times; /* the number of transitions that are past */

@@ -9,7 +9,6 @@ struct zone;
 /** NULL: the database has no such zone. The first call for a name reads its file (a few KB); a zone stays in
  * memory for the life of the process, so that the pointer may be kept. "UTC" is always there. */
 const struct zone *zone_find(str_t name);
-const char *zone_name(const struct zone *z);
 /** Seconds east of UTC at that time. */
 int zone_offset(const struct zone *z, int64_t unix_s);
 /** When the zone's clock shows local_s (seconds since 1970, as if they were UTC): the first time, where it

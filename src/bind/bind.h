@@ -40,7 +40,3 @@ void bind_push_address(lua_State *L, str_t text);
 /** get_meta(NAME) and set_meta(NAME, VALUE) of whatever has metadata: the arguments are at 2 and 3. Raise. */
 int bind_get_meta(lua_State *L, const struct meta *m);
 int bind_set_meta(lua_State *L, struct meta *m);
-
-/** Reads an optional resolver name at idx: any other than nil raises, as no resolver can be defined in this
- * version. */
-void bind_refuse_resolver_name(lua_State *L, int idx);

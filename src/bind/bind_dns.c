@@ -12,7 +12,9 @@
 #define DNS_MX_TIME dur_s(5) /* contracts B3 */
 #define DNS_TIME dur_s(30)
 
-void bind_refuse_resolver_name(lua_State *L, int idx)
+/* Reads an optional resolver name at idx: any other than nil raises, as no resolver can be defined in this
+ * version. */
+static void bind_refuse_resolver_name(lua_State *L, int idx)
 {
 	if (lua_isnoneornil(L, idx))
 		return;

@@ -16,7 +16,8 @@ struct header_box {
 	char whole[];
 };
 
-void bind_push_header(lua_State *L, const struct mime_field *f)
+/* A Header: a copy of the field. */
+static void bind_push_header(lua_State *L, const struct mime_field *f)
 {
 	struct header_box *h = lua_newuserdatauv(L, sizeof *h + f->whole.n + 1, 0);
 	memcpy(h->whole, f->whole.n > 0 ? f->whole.p : "", f->whole.n);

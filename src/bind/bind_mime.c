@@ -125,7 +125,7 @@ static int builder_build(lua_State *L)
 	return 1;
 }
 
-void bind_open_mime_builder(lua_State *L)
+static void bind_open_mime_builder(lua_State *L)
 {
 	static const luaL_Reg meta[] = {{"__gc", builder_on_gc}, {NULL, NULL}};
 	static const luaL_Reg methods[] = {

@@ -15,7 +15,6 @@
 void bind_open_header(lua_State *L);
 void bind_open_header_map(lua_State *L);
 void bind_open_mime_part(lua_State *L);
-void bind_open_mime_builder(lua_State *L);
 void bind_open_address_header(lua_State *L);
 /** Adds its methods to the class table of messages on top. */
 void bind_open_message_mime(lua_State *L);
@@ -24,15 +23,11 @@ void bind_register_mime_part(void);
 void bind_register_message_mime(void);
 
 /* --- parts --- */
-/** Takes a reference of its own. */
-void bind_push_mime_part(lua_State *L, struct mime_part *p);
 /** Pushes one that has no part yet: to be stored there, with the reference that the value is to have, before
  * anything else is done. */
 struct mime_part **bind_new_mime_part(lua_State *L);
 struct mime_part *bind_check_mime_part(lua_State *L, int idx); /* raises */
 void bind_push_header_map(lua_State *L, struct mime_part *p);
-/** A Header: a copy of the field. */
-void bind_push_header(lua_State *L, const struct mime_field *f);
 /** The part of that type from the text at idx. Raises. */
 void bind_push_text_part(lua_State *L, int idx, str_t type);
 /** From content type, data and options (or nil) at idx, idx + 1 and idx + 2. Raises. */

@@ -32,7 +32,8 @@ struct mime_part **bind_new_mime_part(lua_State *L)
 	return box;
 }
 
-void bind_push_mime_part(lua_State *L, struct mime_part *p)
+/* Takes a reference of its own. */
+static void bind_push_mime_part(lua_State *L, struct mime_part *p)
 {
 	struct mime_part **box = bind_new_mime_part(L);
 	*box = mime_part_ref(p);

@@ -402,12 +402,3 @@ void fiber_each(fiber_info_fn *fn, void *arg)
 		fn(&fi, arg);
 	}
 }
-
-void fiber_group_each(const struct fiber_group *g, fiber_info_fn *fn, void *arg)
-{
-	list_for_each (l, &g->fibers) {
-		struct fiber_info fi;
-		fiber_describe(list_entry(l, struct fiber, group_link), &fi);
-		fn(&fi, arg);
-	}
-}

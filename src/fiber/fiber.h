@@ -20,8 +20,7 @@ struct fiber_group {
 void fiber_group_init(struct fiber_group *g);
 /** Cancels every fiber of the group; none has run when it returns. */
 void fiber_group_cancel(struct fiber_group *g);
-/** Waits until the group is empty. Yields. -1 ERR_TIMEOUT, ERR_CANCELLED: some are left (fiber_group_each
- * tells which). */
+/** Waits until the group is empty. Yields. -1 ERR_TIMEOUT, ERR_CANCELLED: some are left. */
 MUST_CHECK int fiber_group_join(struct fiber_group *g, mono_t deadline);
 
 /** Starts fn(arg) in a new fiber of this worker; it first runs when the caller yields or the loop turns.
@@ -76,7 +75,6 @@ typedef void fiber_info_fn(const struct fiber_info *fi, void *arg);
 /** Every fiber of this worker; fn must not yield. The strings are the fibers': copy what outlives the call.
  */
 void fiber_each(fiber_info_fn *fn, void *arg);
-void fiber_group_each(const struct fiber_group *g, fiber_info_fn *fn, void *arg);
 /** Says what the next waits of this fiber are for, for fiber_each; static text. Returns the one before. */
 const char *fiber_set_waits_for(const char *what);
 

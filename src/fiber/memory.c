@@ -165,7 +165,8 @@ static enum memory_level memory_level_of(uint64_t usage, uint64_t soft, uint64_t
 	return usage >= soft ? MEMORY_OVER : usage >= low ? MEMORY_LOW : MEMORY_PLENTY;
 }
 
-void memory_look(void)
+/* Looks now instead of in 3 s. */
+static void memory_look(void)
 {
 	uint64_t soft = memory_soft_limit(), low = memory_low_threshold(), usage = memory_sample();
 	if (usage >= soft) {

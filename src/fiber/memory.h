@@ -27,10 +27,8 @@ uint64_t memory_low_threshold(void);
 /** Takes KUMOD_MEMORY_HARD_LIMIT and KUMOD_MEMORY_SOFT_LIMIT, looks once, and goes on looking in a fiber of
  * worker 0 that ends with it. From a fiber. -1 ERR_INVALID naming the variable. */
 MUST_CHECK int memory_start(void);
-/** Looks now instead of in 3 s. */
-void memory_look(void);
-uint64_t
-memory_usage(void); /* when it was looked at last: the control group's working set, or the resident set */
+/** When it was looked at last: the working set of the control group, or the resident set. */
+uint64_t memory_usage(void);
 enum memory_level memory_level(void);
 /** NULL, or "load shedding" over the soft limit. */
 const char *memory_health(void);

@@ -102,8 +102,6 @@ void h2_stream_free(struct h2_stream *s);
 /** Counts the frames that nghttp2 passes over without a word; `in` is all that comes, the preface included.
  */
 void h2_count_frames(struct h2_conn *c, str_t in);
-/** Counts towards a budget; false, and the end of the connection, when it is used up. */
-bool h2_spend(struct h2_conn *c, struct h2_budget *b, unsigned burst, unsigned per_s, const char *what);
 void h2_submit_answer(struct h2_stream *s);
 
 /* --- h2_stream.c --- */
@@ -111,8 +109,6 @@ void h2_submit_answer(struct h2_stream *s);
 void h2_stream_begin(struct h2_stream *s);
 /** More of the request has come, or will not come. Does not yield. */
 void h2_stream_wake(struct h2_stream *s);
-/** Fills r and f from what has arrived; 0 or a status with *why. */
-int h2_parse_request(struct h2_stream *s, const char **why);
 void h2_request_add_header(struct h2_stream *s, str_t name, str_t value); /* copied by the caller */
 
 /* --- h2_conn.c --- */

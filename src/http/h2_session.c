@@ -48,7 +48,8 @@ static void h2_calm(struct h2_conn *c, const char *what)
 	nghttp2_session_terminate_session(c->h2, NGHTTP2_ENHANCE_YOUR_CALM);
 }
 
-bool h2_spend(struct h2_conn *c, struct h2_budget *b, unsigned burst, unsigned per_s, const char *what)
+/* Counts towards a budget; false, and the end of the connection, when it is used up. */
+static bool h2_spend(struct h2_conn *c, struct h2_budget *b, unsigned burst, unsigned per_s, const char *what)
 {
 	mono_t now = mono_now();
 	if (b->at.ns != 0)

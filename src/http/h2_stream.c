@@ -74,7 +74,8 @@ static int h2_parse_fields(struct h2_stream *s, const char **why)
 	return rc;
 }
 
-int h2_parse_request(struct h2_stream *s, const char **why)
+/* Fills r and f from what has arrived; 0 or a status with *why. */
+static int h2_parse_request(struct h2_stream *s, const char **why)
 {
 	struct http_request *r = &s->r;
 	r->target = s->path;

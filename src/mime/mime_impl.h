@@ -10,8 +10,6 @@ struct mime_source {
 };
 
 struct mime_source *mime_source_new(str_t bytes); /* copies */
-struct mime_source *mime_source_ref(struct mime_source *s);
-void mime_source_unref(struct mime_source *s);
 
 /** Room for one more; its bytes are not set. */
 struct mime_field *mime_field_grow(struct mime_part *p);

@@ -25,14 +25,14 @@ struct mime_source *mime_source_new(str_t bytes)
 	return s;
 }
 
-struct mime_source *mime_source_ref(struct mime_source *s)
+static struct mime_source *mime_source_ref(struct mime_source *s)
 {
 	if (s != NULL)
 		s->refs++;
 	return s;
 }
 
-void mime_source_unref(struct mime_source *s)
+static void mime_source_unref(struct mime_source *s)
 {
 	if (s != NULL && --s->refs == 0)
 		free(s);

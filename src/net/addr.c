@@ -127,15 +127,6 @@ bool net_addr_eq_ip(const struct net_addr *a, const struct net_addr *b)
 	return na == nb && (na == 0 || memcmp(pa, pb, na) == 0);
 }
 
-bool net_addr_is_loopback(const struct net_addr *a)
-{
-	const uint8_t *p;
-	size_t n = addr_bytes(a, &p);
-	if (n == 4)
-		return p[0] == 127;
-	return n == 16 && memcmp(p, &in6addr_loopback, 16) == 0;
-}
-
 const char *net_addr_fmt_ip(const struct net_addr *a, char out[NET_ADDR_STRLEN])
 {
 	const uint8_t *p;

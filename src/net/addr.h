@@ -23,7 +23,6 @@ MUST_CHECK int net_addr_parse_ip(str_t s, uint16_t port, struct net_addr *out);
 uint16_t net_addr_port(const struct net_addr *a);
 void net_addr_set_port(struct net_addr *a, uint16_t port);
 bool net_addr_eq_ip(const struct net_addr *a, const struct net_addr *b);
-bool net_addr_is_loopback(const struct net_addr *a);
 #define NET_ADDR_STRLEN 64
 /** "1.2.3.4:25" / "[::1]:25"; v4-mapped v6 prints as v4. Returns out. */
 const char *net_addr_fmt(const struct net_addr *a, char out[NET_ADDR_STRLEN]);

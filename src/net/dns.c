@@ -118,7 +118,8 @@ static const struct dns_answer *dns_answer_localhost(uint16_t type)
 
 /* --- questions --- */
 
-int dns_query_begin(struct dns_query *q, const char *name, uint16_t type)
+/* name is normalised. -1 ERR_DNS. */
+static int dns_query_begin(struct dns_query *q, const char *name, uint16_t type)
 {
 	snprintf(q->name, sizeof(q->name), "%s", name);
 	q->type = type;
@@ -147,7 +148,8 @@ int dns_query_begin(struct dns_query *q, const char *name, uint16_t type)
 	return -1;
 }
 
-const struct dns_answer *dns_query_end(struct dns_query *q, mono_t deadline)
+/* A reference to the answer; NULL and the error. Yields. */
+static const struct dns_answer *dns_query_end(struct dns_query *q, mono_t deadline)
 {
 	const struct dns_answer *a = q->answer;
 	if (q->flight != NULL && (a = dns_flight_land(q->flight, deadline)) == NULL)

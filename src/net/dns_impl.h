@@ -70,10 +70,7 @@ struct dns_query {
 	const struct dns_answer *answer; /* known at once */
 	struct dns_flight *flight;
 };
-/** name is normalised. -1 ERR_DNS. */
-MUST_CHECK int dns_query_begin(struct dns_query *q, const char *name, uint16_t type);
 /** A reference to the answer; NULL and the error. Yields. */
-const struct dns_answer *dns_query_end(struct dns_query *q, mono_t deadline);
 const struct dns_answer *dns_query(const char *name, uint16_t type, mono_t deadline);
 
 /* --- dns_mx.c --- */

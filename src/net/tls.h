@@ -47,7 +47,6 @@ MUST_CHECK struct tls_server *tls_server_new(const struct tls_server_params *p);
  * an error everything stays as it was. A self-signed certificate for the same hostname is kept while it has a
  * month to go. Tickets stay valid unless the client CAs have changed. */
 MUST_CHECK int tls_server_reload(struct tls_server *srv, const struct tls_server_params *p);
-struct tls_server *tls_server_ref(struct tls_server *srv);
 void tls_server_unref(struct tls_server *srv); /* NULL is fine */
 /** When the certificate ends that new connections get. */
 wall_t tls_server_not_after(struct tls_server *srv);
@@ -74,7 +73,6 @@ struct tls_client_params {
 
 struct tls_client;
 MUST_CHECK struct tls_client *tls_client_new(const struct tls_client_params *p);
-struct tls_client *tls_client_ref(struct tls_client *c);
 void tls_client_unref(struct tls_client *c);
 
 /* --- on a stream --- */

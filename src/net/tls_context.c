@@ -256,12 +256,6 @@ int tls_server_reload(struct tls_server *srv, const struct tls_server_params *p)
 	return 0;
 }
 
-struct tls_server *tls_server_ref(struct tls_server *srv)
-{
-	atomic_fetch_add_explicit(&srv->n_refs, 1, memory_order_relaxed);
-	return srv;
-}
-
 void tls_server_unref(struct tls_server *srv)
 {
 	if (srv == NULL || atomic_fetch_sub_explicit(&srv->n_refs, 1, memory_order_acq_rel) != 1)
@@ -379,12 +373,6 @@ struct tls_client *tls_client_new(const struct tls_client_params *p)
 struct tls_context *tls_client_context(struct tls_client *c)
 {
 	return context_ref(c->context);
-}
-
-struct tls_client *tls_client_ref(struct tls_client *c)
-{
-	atomic_fetch_add_explicit(&c->n_refs, 1, memory_order_relaxed);
-	return c;
 }
 
 void tls_client_unref(struct tls_client *c)

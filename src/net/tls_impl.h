@@ -27,7 +27,6 @@ MUST_CHECK int tls_material_load(const struct tls_credentials *c, struct tls_mat
 /** A self-signed certificate (tls_self_signed.c). */
 MUST_CHECK int tls_material_make(const char *hostname, struct tls_material *out);
 void tls_material_copy(struct tls_material *dst, const struct tls_material *src); /* new references */
-void tls_material_warn(struct tls_material *m, const char *fmt, ...) PRINTF_LIKE(2, 3);
 bool tls_time(const ASN1_TIME *t, wall_t *out);
 /** The PEM certificates as trust anchors; *names (may be NULL) gets their subjects. NULL ERR_INVALID. */
 X509_STORE *tls_store_load(const struct secret *ca, const char *name, STACK_OF(X509_NAME) * *names);

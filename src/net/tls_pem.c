@@ -50,7 +50,7 @@ void tls_material_copy(struct tls_material *dst, const struct tls_material *src)
 	buf_add_str(&dst->warnings, buf_str(&src->warnings));
 }
 
-void tls_material_warn(struct tls_material *m, const char *fmt, ...)
+PRINTF_LIKE(2, 3) static void tls_material_warn(struct tls_material *m, const char *fmt, ...)
 {
 	va_list ap;
 	if (m->warnings.n > 0)

@@ -253,11 +253,6 @@ json_t *param_dump_with(const struct param_schema *s, const void *obj, const jso
 	return out;
 }
 
-json_t *param_dump(const struct param_schema *s, const void *obj)
-{
-	return param_dump_with(s, obj, NULL);
-}
-
 /* --- the registry --- */
 
 void param_schema_register(const struct param_schema *s)

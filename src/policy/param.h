@@ -93,8 +93,6 @@ const struct param_schema *param_schema_at(size_t i);
 MUST_CHECK int param_parse_json(const struct param_schema *s, const json_t *table, void *out);
 MUST_CHECK int param_parse_lua(const struct param_schema *s, lua_State *L, int idx, void *out);
 void param_fini(const struct param_schema *s, void *obj);
-/** The effective values as a JSON object (new reference), durations in dur_fmt form. */
-json_t *param_dump(const struct param_schema *s, const void *obj);
 /** "unknown variant `X`, expected one of `A`, `B`" for custom parsers. */
 void param_err_variant(const char *given, const char *const *words);
 

@@ -16,5 +16,5 @@ void param_field_clear(const struct param *p, void *field);
 void param_field_fini(const struct param *p, void *field);
 /** The effective value (new reference). given: the input it was made from, or NULL. */
 json_t *param_field_dump(const struct param *p, const void *field, const json_t *given);
-/** As param_dump, with the input. */
+/** The effective values as a JSON object (new reference), durations in dur_fmt form. table: the input. */
 json_t *param_dump_with(const struct param_schema *s, const void *obj, const json_t *table);

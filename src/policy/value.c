@@ -49,7 +49,8 @@ void value_arr_add(json_t *arr, json_t *value)
 		panic("out of memory in jansson");
 }
 
-json_t *value_str(str_t s)
+/* A JSON string; NULL when s is not UTF-8. */
+static json_t *value_str(str_t s)
 {
 	if (!str_is_utf8(s))
 		return NULL;

@@ -8,8 +8,6 @@ json_t *value_must(json_t *v);
 /** Takes over value. key need not be UTF-8-checked again by the caller's contract. */
 void value_obj_set(json_t *obj, str_t key, json_t *value);
 void value_arr_add(json_t *arr, json_t *value);
-/** A JSON string; NULL when s is not UTF-8. */
-json_t *value_str(str_t s);
 
 /** JSON text, quickly. NULL, without an error, when that is not possible: then jansson is to say what it is.
  * A new reference. */

@@ -28,7 +28,6 @@ const struct egress_source *session_source(const struct session *s);
 const struct delivery_protocol *session_protocol(const struct session *s); /* mx_list */
 const struct dns_mx *session_mx(const struct session *s);		   /* NULL with an mx_list */
 const char *session_ready_queue_name(const struct session *s);
-const struct uuid *session_id(const struct session *s);
 const char *session_hostname(const struct session *s); /* this machine's */
 
 /** The next message, taken out of the queue, its body in memory. Waits at most `idle`. NULL: nothing came, or

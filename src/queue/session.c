@@ -31,10 +31,6 @@ const char *session_ready_queue_name(const struct session *s)
 {
 	return s->rq->name;
 }
-const struct uuid *session_id(const struct session *s)
-{
-	return &s->id;
-}
 const char *session_hostname(const struct session *s)
 {
 	return queue_g.hostname;

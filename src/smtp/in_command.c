@@ -130,6 +130,27 @@ static bool in_take_parameter(str_t *rest, str_t *name, str_t *value)
 	return true;
 }
 
+/* xtext (RFC 3461 section 4): appended to out, decoded. False when it is none. */
+static bool in_xtext_decode(struct buf *out, str_t in)
+{
+	for (size_t i = 0; i < in.n; i++) {
+		char c = in.p[i];
+		if (c == '+') {
+			int hi = i + 2 < in.n ? hex_digit(in.p[i + 1]) : -1,
+			    lo = hi >= 0 ? hex_digit(in.p[i + 2]) : -1;
+			if (lo < 0 || in.p[i + 1] >= 'a' || in.p[i + 2] >= 'a') /* upper case only */
+				return false;
+			buf_add_c(out, (char)(hi << 4 | lo));
+			i += 2;
+		} else if (c > ' ' && c < 0x7f && c != '=') {
+			buf_add_c(out, c);
+		} else {
+			return false;
+		}
+	}
+	return true;
+}
+
 /* ORCPT and AUTH have xtext with an address in it, which may have an '=' only as +3D. */
 static bool in_is_xtext(str_t s, size_t max)
 {
@@ -357,26 +378,6 @@ int in_command_parse(str_t line, struct in_command *out, struct in_refusal *why)
 }
 
 /* --- encodings --- */
-
-bool in_xtext_decode(struct buf *out, str_t in)
-{
-	for (size_t i = 0; i < in.n; i++) {
-		char c = in.p[i];
-		if (c == '+') {
-			int hi = i + 2 < in.n ? hex_digit(in.p[i + 1]) : -1,
-			    lo = hi >= 0 ? hex_digit(in.p[i + 2]) : -1;
-			if (lo < 0 || in.p[i + 1] >= 'a' || in.p[i + 2] >= 'a') /* upper case only */
-				return false;
-			buf_add_c(out, (char)(hi << 4 | lo));
-			i += 2;
-		} else if (c > ' ' && c < 0x7f && c != '=') {
-			buf_add_c(out, c);
-		} else {
-			return false;
-		}
-	}
-	return true;
-}
 
 static int in_xclient_addr(str_t text, struct net_addr *out)
 {

@@ -52,9 +52,6 @@ struct in_command {
  * it). */
 MUST_CHECK int in_command_parse(str_t line, struct in_command *out, struct in_refusal *why);
 
-/** xtext (RFC 3461 section 4): appended to out, decoded. False when it is none. */
-MUST_CHECK bool in_xtext_decode(struct buf *out, str_t in);
-
 /* The attributes of XCLIENT that we know; the others are refused. */
 struct in_xclient {
 	struct net_addr addr, dest; /* without port; len 0: not given */

@@ -157,14 +157,12 @@ MUST_CHECK struct segment *segment_create(struct spool *sp, uint64_t seq, const 
 MUST_CHECK struct segment *segment_open(struct spool *sp, uint64_t seq, struct segment_head *head);
 struct segment *segment_ref(struct segment *seg);
 void segment_unref(struct segment *seg);
-void segment_path(const struct spool *sp, uint64_t seq, const char *suffix, struct buf *out);
 /* Space for what is about to be written up to `end`. -1 with errno. */
 MUST_CHECK int segment_allocate(struct spool *sp, struct segment *seg, uint64_t end);
 /* Writes all of it at the offset. -1 with errno. iov is used up. */
 MUST_CHECK int segment_writev(struct segment *seg, struct iovec *iov, int n_iov, uint64_t offset);
 MUST_CHECK int segment_sync(struct segment *seg);	     /* -1 with errno */
 int segment_truncate(struct segment *seg, uint64_t n_bytes); /* -1 with errno */
-MUST_CHECK int journal_sync_dir(struct spool *sp);	     /* -1 with errno */
 /* Unlinks it (or puts it aside) and makes that durable. -1 with errno. */
 MUST_CHECK int segment_remove(struct spool *sp, struct segment *seg);
 

@@ -47,7 +47,7 @@ bool frame_head_is_valid(const struct frame_head *h, uint64_t salt, uint64_t off
 
 /* ---- files ---- */
 
-void segment_path(const struct spool *sp, uint64_t seq, const char *suffix, struct buf *out)
+static void segment_path(const struct spool *sp, uint64_t seq, const char *suffix, struct buf *out)
 {
 	buf_clear(out);
 	buf_printf(out, "%s/%016llx.%s", sp->path, (unsigned long long)seq, suffix);
@@ -80,7 +80,8 @@ void segment_unref(struct segment *seg)
 	free(seg);
 }
 
-int journal_sync_dir(struct spool *sp)
+/* -1 with errno */
+static int journal_sync_dir(struct spool *sp)
 {
 	return fsync(sp->dir_fd);
 }

@@ -369,7 +369,7 @@ static struct hexpr *expr_path(struct hparse *p, struct expr_path *path)
 
 /* --- calls --- */
 
-struct hexpr *handlebars_parse_expr(struct hparse *p)
+static struct hexpr *handlebars_parse_expr(struct hparse *p)
 {
 	struct expr_path path;
 	handlebars_blanks(p);

@@ -158,7 +158,6 @@ enum hcall_place { HC_EMIT, HC_BLOCK, HC_SUB };
 /** A callee with its arguments, up to `as |` or the end of the tag (HC_SUB: up to the parenthesis). Stops
  * there. */
 MUST_CHECK int handlebars_parse_call(struct hparse *p, enum hcall_place place, struct hcall *out);
-MUST_CHECK struct hexpr *handlebars_parse_expr(struct hparse *p);
 /** `key=value` pairs and, before them, at most max_args arguments. */
 MUST_CHECK int handlebars_parse_args(struct hparse *p, uint32_t max_args, struct hcall *out);
 /** The name of a partial: a path or literal taken as it is written (name), or an expression in parentheses

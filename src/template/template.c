@@ -101,26 +101,6 @@ uint32_t template_name_intern(struct template *t, str_t s)
 	return t->n_names - 1;
 }
 
-enum template_escape template_escape_of_name(const char *name)
-{
-	static const struct {
-		const char *suffix;
-		enum template_escape escape;
-	} known[] = {
-		{".html", TEMPLATE_ESCAPE_HTML},  {".htm", TEMPLATE_ESCAPE_HTML},
-		{".xml", TEMPLATE_ESCAPE_HTML},	  {".json", TEMPLATE_ESCAPE_JSON},
-		{".json5", TEMPLATE_ESCAPE_JSON}, {".js", TEMPLATE_ESCAPE_JSON},
-		{".yaml", TEMPLATE_ESCAPE_JSON},  {".yml", TEMPLATE_ESCAPE_JSON},
-	};
-	str_t s = str_of(name);
-	if (str_ends(s, STR(".j2")))
-		s.n -= 3;
-	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
-		if (str_ends(s, str_of(known[i].suffix)))
-			return known[i].escape;
-	return TEMPLATE_ESCAPE_NONE;
-}
-
 /* --- compiling --- */
 
 static int template_compile_jinja(struct template *t, str_t source)
@@ -202,11 +182,6 @@ bool template_has_markup_of(enum template_dialect dialect, str_t source)
 		i = (size_t)(p - source.p);
 	}
 	return false;
-}
-
-bool template_has_markup(str_t source)
-{
-	return template_has_markup_of(TEMPLATE_JINJA, source);
 }
 
 /* --- rendering --- */

@@ -23,9 +23,6 @@ MUST_CHECK struct template *template_compile_escaped(const char *name, str_t sou
 MUST_CHECK struct template *template_compile_dialect(const char *name, str_t source,
 						     enum template_dialect dialect,
 						     enum template_escape escape);
-/** What a file of that name would ask for: HTML for .html, .htm, .xml; JSON for .json, .json5, .js, .yaml,
- * .yml; else none. A last .j2 is not looked at. */
-enum template_escape template_escape_of_name(const char *name);
 void template_free(struct template *t);
 /** context: a JSON object. Appends to out. -1 ERR_INVALID (with line and column) or ERR_LIMIT. */
 MUST_CHECK int template_render(const struct template *t, const json_t *context, struct buf *out);
@@ -49,4 +46,3 @@ void template_normalize_smtp_response(str_t text, struct buf *out);
 /** False when the source has nothing that the dialect would expand: it renders to itself (but Jinja drops one
  * newline at its end). */
 bool template_has_markup_of(enum template_dialect dialect, str_t source);
-bool template_has_markup(str_t source); /* of Jinja */

@@ -379,9 +379,6 @@ MUST_CHECK struct tnode *template_parse_expr(struct tparse *p);
 MUST_CHECK struct tnode *template_parse_expr_noif(struct tparse *p);
 /** The filters of `{% filter a|b(1) %}`: a chain over a base that is NULL. */
 MUST_CHECK struct tnode *template_parse_filter_chain(struct tparse *p);
-/** `a`, `a, b`, `(a, (b, c))`, and `ns.a` when is_attr_ok. is_tuple_ok: an unparenthesised tuple may follow.
- */
-MUST_CHECK struct tnode *template_parse_target(struct tparse *p, bool is_tuple_ok, bool is_attr_ok);
 
 /** Sets t->source and t->program. */
 MUST_CHECK int handlebars_compile(struct template *t, str_t source);
@@ -632,7 +629,6 @@ bool template_name_find(struct trender *r, uint32_t name, struct tval *out);
 /** Something holds on to s: neither it nor the scopes around it may be reused. */
 void template_scope_capture(struct tscope *s);
 enum texec { EXEC_ERROR = -1, EXEC_OK = 0, EXEC_BREAK, EXEC_CONTINUE };
-enum texec template_exec(struct trender *r, const struct tnode *first);
 MUST_CHECK int template_call_macro(struct trender *r, struct tmacro *m, struct targs *a, struct tval *out);
 MUST_CHECK int template_call_loop(struct trender *r, struct tloop *loop, const struct tval *iterable,
 				  struct tval *out);

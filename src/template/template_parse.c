@@ -53,6 +53,10 @@ static int parse_target_name(struct tparse *p, str_t *name)
 	return parse_next(p);
 }
 
+/* `a`, `a, b`, `(a, (b, c))`, and `ns.a` when is_attr_ok. is_tuple_ok: a tuple may have no
+ * parentheses. */
+static struct tnode *template_parse_target(struct tparse *p, bool is_tuple_ok, bool is_attr_ok);
+
 static struct tnode *parse_target_one(struct tparse *p, bool is_attr_ok)
 {
 	struct tnode *n;
@@ -95,7 +99,7 @@ static struct tnode *parse_target_one(struct tparse *p, bool is_attr_ok)
 	return n;
 }
 
-struct tnode *template_parse_target(struct tparse *p, bool is_tuple_ok, bool is_attr_ok)
+static struct tnode *template_parse_target(struct tparse *p, bool is_tuple_ok, bool is_attr_ok)
 {
 	struct tnode *items[64], *n = NULL;
 	uint32_t count = 0;

@@ -9,6 +9,8 @@
 
 /* --- scopes --- */
 
+static enum texec template_exec(struct trender *r, const struct tnode *first);
+
 static struct tscope *stmt_scope_push(struct trender *r, struct tscope *up)
 {
 	struct tscope *s = r->free_scopes;
@@ -494,7 +496,7 @@ static enum texec stmt_one(struct trender *r, const struct tnode *n)
 	}
 }
 
-enum texec template_exec(struct trender *r, const struct tnode *n)
+static enum texec template_exec(struct trender *r, const struct tnode *n)
 {
 	if (n != NULL && template_guard(r) != 0)
 		return EXEC_ERROR;

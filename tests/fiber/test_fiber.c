@@ -482,7 +482,7 @@ static void info_main(void *arg)
 {
 	struct fiber_group g;
 	struct waiter w[5];
-	struct seen s = {.n = 0}, in_group = {.n = 0};
+	struct seen s = {.n = 0};
 	fiber_group_init(&g);
 	fiber_set_name("teller");
 	CHECK(strcmp(fiber_name(fiber_self()), "teller") == 0);
@@ -493,8 +493,6 @@ static void info_main(void *arg)
 	fiber_yield();
 	fiber_each(see, &s);
 	CHECK(s.n_parked == 5 && s.n_running == 1);
-	fiber_group_each(&g, see, &in_group);
-	CHECK(in_group.n == 5 && in_group.n_parked == 5);
 	for (int i = 0; i < 5; i++)
 		waiter_wake(&w[i]);
 	CHECK(fiber_group_join(&g, soon()) == 0);

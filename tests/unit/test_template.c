@@ -164,11 +164,6 @@ static void test_escape_modes(void **state)
 	assert_int_equal(template_render(t, ctx, &out), 0);
 	assert_buf_is(&out, "&lt;a href=&#x27;x&#x2f;y&#x27;&gt;&amp;&quot;");
 	template_free(t);
-	assert_int_equal(template_escape_of_name("a.html"), TEMPLATE_ESCAPE_HTML);
-	assert_int_equal(template_escape_of_name("a.xml.j2"), TEMPLATE_ESCAPE_HTML);
-	assert_int_equal(template_escape_of_name("log.json"), TEMPLATE_ESCAPE_JSON);
-	assert_int_equal(template_escape_of_name("a.txt"), TEMPLATE_ESCAPE_NONE);
-	assert_int_equal(template_escape_of_name("html"), TEMPLATE_ESCAPE_NONE);
 	assert_int_equal(render_as(STR("{{ v }} {{ nope }}"), TEMPLATE_ESCAPE_JSON, ctx, &out), 0);
 	assert_buf_is(&out, "\"<a href='x/y'>&\\\"\" null");
 	buf_fini(&out);
@@ -182,13 +177,13 @@ static void test_markup(void **state)
 	assert_true(template_has_markup_of(TEMPLATE_HANDLEBARS, STR("\\{{x}}")));
 	assert_false(template_has_markup_of(TEMPLATE_HANDLEBARS, STR("{% x %} {# y #} { {")));
 	assert_false(template_has_markup_of(TEMPLATE_STATIC, STR("{{ x }}")));
-	assert_false(template_has_markup(STR("")));
-	assert_false(template_has_markup(STR("{")));
-	assert_false(template_has_markup(STR("a { b } {")));
-	assert_true(template_has_markup(STR("a {{ b }}")));
-	assert_true(template_has_markup(STR("{%")));
-	assert_true(template_has_markup(STR("{{{")));
-	assert_true(template_has_markup(STR("{ {#")));
+	assert_false(template_has_markup_of(TEMPLATE_JINJA, STR("")));
+	assert_false(template_has_markup_of(TEMPLATE_JINJA, STR("{")));
+	assert_false(template_has_markup_of(TEMPLATE_JINJA, STR("a { b } {")));
+	assert_true(template_has_markup_of(TEMPLATE_JINJA, STR("a {{ b }}")));
+	assert_true(template_has_markup_of(TEMPLATE_JINJA, STR("{%")));
+	assert_true(template_has_markup_of(TEMPLATE_JINJA, STR("{{{")));
+	assert_true(template_has_markup_of(TEMPLATE_JINJA, STR("{ {#")));
 }
 
 /* Where the package has bugs or prints an iterator that cannot be read, and what only we check. */
