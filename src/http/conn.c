@@ -56,7 +56,7 @@ enum { CONN_END = -1, CONN_OK = 0 };
 
 /* --- writing --- */
 
-static int conn_write_failed(struct http_conn *c)
+static int conn_write_failed(void)
 {
 	log_debug("kumod::http", "%s", err_text());
 	err_clear();
@@ -70,7 +70,7 @@ static int conn_flush(struct http_conn *c)
 	mono_t deadline = http_deadline(mono_now(), c->l->p.write_timeout, c->out.n);
 	int rc = stream_write(c->st, c->out.p, c->out.n, deadline);
 	buf_clear(&c->out);
-	return rc == 0 ? CONN_OK : conn_write_failed(c);
+	return rc == 0 ? CONN_OK : conn_write_failed();
 }
 
 static int conn_flush_request(struct http_request *r)
@@ -92,7 +92,7 @@ static int conn_answer(struct http_conn *c, bool is_keeping)
 		size_t n = c->out.n + c->a.body.n;
 		struct iovec iov[2] = {{c->out.p, c->out.n}, {c->a.body.p, c->a.body.n}};
 		if (stream_writev(c->st, iov, 2, http_deadline(mono_now(), c->l->p.write_timeout, n)) != 0)
-			rc = conn_write_failed(c);
+			rc = conn_write_failed();
 		buf_clear(&c->out);
 	} else {
 		if (has_body)
@@ -189,7 +189,7 @@ static int conn_read_head(struct http_conn *c)
 
 /* --- the body --- */
 
-static int conn_body_failed(struct http_conn *c, int rc, const char **why)
+static int conn_body_failed(int rc, const char **why)
 {
 	if (rc == 0) {
 		*why = "the connection ended inside the request body";
@@ -225,7 +225,7 @@ static int conn_read_plain_body(struct http_conn *c, mono_t begun, const char **
 		mono_t deadline = http_deadline(begun, c->l->p.body_timeout, b->n);
 		ssize_t rc = stream_read(c->st, b->p + b->n, n_want, deadline);
 		if (rc <= 0)
-			return conn_body_failed(c, (int)rc, why);
+			return conn_body_failed((int)rc, why);
 		b->n += (size_t)rc;
 		b->p[b->n] = 0;
 		c->r.n_bytes_in += (uint64_t)rc;
@@ -247,7 +247,7 @@ static int conn_read_sized_body(struct http_conn *c, const char **why)
 						 http_deadline(begun, c->l->p.body_timeout, n_received))
 				   : http_body_add(&c->body, in, why);
 		if (in.n == 0 && rc <= 0)
-			return conn_body_failed(c, rc, why);
+			return conn_body_failed(rc, why);
 		if (in.n != 0 && rc != H1_MORE)
 			return rc;
 		stream_consume(c->st, in.n);
@@ -297,7 +297,7 @@ static int conn_read_chunked_body(struct http_conn *c, const char **why)
 		mono_t deadline = http_deadline(begun, c->l->p.body_timeout, n_received);
 		rc = stream_fill(c->st, HTTP_FILL_BYTES, deadline);
 		if (rc <= 0)
-			return conn_body_failed(c, rc, why);
+			return conn_body_failed(rc, why);
 	}
 }
 

@@ -306,7 +306,7 @@ static void compact_finish_forced(struct spool *sp)
 			op->err = e;
 			op->err.text = xstrdup(e.text);
 		}
-		journal_op_done(sp, op, &done);
+		journal_op_done(op, &done);
 	}
 	sp->compaction.forced_below = 0;
 	journal_deliver_done(done);

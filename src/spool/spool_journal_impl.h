@@ -416,7 +416,7 @@ void journal_seal_dead(struct spool *sp);
 /* Makes room for n_bytes in the active segment: a new one when it is full. -1 ERR_SPOOL_FULL, ERR_IO. */
 MUST_CHECK int journal_make_room(struct spool *sp, uint64_t n_bytes);
 MUST_CHECK int journal_rotate(struct spool *sp);
-void journal_op_done(struct spool *sp, struct op *op, struct op **done_list);
+void journal_op_done(struct op *op, struct op **done_list);
 void journal_deliver_done(struct op *done_list);
 
 /* spool_journal_compact.c */

@@ -91,7 +91,7 @@ void journal_submit(struct spool *sp, struct op *op)
 
 /* Moves the outcome in the operation to whoever waits for it: onto one of the lists, one a worker. The
  * writer's reference goes along. */
-void journal_op_done(struct spool *sp, struct op *op, struct op **done_list)
+void journal_op_done(struct op *op, struct op **done_list)
 {
 	if (atomic_exchange_explicit(&op->state, OP_DONE, memory_order_acq_rel) == OP_ABANDONED) {
 		op_unref(op);
@@ -240,7 +240,7 @@ static void journal_fail_op(struct spool *sp, struct op *op, const struct err *e
 	op->rc = -1;
 	op->err = *e;
 	op->err.text = xstrdup(e->text);
-	journal_op_done(sp, op, done);
+	journal_op_done(op, done);
 }
 
 /* What nobody waits for is kept; see the top of the file for removals. */
@@ -307,7 +307,7 @@ static int journal_prepare(struct spool *sp, const struct op *list)
 static void journal_finish_op(struct spool *sp, struct op *op, struct op **done)
 {
 	if (op_has_waiter(op)) {
-		journal_op_done(sp, op, done);
+		journal_op_done(op, done);
 		return;
 	}
 	pthread_mutex_lock(&sp->lock);
@@ -343,7 +343,7 @@ static struct op *journal_fill(struct spool *sp, struct batch *b, struct op *lis
 			if (op_has_waiter(op)) {
 				op->rc = -1;
 				op->err = err_take();
-				journal_op_done(sp, op, &done);
+				journal_op_done(op, &done);
 			} else {
 				op_unref(op); /* an update of a message that is gone */
 			}
