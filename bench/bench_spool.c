@@ -124,8 +124,8 @@ static void bench_run(const char *dir, unsigned n_workers, unsigned concurrency,
 	double reopen = dur_seconds(mono_sub(mono_now(), from));
 	struct spool_stats st;
 	spool_get_stats(bench.sp, &st);
-	printf("%5u at once%s: %8.0f messages/s, %6.2f us CPU each; open again: %.3f s for %llu messages, "
-	       "%llu keys, %llu MB\n",
+	printf("%5u at once%s: %8.0f messages/s, %6.2f us CPU each; "
+	       "open again: %.3f s for %llu messages, %llu keys, %llu MB\n",
 	       concurrency, must_remove ? ", each removed" : "              ", n / wall, cpu * 1e6 / n,
 	       reopen, (unsigned long long)st.n_messages, (unsigned long long)st.n_keys,
 	       (unsigned long long)st.n_bytes_disk >> 20);

@@ -56,11 +56,11 @@ static const struct http_route api_config_routes[] = {
 		.id = "bump_config_epoch",
 		.tags = api_config_tags,
 		.summary = "Load the policy again, as SIGHUP does.",
-		.text = "Begins a new configuration epoch: Lua states of before are not used any more, "
-			"queues and paths are asked "
-			"for again, certificates are read again. A policy that does not compile is reported "
-			"in the diagnostic log, "
-			"and the one before stays.",
+		.text = "Begins a new configuration epoch: Lua states of "
+			"before are not used any more, queues "
+			"and paths are asked for again, certificates are read again. "
+			"A policy that does not compile is reported in "
+			"the diagnostic log, and the one before stays.",
 		.answers = api_bump_answers,
 	},
 	{
@@ -71,9 +71,9 @@ static const struct http_route api_config_routes[] = {
 		.id = "set_diagnostic_log_filter_v1",
 		.tags = api_filter_tags,
 		.summary = "Change the filter of the diagnostic log.",
-		.text = "It replaces the whole filter until the next change or restart. Levels are trace, "
-			"debug, info, warn, error "
-			"and off.",
+		.text = "It replaces the whole filter until the "
+			"next change or restart. Levels are trace, "
+			"debug, info, warn, error and off.",
 		.body = &api_filter_schema,
 		.answers = api_filter_answers,
 	},

@@ -345,11 +345,11 @@ void idempotency_end(struct idempotency *k)
 const struct http_field idempotency_request_headers[] = {
 	{.name = HEADER,
 	 .type = HTTP_STRING,
-	 .doc = "A name for this request, up to 255 printable characters, best a UUID. Sent again under the "
-		"same key with the "
-		"same body, it gets the answer of the first time (200) and is not done again, for as long as "
-		"the listener "
-		"keeps keys (idempotency_ttl). Under the same key with another body it is answered 409.",
+	 .doc = "A name for this request, up to 255 printable characters, "
+		"best a UUID. Sent again under the same key with the same body, "
+		"it gets the answer of the first time (200) and is not done again, "
+		"for as long as the listener keeps keys (idempotency_ttl). "
+		"Under the same key with another body it is answered 409.",
 	 .example = "\"8e03978e-40d5-43e8-bc93-6894a57f9324\""},
 	{0},
 };

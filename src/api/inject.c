@@ -308,8 +308,8 @@ static const struct http_field response_fields[] = {
 	 .type = HTTP_STRING,
 	 .words = durability_words,
 	 .is_required = true,
-	 .doc = "What a crash of the machine after this answer does to them: nothing (fsync), or they may be "
-		"lost (memory)."},
+	 .doc = "What a crash of the machine after this answer does to them: "
+		"nothing (fsync), or they may be lost (memory)."},
 	{.name = "request_id",
 	 .type = HTTP_STRING,
 	 .doc = "With deferred_generation: the id under which the logs have the request."},
@@ -330,8 +330,8 @@ static const struct http_answer inject_answers[] = {
 	 "one with it is still worked on.",
 	 "text/plain", NULL, NULL},
 	{422,
-	 "The body is JSON of another shape, or a field has an error, in its template for instance: the text "
-	 "names it.",
+	 "The body is JSON of another shape, or a field has an error, "
+	 "in its template for instance: the text names it.",
 	 "text/plain", NULL, NULL},
 	{429, "The rate limit lets no more recipients in for a while; Retry-After says when to try again.",
 	 "text/plain", NULL, NULL},
@@ -353,11 +353,11 @@ static const struct http_route inject_routes[] = {
 	 .body = &inject_request_schema,
 	 .answers = inject_answers,
 	 .summary = "Inject a message for one or many recipients.",
-	 .text = "Each recipient is a message of its own. The answer comes when all of them are on stable "
-		 "storage, unless the request "
-		 "says otherwise. What is wrong with one recipient fails that one alone; after a 503, or an "
-		 "answer that never came, "
-		 "post the request again: with an Idempotency-Key that brings no second mail."},
+	 .text = "Each recipient is a message of its own. The answer comes when "
+		 "all of them are on stable storage, unless the request says otherwise. "
+		 "What is wrong with one recipient fails that one alone; "
+		 "after a 503, or an answer that never came, post the request again: "
+		 "with an Idempotency-Key that brings no second mail."},
 };
 
 void api_inject_init(const struct api_inject_params *p)

@@ -369,8 +369,8 @@ static int batch_finish(struct inject_batch *b, size_t next, struct buf *answer)
 		return 0;
 	if (!is_complete) {
 		err_set(b->is_crowded ? ERR_LIMIT : ERR_INVALID,
-			"the messages are too many or too large to be stored together, as they must be under "
-			"an Idempotency-Key");
+			"the messages are too many or too large to be stored together, "
+			"as they must be under an Idempotency-Key");
 		return -1;
 	}
 	if (idempotency_set_answer(k, "application/json", buf_str(answer)) != 0)

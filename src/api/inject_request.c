@@ -131,8 +131,8 @@ static const struct http_field content_fields[] = {
 	 .is_nullable = true,
 	 .is_map = true,
 	 .example = "{\"X-Tenant\":\"MyTenant\"}",
-	 .doc = "Further headers, whose values may be templates. With a To among them none is made for the "
-		"recipient."},
+	 .doc = "Further headers, whose values may be templates. "
+		"With a To among them none is made for the recipient."},
 	{.name = "attachments",
 	 .type = HTTP_OBJECT,
 	 .is_nullable = true,
@@ -160,8 +160,8 @@ static const struct http_field trace_fields[] = {
 	 .type = HTTP_BOOLEAN,
 	 .is_nullable = true,
 	 .def = "true",
-	 .doc = "A header is added by which a feedback report is matched to its message, after the policy "
-		"has seen the message."},
+	 .doc = "A header is added by which a feedback report is matched "
+		"to its message, after the policy has seen the message."},
 	{.name = "header_name",
 	 .type = HTTP_STRING,
 	 .is_nullable = true,
@@ -208,8 +208,8 @@ static const struct http_field request_fields[] = {
 	 .type = HTTP_BOOLEAN,
 	 .is_nullable = true,
 	 .def = "false",
-	 .doc = "The messages are kept in memory until they must wait, and only then stored: faster, but a "
-		"crash loses them."},
+	 .doc = "The messages are kept in memory until they must wait, "
+		"and only then stored: faster, but a crash loses them."},
 	{.name = "deferred_generation",
 	 .type = HTTP_BOOLEAN,
 	 .is_nullable = true,

@@ -39,9 +39,9 @@ static const struct http_route api_liveness_routes[] = {
 		.id = "check_liveness_v1",
 		.tags = api_liveness_tags,
 		.summary = "Tell whether the service can take messages.",
-		.text = "For load balancers: anybody may ask, from any address. Starting, stopping, a full "
-			"disk and a spool that "
-			"takes nothing are reasons why not.",
+		.text = "For load balancers: anybody may ask, "
+			"from any address. Starting, stopping, a full disk "
+			"and a spool that takes nothing are reasons why not.",
 		.answers = api_liveness_answers,
 		.is_public = true,
 		.is_immediate = true,

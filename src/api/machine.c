@@ -304,8 +304,8 @@ static const struct http_field api_machine_fields[] = {
 	{.name = "fingerprint",
 	 .type = HTTP_STRING,
 	 .is_required = true,
-	 .doc = "What tells this machine from others: name=value pairs joined by commas. machine_uid is a "
-		"hash."},
+	 .doc = "What tells this machine from others: "
+		"name=value pairs joined by commas. machine_uid is a hash."},
 	{.name = "online_since",
 	 .type = HTTP_STRING,
 	 .is_required = true,

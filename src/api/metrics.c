@@ -78,8 +78,8 @@ static const struct http_route api_metrics_routes[] = {
 		.id = "report_metrics",
 		.tags = api_metrics_tags,
 		.summary = "The metrics in the text format of Prometheus, or as OpenMetrics.",
-		.text = "OpenMetrics 1.0.0 when the Accept header prefers it. The series of a queue end with "
-			"the queue.",
+		.text = "OpenMetrics 1.0.0 when the Accept header prefers it. "
+			"The series of a queue end with the queue.",
 		.query = api_metrics_query,
 		.answers = api_metrics_text_answers,
 	},
@@ -90,9 +90,9 @@ static const struct http_route api_metrics_routes[] = {
 		.id = "report_metrics_json",
 		.tags = api_metrics_tags,
 		.summary = "The metrics as JSON.",
-		.text = "Of a metric with labels the value is an object for each label, with the label's "
-			"values as keys. Of a "
-			"histogram it has avg, bucket, count and sum.",
+		.text = "Of a metric with labels the value is an object "
+			"for each label, with the label's values as keys. "
+			"Of a histogram it has avg, bucket, count and sum.",
 		.query = api_metrics_query,
 		.answers = api_metrics_json_answers,
 	},

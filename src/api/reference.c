@@ -63,8 +63,8 @@ static const struct http_route api_reference_routes[] = {
 		.handler = api_get_page,
 		.id = "rapidoc",
 		.tags = api_reference_tags,
-		.summary = "This description of the API, as a page that works without any network but this "
-			   "service.",
+		.summary = "This description of the API, as a page that "
+			   "works without any network but this service.",
 		.answers = api_page_answers,
 		.is_public = true,
 		.is_immediate = true,

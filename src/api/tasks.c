@@ -177,9 +177,9 @@ static const struct http_route api_tasks_routes[] = {
 		.id = "task_dump",
 		.tags = api_tasks_tags,
 		.summary = "Every worker thread with its fibers, what each waits for and for how long.",
-		.text = "For people: its form may change with any version. A worker that does not answer "
-			"within two seconds is "
-			"listed with what it runs.",
+		.text = "For people: its form may change with any version. "
+			"A worker that does not answer within "
+			"two seconds is listed with what it runs.",
 		.answers = api_tasks_answers,
 	},
 };

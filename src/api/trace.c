@@ -22,8 +22,8 @@ static const struct http_field trace_fields[] = {
 	 .is_nullable = true,
 	 .is_list = true,
 	 .example = "[\"192.0.2.0/24\"]",
-	 .doc = "Networks and addresses: only sessions of these peers are shown. Empty, or not given: all of "
-		"them."},
+	 .doc = "Networks and addresses: only sessions of these "
+		"peers are shown. Empty, or not given: all of them."},
 	{.name = "terse",
 	 .type = HTTP_BOOLEAN,
 	 .is_nullable = true,
@@ -158,12 +158,12 @@ static const struct http_route api_trace_routes[] = {
 		.id = "trace_smtp_server_v1",
 		.tags = api_trace_tags,
 		.summary = "A websocket that shows SMTP sessions while they happen.",
-		.text = "The client sends one text message, a JSON object: `source_addr`, a list of "
-			"networks, keeps to the sessions of "
-			"these peers; `terse`, true, abbreviates what is read in several lines at once. From "
-			"then on it gets one JSON "
-			"object a message: `conn_meta`, the session's metadata; `payload`, what has "
-			"happened; `when`.",
+		.text = "The client sends one text message, a JSON object: "
+			"`source_addr`, a list of networks, keeps to the "
+			"sessions of these peers; `terse`, true, "
+			"abbreviates what is read in several lines at once. "
+			"From then on it gets one JSON object a message: `conn_meta`, "
+			"the session's metadata; `payload`, what has happened; `when`.",
 		.answers = api_trace_answers,
 	},
 };

@@ -134,8 +134,8 @@ static int service_open_spool(void)
 {
 	const struct spool_definition *data = bind_spool_find("data"), *meta = bind_spool_find("meta");
 	if (data == NULL) {
-		err_set(ERR_INVALID, "No spools have been defined: kumo.define_spool { name = 'data', ... } "
-				     "is needed in `init`");
+		err_set(ERR_INVALID, "No spools have been defined: kumo.define_spool "
+				     "{ name = 'data', ... } is needed in `init`");
 		return -1;
 	}
 	if (meta != NULL && service_check_meta_spool(meta) != 0)

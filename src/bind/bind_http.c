@@ -152,16 +152,16 @@ static const struct param http_listener_fields[] = {
 		    .doc = "Largest body of a request in bytes; a larger one is answered with 413."),
 	PARAM_CUSTOM(http_listener_spec, tls_certificate, .parse = keysource_param_parse,
 		     .fini = keysource_param_fini, .dump = keysource_param_dump,
-		     .doc = "Certificate chain in PEM, the server's first; without one, a self-signed one is "
-			    "made at start."),
+		     .doc = "Certificate chain in PEM, the server's first; "
+			    "without one, a self-signed one is made at start."),
 	PARAM_CUSTOM(http_listener_spec, tls_private_key, .parse = keysource_param_parse,
 		     .fini = keysource_param_fini, .dump = keysource_param_dump,
-		     .doc = "Private key of the certificate in PEM; by default it is looked for in "
-			    "tls_certificate."),
+		     .doc = "Private key of the certificate in PEM; "
+			    "by default it is looked for in tls_certificate."),
 	PARAM_CUSTOM(http_listener_spec, tls_required_client_ca, .parse = keysource_param_parse,
 		     .fini = keysource_param_fini, .dump = keysource_param_dump,
-		     .doc = "Clients must show a certificate that one of these CAs has signed; who they are "
-			    "reaches the AuthInfo."),
+		     .doc = "Clients must show a certificate that one of these "
+			    "CAs has signed; who they are reaches the AuthInfo."),
 	PARAM_ENUM(http_listener_spec, tls_minimum_version, tls_version_words, .def = "1.2",
 		   .doc = "Lowest version of TLS."),
 	PARAM_CIDRS(http_listener_spec, trusted_hosts, .def = "127.0.0.1,::1",
@@ -185,9 +185,9 @@ static const struct param http_listener_fields[] = {
 	PARAM_INT(http_listener_spec, max_request_headers, .min = 1, .max = 1000, .def = "100",
 		  .doc = "Header fields of a request; more are answered with 431."),
 	PARAM_CIDRS(http_listener_spec, proxy_protocol,
-		    .doc = "Proxies that begin each connection with a PROXY header, version 1 or 2; the "
-			   "addresses in it count from then on. "
-			   "Nobody else may send one."),
+		    .doc = "Proxies that begin each connection with a PROXY header, "
+			   "version 1 or 2; the addresses in it count "
+			   "from then on. Nobody else may send one."),
 	PARAM_DUR(http_listener_spec, idempotency_ttl, .def = "24h",
 		  .doc = "How long the answer to a request with an Idempotency-Key is kept for its "
 			 "repetitions; 0: keys are refused."),
@@ -242,8 +242,8 @@ static struct tls_source *http_spec_tls(const struct http_listener_spec *s)
 			mono_after(TLS_LOAD_TIMEOUT));
 	else if (has_fields)
 		log_warn("kumod",
-			 "http listener on %s: tls_* fields are given, but use_tls is not true: it speaks "
-			 "plain HTTP",
+			 "http listener on %s: tls_* fields are given, "
+			 "but use_tls is not true: it speaks plain HTTP",
 			 name);
 	free(name);
 	return tls;

@@ -232,8 +232,8 @@ static int kumo_set_lua_gc_on_put(lua_State *L)
 static int kumo_bump_config_epoch(lua_State *L)
 {
 	if (policy_current_event(L) == NULL) /* the bump would run the file, which would bump ... */
-		return luaL_error(L, "kumo.bump_config_epoch must be called from an event, not from the "
-				     "policy file itself");
+		return luaL_error(L, "kumo.bump_config_epoch must be called from an event, "
+				     "not from the policy file itself");
 	policy_bump_epoch();
 	return 0;
 }

@@ -139,8 +139,8 @@ static struct headers_names headers_check_names(lua_State *L, int idx, bool has_
 		} else {
 			if (type != LUA_TSTRING)
 				luaL_error(L,
-					   "bad argument #%d: element %d of the list is a %s, expected the "
-					   "name of a header",
+					   "bad argument #%d: element %d of the list is a %s, "
+					   "expected the name of a header",
 					   idx - 1, (int)i + 1, lua_typename(L, type));
 			str_t *name = &names.v[names.n++];
 			name->p = lua_tolstring(L, -1, &name->n);

@@ -109,8 +109,8 @@ static int conformance_settings_check(void *obj)
 	if (s->message_id == NULL || message_id_is_valid(str_of(s->message_id)))
 		return 0;
 	err_set(ERR_INVALID,
-		"field `message_id`: invalid value: \"%.100s\", expected an id without angle brackets and "
-		"blanks",
+		"field `message_id`: invalid value: \"%.100s\", "
+		"expected an id without angle brackets and blanks",
 		s->message_id);
 	return -1;
 }

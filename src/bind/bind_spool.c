@@ -46,8 +46,8 @@ static const struct param define_spool_params[] = {
 		     .fini = disk_limit_param_fini, .def = "\"10%\"",
 		     .doc = "Free inodes under which no mail is taken: a percentage or a number."),
 	PARAM_INT(spool_definition, max_idempotency_keys, .min = 1, .max = 100000000, .def = "4000000",
-		  .doc = "Idempotency-Keys that are held at a time; with more, requests under a new one are "
-			 "answered 503."),
+		  .doc = "Idempotency-Keys that are held at a time; "
+			 "with more, requests under a new one are answered 503."),
 	PARAM_UNSUPPORTED(rocks_params),
 	{0}};
 static const struct param_schema define_spool_schema = {"Spool", define_spool_params,

@@ -185,8 +185,8 @@ static void memory_look(void)
 	}
 	if (level == MEMORY_OVER && before != MEMORY_OVER)
 		log_error("kumod",
-			  "memory usage of %llu bytes is over the soft limit of %llu: no mail is taken until "
-			  "it is below",
+			  "memory usage of %llu bytes is over the soft limit of %llu: "
+			  "no mail is taken until it is below",
 			  (unsigned long long)usage, (unsigned long long)soft);
 	else if (level != MEMORY_OVER && before == MEMORY_OVER)
 		log_info("kumod", "memory usage of %llu bytes is below the soft limit again",

@@ -47,8 +47,8 @@ static void http_listener_fit_connections(struct http_listener *l)
 		return;
 	unsigned max = (unsigned)(r.rlim_cur / 4 * 3);
 	log_warn("kumod",
-		 "max_connections of the listener on %s is %u instead of %u, as this process may open %llu "
-		 "files only",
+		 "max_connections of the listener on %s is %u instead of %u, "
+		 "as this process may open %llu files only",
 		 http_listener_name(l), max, l->p.max_connections, (unsigned long long)r.rlim_cur);
 	l->p.max_connections = max;
 }

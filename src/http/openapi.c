@@ -193,8 +193,8 @@ static void openapi_schema(struct openapi *o, const struct http_schema *s)
 /* What the service adds to a route's own answers. */
 static const struct http_answer openapi_of_all[] = {
 	{401,
-	 "The login is wrong, or there is none and the route needs one: the header WWW-Authenticate says "
-	 "which kinds are taken.",
+	 "The login is wrong, or there is none and the route needs one: "
+	 "the header WWW-Authenticate says which kinds are taken.",
 	 "text/plain", NULL, NULL},
 	{403, "The login is good, but may not do this.", "text/plain", NULL, NULL},
 };

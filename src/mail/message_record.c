@@ -185,8 +185,8 @@ static void record_set_zone(struct schedule *s, str_t name)
 	s->zone = zone_find(name);
 	if (s->zone == NULL && !atomic_flag_test_and_set(&has_warned))
 		log_warn("kumod",
-			 "messages are scheduled by the time zone `%s`, which this system does not know: UTC "
-			 "stands in for it",
+			 "messages are scheduled by the time zone `%s`, "
+			 "which this system does not know: UTC stands in for it",
 			 s->tz);
 }
 

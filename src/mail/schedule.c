@@ -122,8 +122,8 @@ int schedule_check(const struct schedule *s)
 	}
 	if (n_set != 0 && missing != NULL) {
 		err_set(ERR_INVALID,
-			"missing field `%s`: `dow`, `tz`, `start` and `end` are given all together or not at "
-			"all",
+			"missing field `%s`: `dow`, `tz`, `start` "
+			"and `end` are given all together or not at all",
 			missing);
 		return -1;
 	}

@@ -278,9 +278,9 @@ static int keysource_parse_table(const json_t *table, struct keysource *ks)
 			continue;
 		if (first != NULL && keysource_kind_of(first) != keysource_kind_of(field)) {
 			err_set(ERR_INVALID,
-				"the fields `%s` and `%s` of a KeySource exclude each other: it is one of a "
-				"file's "
-				"path, key_data, vault_... or event_...",
+				"the fields `%s` and `%s` of a KeySource "
+				"exclude each other: it is one of a file's path, "
+				"key_data, vault_... or event_...",
 				first, field);
 			return -1;
 		}

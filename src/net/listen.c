@@ -136,8 +136,8 @@ static void listen_fail_unknown(const char *fd_name, size_t n)
 			   listen_is_taken[i] ? " (in use)" : "");
 	if (n == 0)
 		err_set(ERR_NOT_FOUND,
-			"listening on fd:%s: no descriptors were handed to this process (LISTEN_PID, "
-			"LISTEN_FDS)",
+			"listening on fd:%s: no descriptors were "
+			"handed to this process (LISTEN_PID, LISTEN_FDS)",
 			fd_name);
 	else
 		err_set(ERR_NOT_FOUND, "listening on fd:%s: the descriptors handed to this process are %s",

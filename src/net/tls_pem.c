@@ -202,8 +202,8 @@ static EVP_PKEY *pem_load_key(const struct secret *from, const char *name)
 		bool has_one = is_pem && pem_has(text, "PRIVATE KEY-----");
 		if (is_encrypted)
 			err_set(ERR_INVALID,
-				"the private key in %s is encrypted, and there is nobody to ask for its "
-				"passphrase",
+				"the private key in %s is encrypted, "
+				"and there is nobody to ask for its passphrase",
 				name);
 		else if (has_one)
 			err_set(ERR_INVALID, "the private key in %s cannot be read: %s", name,

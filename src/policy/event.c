@@ -243,8 +243,8 @@ int policy_call_begin(struct policy_call *c, const char *event, mono_t deadline)
 	unsigned *nesting = fiber_nesting();
 	if (nesting != NULL && *nesting >= NESTING_MAX) {
 		err_set(ERR_LIMIT,
-			"event %s: handlers are nested %d deep already: does one of them bring about its own "
-			"event?",
+			"event %s: handlers are nested %d deep already: "
+			"does one of them bring about its own event?",
 			event, NESTING_MAX);
 		c->is_failed = true;
 		return -1;

@@ -225,9 +225,9 @@ static int monitor_compare(void *arg)
 static void monitor_report(const struct monitor_look *l)
 {
 	if (l->now.n == 0 && !monitor.is_empty_told)
-		log_warn("kumod", "no file matches the patterns of kumo.set_config_monitor_globs: changes of "
-				  "the configuration are "
-				  "not noticed");
+		log_warn("kumod", "no file matches the patterns of "
+				  "kumo.set_config_monitor_globs: "
+				  "changes of the configuration are not noticed");
 	monitor.is_empty_told = l->now.n == 0;
 	if (l->n_changed == 1)
 		log_info("kumod", "%s has changed: a new configuration epoch", l->first);

@@ -171,8 +171,8 @@ int policy_raise_reject(lua_State *L, int code, str_t text, const char *mode)
 			;
 		if (m == ARRAY_SIZE(words)) {
 			err_set(ERR_INVALID,
-				"unknown variant `%.64s`, expected one of `If421`, `FollowWith421`, "
-				"`ForceDisconnect`",
+				"unknown variant `%.64s`, expected one of `If421`, "
+				"`FollowWith421`, `ForceDisconnect`",
 				mode);
 			return -1;
 		}

@@ -96,8 +96,8 @@ static int deferred_store(struct message **m, size_t n, mono_t deadline)
 	fiber_shield_end();
 	if (rc != 0) {
 		log_error(QUEUE_LOG,
-			  "%zu messages that were taken with deferred_spool could not be stored, and stay in "
-			  "memory: %s",
+			  "%zu messages that were taken with deferred_spool "
+			  "could not be stored, and stay in memory: %s",
 			  n, err_text());
 		err_clear();
 		return -1;

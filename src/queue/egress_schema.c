@@ -131,9 +131,9 @@ static int protocol_parse_smtp(struct delivery_protocol *p, const json_t *smtp)
 	{
 		if (strcmp(key, "treat_mx_list_as_secure") == 0) {
 			if (!json_is_false(v)) {
-				err_set(ERR_INVALID, "field `protocol.smtp.treat_mx_list_as_secure` is not "
-						     "supported by this "
-						     "version of cirrus");
+				err_set(ERR_INVALID, "field `protocol.smtp.treat_mx_list_as_secure` "
+						     "is not supported by "
+						     "this version of cirrus");
 				return -1;
 			}
 		} else if (strcmp(key, known[0]) != 0) {

@@ -25,8 +25,8 @@ static int in_report_mode_parse(const json_t *v, void *field)
 		struct buf what = BUF_INIT;
 		value_describe(v, false, &what);
 		err_set(ERR_INVALID,
-			"invalid type: %s, expected a boolean or one of `Ignore`, `LogThenDrop`, "
-			"`LogThenRelay`",
+			"invalid type: %s, expected a boolean "
+			"or one of `Ignore`, `LogThenDrop`, `LogThenRelay`",
 			what.p);
 		buf_fini(&what);
 		return -1;

@@ -105,11 +105,10 @@ static bool delivery_is_possible(const struct out_conn *c, const struct message 
 	}
 	if (c->has_size && c->max_size_bytes > 0 &&
 	    m->size_bytes > c->max_size_bytes) { /* RFC 1870 section 6.1 */
-		*r = (struct smtp_response){
-			.code = 552,
-			.enhanced = {5, 3, 4},
-			.content = STR("KumoMTA internal: the message is larger than the SIZE that the "
-				       "destination accepts")};
+		*r = (struct smtp_response){.code = 552,
+					    .enhanced = {5, 3, 4},
+					    .content = STR("KumoMTA internal: the message is larger "
+							   "than the SIZE that the destination accepts")};
 		return false;
 	}
 	return true;

@@ -53,9 +53,9 @@ static void out_report_unreachable(struct out_session *o, struct message *m)
 			&(struct smtp_response){
 				.code = 451,
 				.enhanced = {4, 4, 1},
-				.content = STR("bulk delay of ready queue: too many successive connection "
-					       "failures where there was no answer from any hosts "
-					       "listed in MX")});
+				.content = STR("bulk delay of ready queue: "
+					       "too many successive connection failures where "
+					       "there was no answer from any hosts listed in MX")});
 	buf_fini(&text);
 }
 

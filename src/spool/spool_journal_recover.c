@@ -449,9 +449,9 @@ int journal_recover(struct spool *sp)
 	sp->has_dead = true;
 	sp->compaction.is_due = true;
 	log_info(JOURNAL_LOG,
-		 "spool %s: %llu messages and %llu keys in %zu segments, %llu bytes, read in %.3f s; %llu "
-		 "places are "
-		 "damaged",
+		 "spool %s: %llu messages "
+		 "and %llu keys in %zu segments, %llu bytes, "
+		 "read in %.3f s; %llu places are damaged",
 		 sp->name, (unsigned long long)sp->messages.n, (unsigned long long)sp->keys.n, sp->n_segments,
 		 (unsigned long long)sp->disk_bytes, (double)(journal_now_ns() - from) / 1e9,
 		 (unsigned long long)sp->n_damaged);

@@ -279,8 +279,8 @@ static int filter_pluralize(struct trender *r, struct targs *a, struct tval *out
 		is_one = n == 1;
 	else
 		return template_fail_op(r,
-					"Pluralize argument is not an integer, or a sequence / object with a "
-					"length but of type %s",
+					"Pluralize argument is not an integer, "
+					"or a sequence / object with a length but of type %s",
 					template_kind_name(v));
 	uint32_t at = is_one ? 1 : 2;
 	bool is_given = at < a->n && a->v[at].kind != TV_NONE && a->v[at].kind != TV_UNDEF;

@@ -78,8 +78,8 @@ static const char functions_policy[] =
 	"local aaa = kumo.aaa\n"
 	"local toml = [=[\n"
 	"[[acl.'http_listener/*/own']]\nallow = true\nprivileges = ['GET', 'PUT']\nidentity.Group = 'ops'\n"
-	"[[acl.'http_listener/127.0.0.1:80/own']]\nallow = false\nprivileges = ['PUT']\nidentity.Individual "
-	"= 'eve'\n]=]\n"
+	"[[acl.'http_listener/127.0.0.1:80/own']]\nallow = false\n"
+	"privileges = ['PUT']\nidentity.Individual = 'eve'\n]=]\n"
 	"kumo.on('get_acl_definition', function(resource)\n"
 	"  return aaa.load_acl_map({ key_data = toml }):get(resource)\n"
 	"end)\n"
@@ -115,12 +115,12 @@ static const char functions_policy[] =
 	"  fails('is not the URL', aaa.make_http_url_resource, '127.0.0.1:80', 'own')\n"
 	"  local q = aaa.query_resource_access(r, { groups = { 'ops' } }, 'GET')\n"
 	"  assert(q.allow == true and q.resource == 'http_listener/*/own')\n"
-	"  assert(q.rule.access == 'Allow' and q.rule.privilege == 'GET' and q.rule.criteria.Identity.Group "
-	"== 'ops')\n"
+	"  assert(q.rule.access == 'Allow' and q.rule.privilege == 'GET' "
+	"and q.rule.criteria.Identity.Group == 'ops')\n"
 	"  q = aaa.query_resource_access(r, { identities = { { identity = 'eve', context = 'GenericAuth' } "
 	"}, groups = { 'ops' } }, 'PUT')\n"
-	"  assert(q.allow == false and q.resource == 'http_listener/127.0.0.1:80/own' and q.rule.access == "
-	"'Deny')\n"
+	"  assert(q.allow == false and q.resource == 'http_listener/127.0.0.1:80/own' "
+	"and q.rule.access == 'Deny')\n"
 	"  q = aaa.query_resource_access(r, {}, 'GET')\n"
 	"  assert(q.allow == false and q.resource == nil and q.rule == nil)\n"
 	"  local metrics = aaa.make_http_url_resource('127.0.0.1:80', '/metrics')\n"
@@ -200,8 +200,8 @@ static const struct {
 	{"", 'y', 'y'}, /* no handler: nobody else could say */
 	{"kumo.on('get_acl_definition', function() return nil end)", 'y', 'n'},
 	{"kumo.on('get_acl_definition', function() end)", 'y', 'n'},
-	{"kumo.on('get_acl_definition', function() end)\nkumo.on('get_acl_definition', function() return nil "
-	 "end)",
+	{"kumo.on('get_acl_definition', function() end)\n"
+	 "kumo.on('get_acl_definition', function() return nil end)",
 	 'y', 'n'},
 	{"kumo.on('get_acl_definition', function() return kumo.aaa.make_access_control_list {} end)", 'n',
 	 'n'},
@@ -213,8 +213,8 @@ static const struct {
 	 "kumo.aaa.make_access_control_list {\n"
 	 "{ criteria = { Identity = 'Any' }, privilege = 'GET', access = 'Deny' } } end end)",
 	 'n', 'n'},
-	{"kumo.on('get_acl_definition', function() end)\nkumo.on('get_acl_definition', function() error 'x' "
-	 "end)",
+	{"kumo.on('get_acl_definition', function() end)\n"
+	 "kumo.on('get_acl_definition', function() error 'x' end)",
 	 'e', 'e'},
 	{"kumo.on('get_acl_definition', function() return true end)", 'e', 'e'},
 	{"kumo.on('get_acl_definition', function() return {} end)", 'e', 'e'},
@@ -303,8 +303,8 @@ RUN_IN_FIBER(failures)
 static void nested(void *arg)
 {
 	start("kumo.on('get_acl_definition', function(r)\n"
-	      "  kumo.aaa.query_resource_access(kumo.aaa.make_http_url_resource('127.0.0.1:80', '/metrics'), "
-	      "{}, 'GET')\n"
+	      "  kumo.aaa.query_resource_access(kumo.aaa.make_http_url_resource('127.0.0.1:80', "
+	      "'/metrics'), {}, 'GET')\n"
 	      "end)");
 	CHECK(ask(NULL, "GET") == 'e');
 	stop();
@@ -323,8 +323,8 @@ static const char login_policy[] =
 	"  if user == 'typo' then return { group = { 'a' } } end\n"
 	"  if user == 'slow' then kumo.sleep(100) end\n"
 	"  if user == 'ann' then return { identities = { { identity = 'Ann', context = 'GenericAuth' },\n"
-	"    { identity = user, context = 'HttpBasicAuth' } }, groups = { 'ops', 'dev' }, peer_address = "
-	"'9.9.9.9' } end\n"
+	"    { identity = user, context = 'HttpBasicAuth' } }, "
+	"groups = { 'ops', 'dev' }, peer_address = '9.9.9.9' } end\n"
 	"  if user == 'bare' then return {} end\n"
 	"  if user == 'nopass' then return password == nil end\n"
 	"  return password == 'tiger' or user:sub(1, 4) == 'many'\n"
@@ -332,8 +332,8 @@ static const char login_policy[] =
 	"kumo.on('http_server_validate_auth_bearer', function(token)\n"
 	"  probe()\n"
 	"  if token == 'sesame' then return true end\n"
-	"  if token == 'ann' then return { identities = { { identity = 'ann', context = 'BearerToken' } } } "
-	"end\n"
+	"  if token == 'ann' then return { identities = { { "
+	"identity = 'ann', context = 'BearerToken' } } } end\n"
 	"  return false\n"
 	"end)\n";
 
@@ -513,8 +513,8 @@ static void acct_run(void *arg)
 	start("kumo.on('http_server_validate_auth_basic', function(u, p) return p == 'tiger' end)\n"
 	      "kumo.on('get_acl_definition', function(r) if r == 'http_listener' then return "
 	      "kumo.aaa.make_access_control_list {\n"
-	      "{ criteria = { Not = { Identity = { Group = 'x' } } }, privilege = 'PUT', access = 'Deny' } } "
-	      "end end)");
+	      "{ criteria = { Not = { Identity = { Group = 'x' } } }, "
+	      "privilege = 'PUT', access = 'Deny' } } end end)");
 	CHECK(login("scott:tiger", NULL) == 1);
 	CHECK(login("sc\"ott:lion", NULL) == 0);
 	CHECK(ask("eve", "HEAD") == 'y');

@@ -64,8 +64,8 @@ static void refuses(void *arg)
 			policy_stop();
 		}
 	}
-	CHECK(run_init("end)\nkumo.start_http_listener { listen = '127.0.0.1:0' }\nkumo.on('quiet', "
-		       "function()",
+	CHECK(run_init("end)\nkumo.start_http_listener { listen = '127.0.0.1:0' }\n"
+		       "kumo.on('quiet', function()",
 		       false) == -1);
 	CHECK(strstr(err_text(), "kumo.start_http_listener") != NULL && strstr(err_text(), "init") != NULL);
 	err_clear();
@@ -80,8 +80,8 @@ static void test_refuses(void **state)
 static void opens_two(void *arg)
 {
 	CHECK(run_init("kumo.start_http_listener { listen = '127.0.0.1:0' }\n"
-		       "kumo.start_http_listener { listen = '127.0.0.1:0', trusted_hosts = {}, hostname = "
-		       "'mx.example.com',\n"
+		       "kumo.start_http_listener { listen = '127.0.0.1:0', "
+		       "trusted_hosts = {}, hostname = 'mx.example.com',\n"
 		       "  request_body_limit = 10, use_tls = false }",
 		       false) == 0);
 	policy_stop();

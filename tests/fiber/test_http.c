@@ -194,8 +194,8 @@ static const struct {
 	{"POST /json HTTP/1.1\r\nHost: x\r\nContent-Type: Application/JSON ; "
 	 "charset=utf-8\r\nContent-Length: 2\r\n\r\n{}",
 	 200, false, NULL, "{}"},
-	{"POST /json HTTP/1.1\r\nHost: x\r\nContent-Type: application/problem+json\r\nContent-Length: "
-	 "2\r\n\r\n{}",
+	{"POST /json HTTP/1.1\r\nHost: x\r\nContent-Type: "
+	 "application/problem+json\r\nContent-Length: 2\r\n\r\n{}",
 	 200, false, NULL, "{}"},
 	{"POST /json HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", 415, false, NULL,
 	 "Expected request with `Content-Type: application/json`"},
@@ -388,8 +388,8 @@ static void http_continue(void **state)
 	struct service s = service_start();
 	struct raw c = client_of(&s);
 	for (int i = 0; i < 2; i++) {
-		raw_send_z(&c, i == 0 ? "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: "
-					"100-continue\r\n\r\n"
+		raw_send_z(&c, i == 0 ? "POST /echo HTTP/1.1\r\nHost: x\r\n"
+					"Content-Length: 5\r\nExpect: 100-continue\r\n\r\n"
 				      : "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: "
 					"chunked\r\nExpect: 100-continue\r\n\r\n");
 		struct raw_answer a = {0};
@@ -506,8 +506,8 @@ static void http_pipelines(void **state)
 
 	/* A request that cannot be read ends the pipeline after the answers before it. */
 	c = client_of(&s);
-	raw_send_z(&c, "GET /hello HTTP/1.1\r\nHost: x\r\n\r\nGET /name?name=a HTTP/1.1\r\nHost: "
-		       "x\r\n\r\nboo\r\n\r\n"
+	raw_send_z(&c, "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n"
+		       "GET /name?name=a HTTP/1.1\r\nHost: x\r\n\r\nboo\r\n\r\n"
 		       "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
 	expect(&c, 200, "hello");
 	expect(&c, 201, "a at mx.example.com");

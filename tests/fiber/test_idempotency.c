@@ -457,8 +457,8 @@ static void test_waits_end(void **state)
 	struct answer a = post(&quick, "slow", "hold");
 	assert_int_equal(a.status, 409);
 	assert_true(a.is_retry_asked);
-	assert_string_equal(a.body, "Error: Idempotency-Key: the request that came first under this key is "
-				    "still being worked on");
+	assert_string_equal(a.body, "Error: Idempotency-Key: the request that came "
+				    "first under this key is still being worked on");
 	atomic_store(&is_hold_open, true);
 	check_done(answer_of(&first), n + 1, false);
 	check_done(post(&quick, "slow", "hold"), n + 1, true);

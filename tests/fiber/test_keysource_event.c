@@ -63,8 +63,8 @@ static void events_run(void *arg)
 {
 	struct policy_params p = {.file = arg, .version = "test"};
 	CHECK(policy_start(&p) == 0);
-	check_loads("{\"event_name\": \"get_key\", \"event_args\": [\"example.com\", 7, {\"deep\": [1, "
-		    "true]}, null]}",
+	check_loads("{\"event_name\": \"get_key\", \"event_args\": "
+		    "[\"example.com\", 7, {\"deep\": [1, true]}, null]}",
 		    STR("key of example.com\0\377"));
 	check_loads("{\"event_name\": \"count\"}", STR("0"));
 	check_loads("{\"event_name\": \"count\", \"event_args\": [1, 2, null]}", STR("3"));

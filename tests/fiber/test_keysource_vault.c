@@ -190,8 +190,8 @@ static void bad_run(void *arg)
 				 SOON);
 	}
 	snprintf(why, sizeof(why),
-		 "GET http://127.0.0.1:%u/v1/secret/data/tls/mail: answered 403 (forbidden): permission "
-		 "denied",
+		 "GET http://127.0.0.1:%u/v1/secret/data/tls/mail: "
+		 "answered 403 (forbidden): permission denied",
 		 stub_port(&vault));
 	check_load_fails(vault_source(&vault, "wrong", "tls/mail", NULL), ERR_PROTO, why, SOON);
 	snprintf(why, sizeof(why), "GET http://127.0.0.1:%u/v1/secret/data/huge: the answer is larger than ",

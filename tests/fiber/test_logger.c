@@ -221,12 +221,12 @@ static void records_go_where_the_configuration_says(void **state)
 		{"else", "", "Delivery "},
 		{"main", ".csv", NULL},
 	};
-	logger_add("{'log_dir': 'DIR/main', 'per_record': {"
-		   "'Reception': {'suffix': '_recv'}, 'Delivery': {'log_dir': 'DIR/else'},"
-		   "'OOB': {'suffix': '_both'}, 'Feedback': {'suffix': '_both'},"
-		   "'TransientFailure': {'enable': false}, 'Any': {'enable': false},"
-		   "'Bounce': {'suffix': '.csv', 'segment_header': '# head\\n', 'template': '{{ type }}! {{ "
-		   "response.code }}'}}}");
+	logger_add("{'log_dir': 'DIR/main', 'per_record': {'Reception': "
+		   "{'suffix': '_recv'}, 'Delivery': {'log_dir': 'DIR/else'},'OOB': "
+		   "{'suffix': '_both'}, 'Feedback': {'suffix': "
+		   "'_both'},'TransientFailure': {'enable': false}, 'Any': "
+		   "{'enable': false},'Bounce': {'suffix': '.csv', 'segment_header': "
+		   "'# head\\n', 'template': '{{ type }}! {{ response.code }}'}}}");
 	assert_true(record_is_wanted(RECORD_OOB));
 	assert_false(record_is_wanted(RECORD_EXPIRATION));
 	for (int t = 0; t < RECORD_TYPE_COUNT; t++)
@@ -567,8 +567,8 @@ static void mistakes_are_errors_that_name_them(void **state)
 		{"{'log_dir': 'DIR', 'per_record': {'Delivry': {}}}",
 		 "unknown variant `Delivry`, expected one of `Reception`", ERR_INVALID},
 		{"{'log_dir': 'DIR', 'per_record': {'Any': {'sufix': 'x'}}}",
-		 "deserialize error: per_record.Any: unknown field `sufix`, expected one of `enable`, "
-		 "`suffix`",
+		 "deserialize error: per_record.Any: "
+		 "unknown field `sufix`, expected one of `enable`, `suffix`",
 		 ERR_INVALID},
 		{"{'log_dir': 'DIR', 'per_record': {'Any': {'suffix': '/x'}}}", "part of a file name",
 		 ERR_INVALID},

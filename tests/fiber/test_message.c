@@ -137,10 +137,10 @@ static const struct script {
 	/* id, sender, recipient: EnvelopeAddress */
 	{"assert(#msg:id() == 32 and msg:id():match('^%x+$'))", NULL},
 	{"local s = msg:sender()\n"
-	 "assert(s.user == 's' and s.domain == 'example.net' and s.email == 's@example.net' and tostring(s) "
-	 "== 's@example.net')\n"
-	 "assert(s == msg:sender() and s ~= msg:recipient() and 'a ' .. s == 'a s@example.net' and s.nothing "
-	 "== nil)",
+	 "assert(s.user == 's' and s.domain == 'example.net' "
+	 "and s.email == 's@example.net' and tostring(s) == 's@example.net')\n"
+	 "assert(s == msg:sender() and s ~= msg:recipient() "
+	 "and 'a ' .. s == 'a s@example.net' and s.nothing == nil)",
 	 NULL},
 	{"for address, user in pairs { ['foo@example.com'] = 'foo', ['\"foo\"@example.com'] = 'foo', "
 	 "['\"f\\\\oo\"@example.com'] = 'foo',\n"
@@ -176,8 +176,8 @@ static const struct script {
 	 NULL},
 	/* meta and the queue */
 	{"msg:set_meta('foo', 'bar') assert(msg:get_meta 'foo' == 'bar')\n"
-	 "msg:set_meta('foo', 123) assert(math.type(msg:get_meta 'foo') == 'integer' and msg:get_meta 'foo' "
-	 "== 123)\n"
+	 "msg:set_meta('foo', 123) assert(math.type(msg:get_meta 'foo') == 'integer' "
+	 "and msg:get_meta 'foo' == 123)\n"
 	 "msg:set_meta('foo', true) assert(msg:get_meta 'foo' == true)\n"
 	 "msg:set_meta('foo', { key = 'value' }) assert(msg:get_meta('foo').key == 'value')\n"
 	 "msg:set_meta('foo', msg:sender()) assert(msg:get_meta 'foo' == 's@example.net')\n"
@@ -211,10 +211,10 @@ static const struct script {
 	{"msg:append_header('X-MAILER', '=?utf-8?q?h=C3=A9?= =?iso-8859-1?q?=E4?=') "
 	 "msg:append_header('X-Raw', 'caf\\xe9')\n"
 	 "local all = msg:get_all_headers()\n"
-	 "assert(#all == 5 and all[1][1] == 'X-Campaign-ID' and all[1][2] == '12345' and all[3][2] == 'the "
-	 "subject')\n"
-	 "assert(all[4][1] == 'X-MAILER' and all[4][2] == 'h\xc3\xa9\xc3\xa4' and all[5][2] == "
-	 "'caf\xc3\xa9')\n"
+	 "assert(#all == 5 and all[1][1] == 'X-Campaign-ID' "
+	 "and all[1][2] == '12345' and all[3][2] == 'the subject')\n"
+	 "assert(all[4][1] == 'X-MAILER' and all[4][2] == 'h\xc3\xa9\xc3\xa4' "
+	 "and all[5][2] == 'caf\xc3\xa9')\n"
 	 "local mailers = msg:get_all_named_header_values 'x-mailer'\n"
 	 "assert(#mailers == 2 and mailers[1] == 'foobar' and mailers[2] == 'h\xc3\xa9\xc3\xa4')\n"
 	 "assert(#msg:get_all_named_header_values 'nothing' == 0)\n"
@@ -228,8 +228,8 @@ static const struct script {
 	 "X-Campaign-ID: 12345\r\nX-Mailer: foobar\r\nSubject: the subject\r\nX-New: value\r\nX-Newer: "
 	 "as\r\n given\r\n\r\nThe body\r\n"},
 	{"msg:prepend_header('X-New', 'value') msg:prepend_header('X-Newer', 'first')\n"
-	 "assert(msg:get_all_headers()[1][1] == 'X-Newer' and msg:get_first_named_header_value 'x-new' == "
-	 "'value')",
+	 "assert(msg:get_all_headers()[1][1] == 'X-Newer' "
+	 "and msg:get_first_named_header_value 'x-new' == 'value')",
 	 "X-Newer: first\r\nX-New: value\r\n" SAMPLE},
 	{"msg:prepend_header('Subject', 'h\xc3\xa9llo', true) msg:prepend_header('A', 'plain', true) "
 	 "msg:prepend_header('B', 'h\xc3\xa9', false)\n"
@@ -238,8 +238,8 @@ static const struct script {
 	 "C: x\r\nB: h\xc3\xa9\r\nA: plain\r\nSubject: =?UTF-8?q?h=C3=A9llo?=\r\n" SAMPLE},
 	{"msg:append_header('X-Long', ('word '):rep(20) .. 'end', true)",
 	 "X-Campaign-ID: 12345\r\nX-Mailer: foobar\r\nSubject: the subject\r\n"
-	 "X-Long: word word word word word word word word word word word word word\r\n word word word word "
-	 "word word word end\r\n"
+	 "X-Long: word word word word word word word word word word word word word\r\n"
+	 " word word word word word word word end\r\n"
 	 "\r\nThe body\r\n"},
 	/* headers: removing */
 	{"msg:remove_all_named_headers 'x-mailer' msg:remove_all_named_headers 'nothing'",
@@ -259,16 +259,16 @@ static const struct script {
 	{"msg:import_x_headers { 'x-campaign-id' } assert(msg:get_meta 'x_campaign_id' == '12345' and "
 	 "msg:get_meta 'x_mailer' == nil)",
 	 NULL},
-	{"msg:import_x_headers { 'Subject' } assert(msg:get_meta 'subject' == 'the subject' and msg:get_meta "
-	 "'x_mailer' == nil)",
+	{"msg:import_x_headers { 'Subject' } assert(msg:get_meta 'subject' == 'the subject' "
+	 "and msg:get_meta 'x_mailer' == nil)",
 	 NULL},
 	{"msg:append_header('X-Campaign-Id', '6')\n"
 	 "msg:import_x_headers() assert(msg:get_meta 'x_campaign_id' == '6')\n"
 	 "msg:import_x_headers({ 'x-campaign-id' }, true) assert(msg:get_meta 'x_campaign_id' == '12345')\n"
 	 "msg:import_x_headers({ 'x-campaign-id' }, false) assert(msg:get_meta 'x_campaign_id' == '6')\n"
 	 "msg:import_x_headers { 'x-campaign-id', true } assert(msg:get_meta 'x_campaign_id' == '12345')\n"
-	 "msg:import_x_headers() msg:import_x_headers(nil, true) assert(msg:get_meta 'x_campaign_id' == "
-	 "'12345')\n"
+	 "msg:import_x_headers() msg:import_x_headers(nil, "
+	 "true) assert(msg:get_meta 'x_campaign_id' == '12345')\n"
 	 "msg:remove_all_named_headers 'x-campaign-id'",
 	 "X-Mailer: foobar\r\nSubject: the subject\r\n\r\nThe body\r\n"},
 	{"msg:import_headers { { name = 'X-*', remove = true } }\n"
@@ -290,20 +290,20 @@ static const struct script {
 	 "'XCampaignId' == '12345')\n"
 	 "msg:import_headers { { name = 'x-*', transform = 'kebab_case', match = 'first' } } "
 	 "assert(msg:get_meta 'x-mailer' == 'foobar')\n"
-	 "msg:import_headers {} msg:import_headers { { name = 'None', match = 'all' } } assert(msg:get_meta "
-	 "'none' == nil)",
+	 "msg:import_headers {} msg:import_headers { { name = 'None', "
+	 "match = 'all' } } assert(msg:get_meta 'none' == nil)",
 	 NULL},
 	/* scheduling */
 	{"local null = kumo.json_parse 'null'\n"
 	 "local s = msg:set_scheduling { dow = 'Mon,Wed', tz = 'America/Phoenix', start = '09:00:00', "
 	 "['end'] = '17:00:00' }\n"
-	 "assert(s.dow == 'Mon,Wed' and s.tz == 'America/Phoenix' and s.start == '09:00:00' and s['end'] == "
-	 "'17:00:00')\n"
+	 "assert(s.dow == 'Mon,Wed' and s.tz == 'America/Phoenix' "
+	 "and s.start == '09:00:00' and s['end'] == '17:00:00')\n"
 	 "assert(s.first_attempt == null and s.expires == null)\n"
 	 "s = msg:set_scheduling { first_attempt = '2023-03-01T17:00:00-08:00', expires = "
 	 "'2030-01-01T00:00:00Z' }\n"
-	 "assert(s.first_attempt == '2023-03-01T17:00:00-08:00' and s.expires == '2030-01-01T00:00:00Z' and "
-	 "s.dow == nil)\n"
+	 "assert(s.first_attempt == '2023-03-01T17:00:00-08:00' "
+	 "and s.expires == '2030-01-01T00:00:00Z' and s.dow == nil)\n"
 	 "s = msg:set_scheduling { first_attempt = '2023-03-01T17:00:00-08:00', dow = 'Monday,friday', tz = "
 	 "'UTC', start = '22:00:00', ['end'] = '06:00:00' }\n"
 	 "assert(s.dow == 'Mon,Fri' and s.first_attempt == '2023-03-01T17:00:00-08:00')\n"
@@ -314,8 +314,8 @@ static const struct script {
 	{"msg:prepend_header('X-Schedule', "
 	 "'{\"dow\":\"Mon,Wed\",\"tz\":\"America/Phoenix\",\"start\":\"09:00:00\",\"end\":\"17:00:00\"}')\n"
 	 "local s = msg:import_scheduling_header 'x-schedule'\n"
-	 "assert(s.dow == 'Mon,Wed' and s.tz == 'America/Phoenix' and msg:get_first_named_header_value "
-	 "'X-Schedule')\n"
+	 "assert(s.dow == 'Mon,Wed' and s.tz == 'America/Phoenix' "
+	 "and msg:get_first_named_header_value 'X-Schedule')\n"
 	 "assert(msg:import_scheduling_header('X-Schedule', false).start == '09:00:00' and "
 	 "msg:get_first_named_header_value 'X-Schedule')\n"
 	 "assert(msg:import_scheduling_header('X-Schedule', true)['end'] == '17:00:00' and not "
@@ -454,8 +454,8 @@ static const struct refusal {
 	 "field `target`: it needs one name, and `X-*` may match several"},
 	{"msg:set_scheduling 'soon'", "table expected, got string"},
 	{"msg:set_scheduling { first_attempt = '2023-03-01T17:00:00:00-08:00' }",
-	 "field `first_attempt`: invalid value: \"2023-03-01T17:00:00:00-08:00\", expected a date and time "
-	 "of RFC 3339"},
+	 "field `first_attempt`: invalid value: "
+	 "\"2023-03-01T17:00:00:00-08:00\", expected a date and time of RFC 3339"},
 	{"msg:set_scheduling { first_attempt = 5 }",
 	 "field `first_attempt`: invalid type: integer `5`, expected a string"},
 	{"msg:set_scheduling { expires = 'never' }", "field `expires`: invalid value"},
@@ -707,8 +707,8 @@ static void run_inject(void *arg)
 
 static const char inject_policy[] =
 	"kumo.on('inject', function(msg)\n"
-	"  local m = kumo.make_message('from@example.org', { 'one@a.example', 'two@a.example' }, 'Subject: "
-	"made\\n\\nhello\\n')\n"
+	"  local m = kumo.make_message('from@example.org', { 'one@a.example', "
+	"'two@a.example' }, 'Subject: made\\n\\nhello\\n')\n"
 	"  m:prepend_header('X-First', '1')\n"
 	"  m:set_meta('tenant', 't')\n"
 	"  kumo.inject_message(m)\n"

@@ -51,8 +51,8 @@ enum { NOBODY, TRUSTED_PEER, SCOTT, OPS, V6, MAPPED, UNKNOWN_PEER, PEOPLE };
 static const char *const people[PEOPLE] = {
 	[NOBODY] = "{'peer_address': '192.0.2.9'}",
 	[TRUSTED_PEER] = "{'peer_address': '127.0.0.1', 'groups': ['" TRUSTED "']}",
-	[SCOTT] = "{'peer_address': '10.1.2.3', 'identities': [{'identity': 'scott', 'context': "
-		  "'HttpBasicAuth'}]}",
+	[SCOTT] = "{'peer_address': '10.1.2.3', 'identities': "
+		  "[{'identity': 'scott', 'context': 'HttpBasicAuth'}]}",
 	[OPS] = "{'peer_address': '10.0.0.1', 'identities': [{'identity': 'ann', 'context': 'BearerToken'},"
 		" {'identity': 'bob', 'context': 'GenericAuth'}], 'groups': ['ops', 'dev']}",
 	[V6] = "{'peer_address': '2001:db8::1'}",
@@ -92,8 +92,8 @@ static const struct {
 	{"{'AllOf': [{'Identity': {'Any': {}}}]}", "yyyyyyy"},
 	{"{'AnyOf': [{'Identity': {'Group': 'ops'}}, {'Identity': {'Individual': 'scott'}}]}", "nnyynnn"},
 	{"{'AnyOf': [{'AllOf': [{'Identity': {'Authenticated': {}}}, {'Not': {'Identity': {'Group': "
-	 "'ops'}}}]},"
-	 " {'Machine': '192.0.2.9'}]}",
+	 "'ops'}}}]}, {'Machine': "
+	 "'192.0.2.9'}]}",
 	 "ynynnnn"},
 };
 
@@ -133,8 +133,8 @@ static const struct {
 	 "did you mean `access`?"},
 	{"[{'criteria': 'Identity', 'privilege': 'GET', 'access': 'Allow'}]", "exactly one key"},
 	{"[{'criteria': {}, 'privilege': 'GET', 'access': 'Allow'}]", "exactly one key"},
-	{"[{'criteria': {'Identity': {'Group': 'a', 'Machine': '1.1.1.1'}}, 'privilege': 'GET', 'access': "
-	 "'Allow'}]",
+	{"[{'criteria': {'Identity': {'Group': 'a', 'Machine': "
+	 "'1.1.1.1'}}, 'privilege': 'GET', 'access': 'Allow'}]",
 	 "exactly one key"},
 	{"[{'criteria': {'identity': 'Any'}, 'privilege': 'GET', 'access': 'Allow'}]",
 	 "unknown variant `identity`, expected one of `Identity`, `AllOf`, `AnyOf`, `Not`"},
@@ -147,8 +147,8 @@ static const struct {
 	 "Group: a name as text"},
 	{"[{'criteria': {'Identity': {'Machine': '10.0.0.0/8'}}, 'privilege': 'GET', 'access': 'Allow'}]",
 	 "is not an IP address"},
-	{"[{'criteria': {'Identity': {'MachineSet': ['10.0.0.0/33']}}, 'privilege': 'GET', 'access': "
-	 "'Allow'}]",
+	{"[{'criteria': {'Identity': {'MachineSet': "
+	 "['10.0.0.0/33']}}, 'privilege': 'GET', 'access': 'Allow'}]",
 	 "MachineSet"},
 	{"[{'criteria': {'Identity': {'MachineSet': '10.0.0.0/8'}}, 'privilege': 'GET', 'access': 'Allow'}]",
 	 "MachineSet: a list"},
@@ -208,8 +208,8 @@ static void test_order(void **state)
 	assert_null(acl_find(deny_first, &scott, STR("GET")));
 	struct acl *allow_first =
 		acl_of("[{'criteria': {'Identity': 'Authenticated'}, 'privilege': 'POST', 'access': 'Allow'},"
-		       " {'criteria': {'Identity': {'Machine': '10.0.0.1'}}, 'privilege': 'POST', 'access': "
-		       "'Deny'}]");
+		       " {'criteria': {'Identity': {'Machine': "
+		       "'10.0.0.1'}}, 'privilege': 'POST', 'access': 'Deny'}]");
 	assert_true(acl_find(allow_first, &ops, STR("POST"))->is_allow);
 	acl_unref(deny_first);
 	acl_unref(allow_first);
@@ -265,8 +265,8 @@ static void test_map(void **state)
 	static const char toml[] = "# comment\n[[acl.\"http_listener/*/x\"]]\nallow = true\nprivileges = "
 				   "[\"GET\", \"POST\"]\nidentity.Group = \"ops\"\n"
 				   "[[acl.\"http_listener/*/x\"]]\nallow = false\nprivileges = [\"GET\"]\n"
-				   "criteria.AllOf = [ {Identity = { Group = 'admins' }}, {Identity={Machine "
-				   "= \"10.0.0.1\"}} ]\n"
+				   "criteria.AllOf = [ {Identity = { Group = 'admins' }}, "
+				   "{Identity={Machine = \"10.0.0.1\"}} ]\n"
 				   "[[acl.y]]\nallow = true\nprivileges = []\nidentity.Any = {}\n";
 	static const char json[] = " {\"acl\": {\"http_listener/*/x\": [{\"allow\": true, \"privileges\": "
 				   "[\"GET\", \"POST\"], \"identity\": {\"Group\": \"ops\"}},"
@@ -402,8 +402,8 @@ static const struct {
 	{"[::1]:80", "/metrics",
 	 "http_listener/[::1]:80/metrics http_listener/[::1]:80 http_listener/*/metrics http_listener"},
 	{"unix:/run/c.sock", "/metrics",
-	 "http_listener/unix:/run/c.sock/metrics http_listener/unix:/run/c.sock http_listener/*/metrics "
-	 "http_listener"},
+	 "http_listener/unix:/run/c.sock/metrics "
+	 "http_listener/unix:/run/c.sock http_listener/*/metrics http_listener"},
 	{"127.0.0.1:1", "http://x", "http_listener/127.0.0.1:1 http_listener"},
 	{"127.0.0.1:1", "http://x/", "http_listener/127.0.0.1:1 http_listener"},
 	{"127.0.0.1:1", "HTTP://x?q=/a", "http_listener/127.0.0.1:1 http_listener"},
@@ -482,8 +482,8 @@ static void test_auth_info(void **state)
 		 "{\"peer_address\":\"::1\",\"identities\":[],\"groups\":[]}", "::1"},
 		{"{'groups': ['a', 'b', 'a', 'c', 'd', 'e'], 'identities': [{'identity': 'x', 'context': "
 		 "'BearerToken'},"
-		 " {'context': 'HttpBasicAuth', 'identity': 'y'}, {'identity': 'x', 'context': "
-		 "'BearerToken'}]}",
+		 " {'context': 'HttpBasicAuth', 'identity': 'y'}, "
+		 "{'identity': 'x', 'context': 'BearerToken'}]}",
 		 "{\"peer_address\":null,\"identities\":[{\"identity\":\"x\",\"context\":\"BearerToken\"},"
 		 "{\"identity\":\"y\",\"context\":\"HttpBasicAuth\"}],\"groups\":[\"a\",\"b\",\"c\",\"d\","
 		 "\"e\"]}",

@@ -125,15 +125,15 @@ static void test_places(void **state)
 	assert_int_equal(
 		render(STR("a\r\n\u00e4 {{> (lookup this 'x')}}\r\nb"), TEMPLATE_ESCAPE_NONE, NULL, 0, &out),
 		-1);
-	assert_string_equal(err_text(), "the partial `` could not be found (in template 't' line 2: '\u00e4 "
-					"{{> (lookup this 'x')}}'), "
-					"column 3");
+	assert_string_equal(err_text(), "the partial `` could not be found "
+					"(in template 't' line 2: "
+					"'\u00e4 {{> (lookup this 'x')}}'), column 3");
 	err_clear();
 	assert_int_equal(
 		render(STR("{{#if a}}\n  {{#each b}}\n{{/if}}"), TEMPLATE_ESCAPE_NONE, NULL, 0, &out), -1);
-	assert_string_equal(err_text(), "syntax error: `if` closes `each`, opened at line 2 column 3 (in "
-					"template 't' line 3: '{{/if}}'), "
-					"column 1");
+	assert_string_equal(err_text(), "syntax error: `if` closes `each`, "
+					"opened at line 2 column 3 (in template 't' line 3: "
+					"'{{/if}}'), column 1");
 	err_clear();
 	assert_null(template_compile_dialect("t", STR("a\xff"), TEMPLATE_HANDLEBARS, TEMPLATE_ESCAPE_NONE));
 	assert_string_equal(err_text(), "syntax error: the template is not valid UTF-8 (in template 't')");
@@ -244,8 +244,8 @@ static void *harm_run(void *unused)
 		   ERR_INVALID, "@partial-block could not be found");
 	harm_check("{{#*inline 'p'}}{{#each big}}{{@root.text}}{{/each}}{{/inline}}\n   {{> p}}\n", ctx,
 		   ERR_LIMIT, "too much output");
-	harm_check("{{#*inline 'p'}}{{#each big}}\n{{/each}}{{/inline}}{{#each big}}\n   {{> p "
-		   "@root}}\n{{/each}}",
+	harm_check("{{#*inline 'p'}}{{#each big}}\n"
+		   "{{/each}}{{/inline}}{{#each big}}\n   {{> p @root}}\n{{/each}}",
 		   ctx, ERR_LIMIT, "too many steps");
 	harm_check_repeated("", "{{#if 1}}", "", "recursion limits");
 	harm_check_repeated("", "{{#each x}}", "", "recursion limits");
@@ -337,8 +337,8 @@ static void test_share(void **state)
 {
 	struct template *t = template_compile_dialect(
 		"t",
-		STR("{{name}} {{#*inline 'p'}}{{this}}{{{@root.name}}}{{/inline}}{{#each xs}}{{> "
-		    "p}}{{/each}}"),
+		STR("{{name}} {{#*inline 'p'}}{{this}}{{{@root.name}}}{{/inline}}{{#each "
+		    "xs}}{{> p}}{{/each}}"),
 		TEMPLATE_HANDLEBARS, TEMPLATE_ESCAPE_HTML);
 	pthread_t threads[2];
 	assert_non_null(t);

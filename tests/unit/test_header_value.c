@@ -212,8 +212,8 @@ static void test_header_write_named(void **state)
 		 "<https://example.com/unsubscribe?u=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa>, "
 		 "<mailto:u@example.com>",
 		 "List-Unsubscribe: "
-		 "<https://example.com/unsubscribe?u=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa>,\r\n "
-		 "<mailto:u@example.com>\r\n"},
+		 "<https://example.com/unsubscribe?u=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa>,\r\n"
+		 " <mailto:u@example.com>\r\n"},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct buf out = BUF_INIT;

@@ -34,8 +34,8 @@ static void test_bounce(void **state)
 		 {5, 2, 2},
 		 "no enhanced code",
 		 0},
-		{"Action: failed\r\nStatus: 5.1.1\r\nDiagnostic-Code: smtp; 550-5.1.1 in two\r\n 550 5.1.1 "
-		 "lines\r\n",
+		{"Action: failed\r\nStatus: 5.1.1\r\n"
+		 "Diagnostic-Code: smtp; 550-5.1.1 in two\r\n 550 5.1.1 lines\r\n",
 		 550,
 		 {5, 1, 1},
 		 "in two 550 5.1.1 lines",
@@ -57,8 +57,8 @@ static void test_bounce(void **state)
 		 "5500 is no code",
 		 0},
 		{"Action: failed\r\nStatus: 5.1.2\r\nDiagnostic-Code: smtp;\r\n", 550, {5, 1, 2}, "", 0},
-		{"Action: failed\r\nStatus: 4.4.1\r\nDiagnostic-Code: X-Postfix; 421 connection timed "
-		 "out\r\n",
+		{"Action: failed\r\nStatus: 4.4.1\r\n"
+		 "Diagnostic-Code: X-Postfix; 421 connection timed out\r\n",
 		 550,
 		 {4, 4, 1},
 		 "421 connection timed out",

@@ -130,10 +130,10 @@ static void test_mistakes(void **state)
 		{"true", "a KeySource is the path of a file or a table"},
 		{"null", "a KeySource is the path of a file or a table"},
 		{"[\"hush\"]", "a KeySource is the path of a file or a table"},
-		{"[]", "an empty table is no KeySource, expected `key_data`, `vault_mount` and `vault_path`, "
-		       "or `event_name`"},
-		{"{}", "an empty table is no KeySource, expected `key_data`, `vault_mount` and `vault_path`, "
-		       "or `event_name`"},
+		{"[]", "an empty table is no KeySource, expected `key_data`, "
+		       "`vault_mount` and `vault_path`, or `event_name`"},
+		{"{}", "an empty table is no KeySource, expected `key_data`, "
+		       "`vault_mount` and `vault_path`, or `event_name`"},
 		{"{\"key_data\": null}", "an empty table is no KeySource, expected `key_data`, `vault_mount` "
 					 "and `vault_path`, or `event_name`"},
 		{"{\"keydata\": \"hush\"}", "unknown field `keydata` of a KeySource, expected one of "
@@ -143,13 +143,13 @@ static void test_mistakes(void **state)
 		{"{\"key_data\": {\"key_data\": \"hush\"}}",
 		 "field `key_data` of a KeySource must be a string"},
 		{"{\"key_data\": \"hush\", \"vault_path\": \"p\"}",
-		 "the fields `key_data` and `vault_path` of a KeySource exclude each other: it is one of a "
-		 "file's path, "
-		 "key_data, vault_... or event_..."},
+		 "the fields `key_data` and `vault_path` of a "
+		 "KeySource exclude each other: it is one of a "
+		 "file's path, key_data, vault_... or event_..."},
 		{"{\"vault_mount\": \"m\", \"event_name\": \"e\"}",
-		 "the fields `vault_mount` and `event_name` of a KeySource exclude each other: it is one of "
-		 "a file's path, "
-		 "key_data, vault_... or event_..."},
+		 "the fields `vault_mount` and `event_name` of "
+		 "a KeySource exclude each other: it is one of "
+		 "a file's path, key_data, vault_... or event_..."},
 		{"{\"vault_path\": \"p\"}", "missing field `vault_mount` of a KeySource"},
 		{"{\"vault_mount\": \"m\"}", "missing field `vault_path` of a KeySource"},
 		{"{\"vault_token\": \"hush\"}", "missing field `vault_mount` of a KeySource"},

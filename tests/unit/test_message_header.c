@@ -178,8 +178,8 @@ static void test_import(void **state)
 		{{{.name = {"X-", 2}, .is_prefix = true, .is_removed = true}},
 		 1,
 		 "{\"x_campaign_id\":\"12345\",\"x_mailer\":\"f\xc3\xb6\"}",
-		 "Received: one\r\nReceived: two\r\n folded\r\nSubject: the subject\r\n\r\nX-Body: not a "
-		 "header\r\n"},
+		 "Received: one\r\nReceived: two\r\n folded\r\n"
+		 "Subject: the subject\r\n\r\nX-Body: not a header\r\n"},
 		{{{.name = {"X-Nothing", 9}, .match = HEADER_ALL, .is_removed = true}}, 1, "{}", NULL},
 		{{{.name = {"", 0}}}, 0, "{}", NULL},
 	};

@@ -272,14 +272,14 @@ static void metric_openmetrics(void **state)
 	/* A counter's family is without _total, its samples are with it; a gauge keeps its name. */
 	metric_open_expect(
 		"open_",
-		"# HELP open_a says \\\"hi\\\"\\\\\\n\n# TYPE open_a counter\nopen_a_total{a=\"x\",b=\"y\"} "
-		"1\n"
+		"# HELP open_a says \\\"hi\\\"\\\\\\n\n"
+		"# TYPE open_a counter\nopen_a_total{a=\"x\",b=\"y\"} 1\n"
 		"# HELP open_b b\n# TYPE open_b counter\nopen_b_total 2\n"
 		"# HELP open_c_total c\n# TYPE open_c_total gauge\nopen_c_total -3\n"
 		"# HELP open_d d\n# TYPE open_d histogram\n"
 		"open_d_bucket{a=\"1\",b=\"2\",le=\"0.5\"} 0\nopen_d_bucket{a=\"1\",b=\"2\",le=\"1.0\"} 1\n"
-		"open_d_bucket{a=\"1\",b=\"2\",le=\"100.0\"} 1\nopen_d_bucket{a=\"1\",b=\"2\",le=\"+Inf\"} "
-		"1\n"
+		"open_d_bucket{a=\"1\",b=\"2\",le=\"100.0\"} 1\n"
+		"open_d_bucket{a=\"1\",b=\"2\",le=\"+Inf\"} 1\n"
 		"open_d_sum{a=\"1\",b=\"2\"} 0.75\nopen_d_count{a=\"1\",b=\"2\"} 1\n# EOF\n");
 	metric_open_expect("open_b", "# HELP open_b b\n# TYPE open_b counter\nopen_b_total 2\n# EOF\n");
 	metric_series_unref(total);

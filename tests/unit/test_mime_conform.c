@@ -98,18 +98,18 @@ static void test_fix(void **state)
 		{OK "\r\nGr\xfc\xdf"
 		    "e an alle Leser, und bis bald\r\n",
 		 OK "Content-Type: text/plain; charset=\"utf-8\"\r\n"
-		    "Content-Transfer-Encoding: quoted-printable\r\n\r\nGr=C3=BC=C3=9Fe an alle Leser, und "
-		    "bis bald\r\n"},
+		    "Content-Transfer-Encoding: quoted-printable\r\n"
+		    "\r\nGr=C3=BC=C3=9Fe an alle Leser, und bis bald\r\n"},
 		{OK "Content-Type: text/plain; charset=utf-8\r\n\r\nGr\xfc\xdf"
 		    "e an alle Leser, und bis bald\r\n",
 		 OK "Content-Type: text/plain; charset=\"utf-8\"\r\n"
-		    "Content-Transfer-Encoding: quoted-printable\r\n\r\nGr=C3=BC=C3=9Fe an alle Leser, und "
-		    "bis bald\r\n"},
+		    "Content-Transfer-Encoding: quoted-printable\r\n"
+		    "\r\nGr=C3=BC=C3=9Fe an alle Leser, und bis bald\r\n"},
 		{OK "Content-Type: text/plain; charset=x-unheard-of\r\n\r\nGr\xfc\xdf"
 		    "e an alle Leser, und bis bald\r\n",
 		 OK "Content-Type: text/plain; charset=\"x-unheard-of\"\r\n"
-		    "Content-Transfer-Encoding: quoted-printable\r\n\r\nGr=FC=DFe an alle Leser, und bis "
-		    "bald\r\n"},
+		    "Content-Transfer-Encoding: quoted-printable\r\n"
+		    "\r\nGr=FC=DFe an alle Leser, und bis bald\r\n"},
 		/* A part that says 7bit and is not keeps what it is: disposition, name, id. */
 		{OK "Content-Type: multipart/mixed; boundary=b\r\n\r\nThis is "
 		    "MIME.\r\n--b\r\n\r\nt\r\n--b\r\nContent-Type: application/pdf; name=\"x.pdf\"\r\n"

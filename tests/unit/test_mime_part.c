@@ -247,12 +247,12 @@ static void test_mime_set_body(void **state)
 	} cases[] = {
 		{"A: 1\r\n\r\nx", STR("new\n"), NULL, "A: 1\r\nContent-Type: text/plain\r\n\r\nnew\r\n"},
 		{"\r\nx", STR("\xc3\xbc"), NULL,
-		 "Content-Type: text/plain; charset=\"utf-8\"\r\nContent-Transfer-Encoding: "
-		 "base64\r\n\r\nw7w="},
+		 "Content-Type: text/plain; charset=\"utf-8\"\r\n"
+		 "Content-Transfer-Encoding: base64\r\n\r\nw7w="},
 		{"\r\nx", STR("\0\1"), NULL,
 		 "Content-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n\r\nAAE="},
-		{"Content-Type: text/html; charset=iso-8859-1; x=y\r\nContent-Transfer-Encoding: "
-		 "base64\r\n\r\n/A==",
+		{"Content-Type: text/html; charset=iso-8859-1; x=y\r\n"
+		 "Content-Transfer-Encoding: base64\r\n\r\n/A==",
 		 STR("a"), NULL, "Content-Type: text/html; charset=\"us-ascii\"; x=\"y\"\r\n\r\na"},
 		{"Content-Type: text/html; charset=utf-8\r\n\r\nx", STR("a"), NULL,
 		 "Content-Type: text/html; charset=utf-8\r\n\r\na"},
@@ -419,8 +419,8 @@ static void test_mime_compose(void **state)
 		   "html</b>\r\n--ma-boundary--\r\n"
 		   "--mm-boundary\r\nContent-Type: text/plain\r\nContent-Transfer-Encoding: base64\r\n\r\n"
 		   "SSBhbSBhIHBsYWluIHRleHQgZmlsZSB3aXRoIG5vIG9wdGlvbnMgc3BlY2lmaWVk\r\n"
-		   "--mm-boundary\r\nContent-Type: application/octet-stream\r\nContent-Transfer-Encoding: "
-		   "base64\r\n"
+		   "--mm-boundary\r\nContent-Type: application/octet-stream\r\n"
+		   "Content-Transfer-Encoding: base64\r\n"
 		   "Content-Disposition: attachment; "
 		   "filename=\"binary.dat\"\r\n\r\nqrs=\r\n--mm-boundary--\r\n");
 	mime_part_unref(p);
@@ -435,8 +435,8 @@ static void test_mime_compose(void **state)
 		 "multipart/mixed[multipart/related[text/html{18}, image/gif{4}], text/plain{64}, "
 		 "application/octet-stream{4}]"},
 		{{.text = text, .amp = text, .html = html, .attachment = attached + 2, .n_attachments = 1},
-		 "multipart/alternative[text/plain{12}, text/plain{12}, multipart/related[text/html{18}, "
-		 "image/gif{4}]]"},
+		 "multipart/alternative[text/plain{12}, text/plain{12}, "
+		 "multipart/related[text/html{18}, image/gif{4}]]"},
 		{{.text = text, .attachment = attached + 2, .n_attachments = 1},
 		 "multipart/mixed[text/plain{12}, image/gif{4}]"},
 		{{.attachment = attached, .n_attachments = 1}, "multipart/mixed[text/plain{64}]"},

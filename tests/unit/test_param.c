@@ -260,8 +260,8 @@ static void test_object(void **state)
 	lua_setglobal(L, "o");
 	run("assert(tostring(o):match('^Sample: '), tostring(o))\n"
 	    "assert(o.name == 'x' and o.port == 25 and o.timeout == '1m' and o.pause == '1m 30s')\n"
-	    "assert(o.hosts[1] == '10.0.0.0/8' and o.mode == 'Required' and o.custom == 6 and o.extra[2] == "
-	    "2)\n"
+	    "assert(o.hosts[1] == '10.0.0.0/8' and o.mode == 'Required' "
+	    "and o.custom == 6 and o.extra[2] == 2)\n"
 	    "assert(o.source == nil and o.nope == nil and o[1] == nil)\n"
 	    "local n = 0 for k, v in pairs(o) do assert(v ~= nil) n = n + 1 end\n"
 	    "assert(n == 14 and #o == 14, n)\n"

@@ -21,8 +21,8 @@ static const struct {
 	{B("PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535\r\n"), "255.255.255.255:65535",
 	 "255.255.255.255:65535"},
 	{B("PROXY TCP6 2001:db8::1 ::1 0 1\r\n"), "[2001:db8::1]:0", "[::1]:1"},
-	{B("PROXY TCP6 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 "
-	   "65535\r\n"),
+	{B("PROXY TCP6 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff "
+	   "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n"),
 	 "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535",
 	 "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535"},
 	{B("PROXY UNKNOWN\r\n"), NULL, NULL},

@@ -128,8 +128,8 @@ static void test_arf_json(void **state)
 		const char *in, *json;
 	} cases[] = {
 		{ARF(REQUIRED
-		     "Original-Mail-From: <somesender@example.net>\r\nOriginal-Rcpt-To: "
-		     "<user@example.com>\r\n"
+		     "Original-Mail-From: <somesender@example.net>\r\n"
+		     "Original-Rcpt-To: <user@example.com>\r\n"
 		     "Arrival-Date: Thu, 8 Mar 2005 14:00:00 EDT\r\nReporting-MTA: dns; "
 		     "mail.example.com\r\nSource-IP: 192.0.2.1\r\n"
 		     "Authentication-Results: mail.example.com;\r\n  spf=fail "
@@ -138,9 +138,9 @@ static void test_arf_json(void **state)
 		     "Reported-Uri: mailto:user@example.com\r\nRemoval-Recipient: "
 		     "user@example.com\r\nIncidents: 3\r\n",
 		     "Content-Type: text/rfc822-headers\r\n\r\nFrom: <somesender@example.net>\r\n"
-		     "X-KumoRef: "
-		     "eyJfQF8iOiJcXF8vIiwicmVjaXBpZW50\r\n\tIjoidGVzdEBleGFtcGxlLmNvbSJ9\r\nSubject: Earn "
-		     "money\r\n"),
+		     "X-KumoRef: eyJfQF8iOiJcXF8vIiwicmVjaXBpZW50\r\n"
+		     "\tIjoidGVzdEBleGFtcGxlLmNvbSJ9\r\n"
+		     "Subject: Earn money\r\n"),
 		 "{\"arrival_date\":\"2005-03-08T18:00:00Z\",\"authentication_results\":[\"mail.example.com; "
 		 " spf=fail smtp.mail=somesender@example.com\"],"
 		 "\"extensions\":{\"removal-recipient\":[\"user@example.com\"]},\"feedback_type\":\"abuse\","

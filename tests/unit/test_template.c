@@ -106,8 +106,8 @@ static void test_error_text(void **state)
 	assert_refused("a\r\nb {{ nope.x }}\r\nc", ERR_INVALID,
 		       "undefined value (in template 't' line 2: 'b {{ nope.x }}'), column 11");
 	assert_refused("{{ 'a'|nope }}", ERR_INVALID,
-		       "unknown filter: filter nope is unknown (in template 't' line 1: '{{ 'a'|nope }}'), "
-		       "column 8");
+		       "unknown filter: filter nope is unknown (in "
+		       "template 't' line 1: '{{ 'a'|nope }}'), column 8");
 	assert_refused("x\n\n\u00e4\u00f6 {{ ! }}", ERR_INVALID,
 		       "unexpected character (in template 't' line 3: '\u00e4\u00f6 {{ ! }}'), column 7");
 	assert_refused("x {# y\n", ERR_INVALID,
@@ -196,16 +196,16 @@ static void test_values(void **state)
 	assert_renders("{{ 0 is divisibleby 0 }} {{ 5 is divisibleby 0 }} {{ 3 is odd if true else 1 }}", ctx,
 		       "false false true");
 	assert_renders("{% for x in xs %}{{ last }}{% set last = x %}{% endfor %}", ctx, "");
-	assert_renders("{% set ns = namespace() %}{% for x in xs %}{% set ns.l = loop %}{% endfor %}{{ "
-		       "ns.l.index0 }}",
+	assert_renders("{% set ns = namespace() %}{% for x in xs %}{% "
+		       "set ns.l = loop %}{% endfor %}{{ ns.l.index0 }}",
 		       ctx, "3");
-	assert_renders("{% set ns = namespace() %}{% for x in [1, 2] recursive %}{% set ns.l = loop %}{{ x "
-		       "}}{% endfor %}"
-		       "{% for y in [8, 9] %}{% with z = 1 %}{% endwith %}{% endfor %}{{ ns.l }}",
+	assert_renders("{% set ns = namespace() %}{% for x in [1, 2] recursive "
+		       "%}{% set ns.l = loop %}{{ x }}{% endfor %}{% for y in [8, "
+		       "9] %}{% with z = 1 %}{% endwith %}{% endfor %}{{ ns.l }}",
 		       ctx, "12<loop 2/2>");
-	assert_renders("{% set ns = namespace() %}{% for x in xs %}{% macro m() %}{{ x }}{% endmacro %}{% if "
-		       "loop.first %}"
-		       "{% set ns.m = m %}{% endif %}{% endfor %}{{ ns.m() }}",
+	assert_renders("{% set ns = namespace() %}{% for x in xs %}{% macro "
+		       "m() %}{{ x }}{% endmacro %}{% if loop.first %}{% "
+		       "set ns.m = m %}{% endif %}{% endfor %}{{ ns.m() }}",
 		       ctx, "3");
 	assert_renders("{{ xs is sameas xs }} {{ d is sameas d }} {{ xs is sameas [3, 1, 2] }}", ctx,
 		       "true true false");
@@ -225,8 +225,8 @@ static void test_debug(void **state)
 {
 	json_t *ctx = json_pack("{s:i}", "a", 1);
 	assert_renders("{% set b = [2] %}{{ debug() }}", ctx,
-		       "State {\n    name: \"t\",\n    ctx: {\n        b: [\n            2,\n        ],\n    "
-		       "    a: 1,\n    },\n}");
+		       "State {\n    name: \"t\",\n    ctx: {\n        b: [\n"
+		       "            2,\n        ],\n        a: 1,\n    },\n}");
 	json_decref(ctx);
 }
 
@@ -244,17 +244,17 @@ static void test_dates(void **state)
 		       "2023-06-24T16:37:22+00:00|2023-06-24T16:37:22+02:00");
 	assert_renders("{{ s|datetimeformat(format='unix') }} {{ s|timeformat(format='unix') }}", ctx,
 		       "1687617442 1687617442");
-	assert_renders("{{ t|dateformat }}|{{ t|dateformat(format='short') }}|{{ d|dateformat(format='full', "
-		       "tz='UTC') }}",
+	assert_renders("{{ t|dateformat }}|{{ t|dateformat(format='short') "
+		       "}}|{{ d|dateformat(format='full', tz='UTC') }}",
 		       ctx, "Jun 24 2023|2023-06-24|Saturday, June 24 2023");
 	assert_renders("{{ t|timeformat }}|{{ t|timeformat(format='long') }}|{{ (t + "
 		       "0.5)|timeformat(format='full') }}",
 		       ctx, "16:37|16:37:22|16:37:22.5");
 	assert_renders("{{ s|datetimeformat(format='iso', tz='UTC') }}", ctx, "2023-06-24T14:37:22+00:00");
-	assert_renders("{{ t|datetimeformat(format='[weekday repr:short] [day padding:none].[month].[year "
-		       "repr:last_two] [hour "
-		       "repr:12]:[minute] [period case:lower] \\\\[x] [ordinal] W[week_number] [subsecond "
-		       "digits:3]') }}",
+	assert_renders("{{ t|datetimeformat(format='[weekday repr:short] "
+		       "[day padding:none].[month].[year repr:last_two] "
+		       "[hour repr:12]:[minute] [period case:lower] \\\\[x] "
+		       "[ordinal] W[week_number] [subsecond digits:3]') }}",
 		       ctx, "Sat 24.06.23 04:37 pm [x] 175 W25 000");
 	assert_renders("{{ '1999-12-31 23:59:59.25Z'|datetimeformat(format='[unix_timestamp "
 		       "precision:millisecond]') }}",
@@ -310,8 +310,8 @@ static void test_normalize(void **state)
 	static const struct {
 		const char *from, *to;
 	} rows[] = {
-		{"https://support.google.com/mail/?p=NoSuchUser 41be03b00d2f7-b93bf44f0c0si6882731a12.803 - "
-		 "gsmtp",
+		{"https://support.google.com/mail/?p=NoSuchUser "
+		 "41be03b00d2f7-b93bf44f0c0si6882731a12.803 - gsmtp",
 		 "https://support.google.com/mail/?p=NoSuchUser {hash} - gsmtp"},
 		{"550 5.1.1 The email account that you tried to reach does not exist.", NULL},
 		{"550 <user@example.com>: Recipient rejected", "550 <{email}>: Recipient rejected"},
@@ -420,8 +420,8 @@ static void *harm_run(void *unused)
 	harm_check("{{ 'a' * 10000000000000 }}", ERR_LIMIT, "too much memory");
 	harm_check("{{ [1] * 10000000000000 }}", ERR_LIMIT, "too much memory");
 	harm_check("{{ ([1] * 100000) * 100000 }}", ERR_LIMIT, "template limit");
-	harm_check("{% set ns = namespace(s='aaaaaaaaaa') %}{% for i in range(100) %}{% set ns.s = ns.s ~ "
-		   "ns.s %}{% endfor %}",
+	harm_check("{% set ns = namespace(s='aaaaaaaaaa') %}{% for i in "
+		   "range(100) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
 		   ERR_LIMIT, "template limit");
 	harm_check("{% set s = 'a' * 1000000 %}{{ s|replace('a', s) }}", ERR_LIMIT, "template limit");
 	harm_check("{% set s = 'a' * 1000000 %}{{ range(1000)|join(s) }}", ERR_LIMIT, "template limit");
@@ -429,17 +429,17 @@ static void *harm_run(void *unused)
 		   "too much output");
 	harm_check("{{ ('\\x01' * 30000000)|tojson|length }}", ERR_LIMIT, "template limit");
 	harm_check("{% set s = 'a\\n' * 100000 %}{{ s|indent(10000) }}", ERR_LIMIT, "template limit");
-	harm_check("{{ '%10000d'|format(1)|list|map('format', 1)|list|length }}{% for i in range(9000) %}{{ "
-		   "('%10000d' * 10)|"
-		   "format(1,2,3,4,5,6,7,8,9,0) }}{% endfor %}",
+	harm_check("{{ '%10000d'|format(1)|list|map('format', "
+		   "1)|list|length }}{% for i in range(9000) %}{{ ('%10000d' "
+		   "* 10)|format(1,2,3,4,5,6,7,8,9,0) }}{% endfor %}",
 		   ERR_LIMIT, "template limit");
 	harm_check("{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}", ERR_LIMIT, "recursion limit");
 	harm_check("{% macro f() %}{% call f() %}{{ caller() }}{% endcall %}{{ caller() }}{% endmacro %}{% "
 		   "call f() %}{% endcall %}",
 		   ERR_LIMIT, "recursion limit");
 	harm_check("{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}", ERR_LIMIT, "recursion limit");
-	harm_check("{% set ns = namespace(x=[]) %}{% for i in range(20000) %}{% set ns.x = [ns.x] %}{% "
-		   "endfor %}{{ ns.x }}",
+	harm_check("{% set ns = namespace(x=[]) %}{% for i in range(20000) "
+		   "%}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}",
 		   ERR_LIMIT, "recursion limit");
 	harm_check("{% set ns = namespace(x=[]) %}{% for i in range(20000) %}{% set ns.x = [ns.x] %}{% "
 		   "endfor %}{{ ns.x == ns.x }}",
@@ -450,9 +450,9 @@ static void *harm_run(void *unused)
 	harm_check("{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}", ERR_LIMIT, "recursion limit");
 	harm_check("{% set ns = namespace() %}{% set ns.x = ns %}{{ ns|pprint }}", ERR_LIMIT,
 		   "recursion limit");
-	harm_check("{% set ns = namespace() %}{% set ns.x = ns %}{{ [ns]|sort(attribute='x') == [ns, ns] "
-		   "}}{{ ns < [ns].0 }}"
-		   "{{ ns == namespace(x=ns) }}",
+	harm_check("{% set ns = namespace() %}{% set ns.x = ns "
+		   "%}{{ [ns]|sort(attribute='x') == [ns, "
+		   "ns] }}{{ ns < [ns].0 }}{{ ns == namespace(x=ns) }}",
 		   ERR_LIMIT, "recursion limit");
 	harm_check("{{ range(9999999999) }}", ERR_INVALID, "range has too many elements");
 	harm_check("{{ [1]|batch(99999999999) }}", ERR_LIMIT, "count is too big");
@@ -509,8 +509,8 @@ static void test_much(void **state)
 		       "'\u00e4\\\\n' * 5000 ~ '\"' }}",
 		       NULL, "15002 true");
 	assert_renders("{{ range(20000)|map('string')|unique|list|length }}", NULL, "20000");
-	assert_renders("{% for i in range(10000) %}{% set x = i * 2 %}{% if x == 19998 %}{{ x }}{% endif "
-		       "%}{% endfor %}",
+	assert_renders("{% for i in range(10000) %}{% set x = i * 2 %}{% "
+		       "if x == 19998 %}{{ x }}{% endif %}{% endfor %}",
 		       NULL, "19998");
 	assert_renders(
 		"{% macro f(n) %}{% if n %}{{ f(n - 1) }}{% else %}deep{% endif %}{% endmacro %}{{ f(40) }}",

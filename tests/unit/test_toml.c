@@ -42,8 +42,8 @@ static void test_values(void **state)
 	assert_reads("a = true\nb = false", "{\"a\":true,\"b\":false}");
 	assert_reads("a = 9223372036854775807\nb = -9223372036854775808",
 		     "{\"a\":9223372036854775807,\"b\":-9223372036854775808}");
-	assert_reads("a = 1979-05-27T07:32:00Z\nb = 1979-05-27 07:32:00.999999-07:00\nc = 1979-05-27\nd = "
-		     "07:32:00",
+	assert_reads("a = 1979-05-27T07:32:00Z\nb = 1979-05-27 07:32:00.999999-07:00\n"
+		     "c = 1979-05-27\nd = 07:32:00",
 		     "{\"a\":\"1979-05-27T07:32:00Z\",\"b\":\"1979-05-27 "
 		     "07:32:00.999999-07:00\",\"c\":\"1979-05-27\","
 		     "\"d\":\"07:32:00\"}");
@@ -212,16 +212,16 @@ static void test_writing(void **state)
 		"\"we ird\":\"\"}";
 	assert_writes("{}", 0, "");
 	assert_writes(doc, 0,
-		      "f = 2.0\nl = [1, 2]\nm = [{ z = 1 }, 5]\nn = 1\none = [1]\ns = \"a\\n\\\"b\"\n\"we "
-		      "ird\" = \"\"\n"
-		      "\n[[a]]\ni = 1\n\n[[a]]\ni = 2\n\n[a.j]\nk = 3\n\n[deep.er]\nk = 1\n\n[t]\nx = "
-		      "true\n\n[t.e]\n");
+		      "f = 2.0\nl = [1, 2]\nm = [{ z = 1 }, 5]\nn = 1\n"
+		      "one = [1]\ns = \"a\\n\\\"b\"\n\"we ird\" = \"\"\n"
+		      "\n[[a]]\ni = 1\n\n[[a]]\ni = 2\n\n[a.j]\nk = 3\n"
+		      "\n[deep.er]\nk = 1\n\n[t]\nx = true\n\n[t.e]\n");
 	assert_writes(
 		doc, 1,
 		"f = 2.0\nl = [\n    1,\n    2,\n]\nm = [\n    { z = 1 },\n    5,\n]\nn = 1\none = [1]\n"
 		"s = \"\"\"\na\n\\\"b\"\"\"\n\"we ird\" = \"\"\n"
-		"\n[[a]]\ni = 1\n\n[[a]]\ni = 2\n\n[a.j]\nk = 3\n\n[deep.er]\nk = 1\n\n[t]\nx = "
-		"true\n\n[t.e]\n");
+		"\n[[a]]\ni = 1\n\n[[a]]\ni = 2\n\n[a.j]\nk = 3\n"
+		"\n[deep.er]\nk = 1\n\n[t]\nx = true\n\n[t.e]\n");
 	assert_writes("{\"t\":{\"x\":true,\"e\":{}}}", 2, "[t]\ne = {}\nx = true\n");
 	static const char *const bad[] = {"[1]", "5", "{\"a\":null}", "{\"a\":{\"b\":[1,null]}}"};
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
