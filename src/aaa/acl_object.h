@@ -1,6 +1,6 @@
-/* acl_object.h - lists, maps of lists and resources as values of a policy: userdata that hold a reference. A
- * map has the method get(NAME). In JSON a list is the list of its rules. Raise nothing but where it is said.
- */
+/* acl_object.h - lists, maps of lists and resources as values of a policy:
+ * userdata that hold a reference. A map has the method get(NAME). In JSON
+ * a list is the list of its rules. Raise nothing but where it is said. */
 #pragma once
 
 #include "aaa/acl.h"

@@ -48,6 +48,6 @@ void idempotency_end(struct idempotency *k);
 /** For http_route.headers and http_answer.headers. */
 extern const struct http_field idempotency_request_headers[], idempotency_answer_headers[];
 
-/** The key in a header's value: an RFC 8941 string, or bare. NULL, or what is wrong with it, a static text.
- */
+/** The key in a header's value: an RFC 8941 string, or bare.
+ * NULL, or what is wrong with it, a static text. */
 const char *idempotency_parse_key(str_t value, char key[IDEMPOTENCY_KEY_MAX], size_t *n);

@@ -25,6 +25,6 @@ static inline str_t json_shape_str(const json_t *v)
 MUST_CHECK json_t *json_shape_parse(str_t body, const struct http_schema *s, int *status);
 /** Holds a whole object against its schema, fields in it too: 0 or 422. */
 MUST_CHECK int json_shape_check(const json_t *obj, const struct http_schema *s);
-/** What most handlers begin with: parse and check the body of r by its route's schema. NULL: a is the answer.
- */
+/** What most handlers begin with: parse and check the body
+ * of r by its route's schema. NULL: a is the answer. */
 MUST_CHECK json_t *json_shape_of_request(const struct http_request *r, struct http_response *a);

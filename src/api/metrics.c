@@ -1,6 +1,6 @@
-/* metrics.c - GET /metrics and /metrics.json: every metric of the process, or those whose name starts with
- * `prefix`. A server with many queues has 100,000 series and more, so the text is made on an offload thread.
- */
+/* metrics.c - GET /metrics and /metrics.json: every metric of the process,
+ * or those whose name starts with `prefix`. A server with many queues has
+ * 100,000 series and more, so the text is made on an offload thread. */
 #include "api/api_impl.h"
 
 #include "base/err.h"

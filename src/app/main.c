@@ -1,6 +1,6 @@
-/* main.c - the daemon cirrusd. The main thread only waits for signals; everything else runs in fibers on the
- * workers. Signals are blocked before the first thread is made, so that none takes them but sigwaitinfo here.
- */
+/* main.c - the daemon cirrusd. The main thread only waits for signals;
+ * everything else runs in fibers on the workers. Signals are blocked before
+ * the first thread is made, so that none takes them but sigwaitinfo here. */
 #include "app/options.h"
 #include "app/privilege.h"
 #include "app/service.h"

@@ -1,7 +1,7 @@
-/* alloc.c - the allocator's thin shell. Every function here either returns usable memory or ends the process,
- * so callers have no out-of-memory path to test. The message is written without allocating (no log line: the
- * logger needs memory itself). A request for 0 bytes gives a unique pointer, as callers free what they get.
- */
+/* alloc.c - the allocator's thin shell. Every function here either returns usable
+ * memory or ends the process, so callers have no out-of-memory path to test. The
+ * message is written without allocating (no log line: the logger needs memory itself).
+ * A request for 0 bytes gives a unique pointer, as callers free what they get. */
 #include "base/alloc.h"
 
 #include <stdarg.h>
@@ -85,8 +85,8 @@ char *xmemdup0(const void *p, size_t n)
 PRINTF_LIKE(1, 0) static char *xvasprintf(const char *fmt, va_list ap)
 {
 	char *s = NULL;
-	/* vasprintf fails for want of memory, or on a wide character it cannot convert; we never print those.
-	 */
+	/* vasprintf fails for want of memory, or on a wide
+	 * character it cannot convert; we never print those. */
 	if (UNLIKELY(vasprintf(&s, fmt, ap) < 0 || s == NULL))
 		alloc_die(strlen(fmt));
 	return s;

@@ -1,9 +1,9 @@
-/* arena.c - bump allocation in chunks that double from 4 KB to 64 KB. arena->chunk is the one being filled; a
- * request too big for a chunk gets one of its own, linked behind the current one so that the rest of that is
- * not lost. arena_reset keeps the oldest chunk that is not oversized, so an arena reused for small units of
- * work touches malloc once and an idle one holds little. In debug builds released bytes are overwritten, and
- * with ASan everything not handed out is poisoned: a pointer kept over a reset is reported at its first use.
- */
+/* arena.c - bump allocation in chunks that double from 4 KB to 64 KB. arena->chunk is the one
+ * being filled; a request too big for a chunk gets one of its own, linked behind the current
+ * one so that the rest of that is not lost. arena_reset keeps the oldest chunk that is not
+ * oversized, so an arena reused for small units of work touches malloc once and an idle one
+ * holds little. In debug builds released bytes are overwritten, and with ASan everything not
+ * handed out is poisoned: a pointer kept over a reset is reported at its first use. */
 #include "base/arena.h"
 
 #include "base/alloc.h"

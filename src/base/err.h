@@ -54,6 +54,6 @@ void err_clear(void);
 void err_fini(struct err *e);
 const char *err_kind_name(enum err_kind kind);
 
-/** The scheduler's: makes `slot` (NULL: the thread's own) the running context's slot, returns the one before.
- */
+/** The scheduler's: makes `slot` (NULL: the thread's own)
+ * the running context's slot, returns the one before. */
 struct err *err_slot_swap(struct err *slot);

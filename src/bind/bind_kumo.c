@@ -40,8 +40,8 @@ static void kumo_add_text(luaL_Buffer *b, str_t s)
 	}
 }
 
-/* All arguments as one text on top of the stack, each made text first: luaL_Buffer wants the stack to itself.
- */
+/* All arguments as one text on top of the stack, each made
+ * text first: luaL_Buffer wants the stack to itself. */
 static const char *kumo_join(lua_State *L, char separator, bool is_escaped, size_t *n_bytes)
 {
 	int n = lua_gettop(L);

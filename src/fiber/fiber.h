@@ -72,8 +72,8 @@ struct fiber_info {
 	bool is_cancelled;
 };
 typedef void fiber_info_fn(const struct fiber_info *fi, void *arg);
-/** Every fiber of this worker; fn must not yield. The strings are the fibers': copy what outlives the call.
- */
+/** Every fiber of this worker; fn must not yield. The
+ * strings are the fibers': copy what outlives the call. */
 void fiber_each(fiber_info_fn *fn, void *arg);
 /** Says what the next waits of this fiber are for, for fiber_each; static text. Returns the one before. */
 const char *fiber_set_waits_for(const char *what);

@@ -8,9 +8,9 @@
  * the push that finds the inbox empty sends a wake-up: a later one knows that either that wake-up or the
  * owner's own turn is coming.
  *
- * After mailbox_close() a worker takes no mail; what is still posted to it (late offload jobs) stays in the
- * inbox and is dropped by mailbox_reap(). struct worker itself is never freed, so a late post is always safe.
- */
+ * After mailbox_close() a worker takes no mail; what is still posted to it
+ * (late offload jobs) stays in the inbox and is dropped by mailbox_reap().
+ * struct worker itself is never freed, so a late post is always safe. */
 #include "base/alloc.h"
 #include "base/fault.h"
 #include "fiber/fiber_impl.h"

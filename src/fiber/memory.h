@@ -11,8 +11,8 @@ enum memory_level {
 	MEMORY_OVER, /* at or above the soft limit */
 };
 
-/** Limits of the policy, in bytes: they win over those of the environment, and those over what is detected.
- */
+/** Limits of the policy, in bytes: they win over those of
+ * the environment, and those over what is detected. */
 void memory_set_hard_limit(uint64_t bytes);
 void memory_set_soft_limit(uint64_t bytes);
 void memory_set_low_threshold(uint64_t bytes);

@@ -10,8 +10,8 @@
 #define STACK_BYTES ((size_t)256 * 1024)
 #endif
 
-/** A mapping of STACK_GUARD_BYTES that fault, then STACK_BYTES of zeroes. Panics when the system has no more.
- */
+/** A mapping of STACK_GUARD_BYTES that fault, then
+ * STACK_BYTES of zeroes. Panics when the system has no more. */
 char *stack_map(void);
 void stack_unmap(char *map);
 /** Gives the pages below `keep_from` back to the system; what is above keeps its content. */

@@ -1,11 +1,11 @@
 /* switch.h - switching between two stacks, with what the sanitizers must be told about it. Private to
  * src/fiber.
  *
- * The switch itself is boost.context's (callee-saved registers, MXCSR and the x87 control word; about 10 ns).
- * Both directions use one call: the context that is left is passed as the datum, so whoever arrives can fill
- * in where it was left. AddressSanitizer has to know the bounds of the stack that is entered and keeps a fake
- * stack per context; ThreadSanitizer keeps a "fiber" per context, else every switch would look like a race.
- */
+ * The switch itself is boost.context's (callee-saved registers, MXCSR and the x87 control
+ * word; about 10 ns). Both directions use one call: the context that is left is passed as
+ * the datum, so whoever arrives can fill in where it was left. AddressSanitizer has to
+ * know the bounds of the stack that is entered and keeps a fake stack per context;
+ * ThreadSanitizer keeps a "fiber" per context, else every switch would look like a race. */
 #pragma once
 
 #include "base/defs.h"
@@ -50,8 +50,8 @@ struct context {
 	void *tsan_fiber;
 };
 
-/** A context that will run entry() on the given stack. entry starts with context_arrive() and never returns.
- */
+/** A context that will run entry() on the given stack. entry
+ * starts with context_arrive() and never returns. */
 static inline void context_init(struct context *c, void *bottom, size_t n_bytes,
 				void (*entry)(struct transfer_t))
 {
@@ -80,8 +80,8 @@ static inline void context_fini(struct context *c)
 	c->fctx = NULL;
 }
 
-/** The first thing in an entry function; self is the context that was entered. Returns the one that was left.
- */
+/** The first thing in an entry function; self is the context
+ * that was entered. Returns the one that was left. */
 static inline struct context *context_arrive(struct context *self UNUSED, struct transfer_t t)
 {
 	struct context *from = t.data;

@@ -11,9 +11,9 @@ struct worker;
 /** Starts n workers, 256 at most (threads named worker-0 ...). From the main thread; again only after
  * workers_stop. */
 void workers_start(unsigned n);
-/** Stops them all in order: cancels each worker's own group, joins until the deadline (a fiber that is left
- * is logged with its name and what it waits for), stops the loops, joins the threads. From the main thread.
- */
+/** Stops them all in order: cancels each worker's own group, joins until
+ * the deadline (a fiber that is left is logged with its name and what it
+ * waits for), stops the loops, joins the threads. From the main thread. */
 void workers_stop(mono_t deadline);
 unsigned workers_count(void);
 struct worker *worker_get(unsigned i);
@@ -61,6 +61,6 @@ void worker_clock_changed(void);
 /** What a worker runs at this moment: a fiber's name, "loop" for its mail, "" while it waits for something to
  * do. Any thread. */
 void worker_read_running(struct worker *w, char name[32]);
-/** A slice longer than this is logged by the watchdog thread with the fiber's name (default 50 ms; 0 = off).
- */
+/** A slice longer than this is logged by the watchdog thread
+ * with the fiber's name (default 50 ms; 0 = off). */
 void worker_set_watchdog(dur_t slice);

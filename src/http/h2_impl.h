@@ -99,8 +99,8 @@ struct h2_stream {
 void h2_session_open(struct h2_conn *c);
 void h2_session_close(struct h2_conn *c); /* frees the streams, none of which is running */
 void h2_stream_free(struct h2_stream *s);
-/** Counts the frames that nghttp2 passes over without a word; `in` is all that comes, the preface included.
- */
+/** Counts the frames that nghttp2 passes over without a
+ * word; `in` is all that comes, the preface included. */
 void h2_count_frames(struct h2_conn *c, str_t in);
 void h2_submit_answer(struct h2_stream *s);
 

@@ -277,8 +277,8 @@ static void h2_on_headers(struct h2_conn *c, const nghttp2_frame *frame)
 		h2_stream_wake(s);
 }
 
-/* A client answers each DATA frame with two of these at most; some send more, so four are taken as explained.
- */
+/* A client answers each DATA frame with two of these at
+ * most; some send more, so four are taken as explained. */
 static void h2_on_window_update(struct h2_conn *c, const nghttp2_frame *frame)
 {
 	bool is_tiny = frame->window_update.window_size_increment < H2_TINY_WINDOW;

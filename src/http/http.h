@@ -41,9 +41,9 @@ str_t http_request_header(const struct http_request *r, str_t name);
 /** Decoded value of a query parameter, in the request's arena; p == NULL when absent. */
 str_t http_request_query(const struct http_request *r, str_t name);
 bool http_request_peer_is_trusted(const struct http_request *r);
-/** Sends the answers to earlier requests that are held back, which an authorizer does before it waits for
- * anything. Yields, within the connection's write time-out. What fails will be noticed with the next answer.
- */
+/** Sends the answers to earlier requests that are held back, which an authorizer
+ * does before it waits for anything. Yields, within the connection's write
+ * time-out. What fails will be noticed with the next answer. */
 void http_request_flush(struct http_request *r);
 const char *http_request_hostname(const struct http_request *r);  /* the listener's */
 dur_t http_request_idempotency_ttl(const struct http_request *r); /* the listener's */

@@ -44,8 +44,8 @@ struct http_inflater {
 	enum inflate_state state;
 	z_stream z;	 /* gzip, deflate */
 	ZSTD_DCtx *zstd; /* NULL: one of zlib's */
-	/* The beginning of a deflate body or zstd frame, held back until there is enough to tell what it is.
-	 */
+	/* The beginning of a deflate body or zstd frame, held back
+	 * until there is enough to tell what it is. */
 	uint8_t first[4];
 	size_t n_first;
 	unsigned n_frame; /* bytes of the zstd frame, until its header is certainly over */

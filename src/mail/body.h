@@ -1,5 +1,5 @@
-/* body.h - the bytes of a message: immutable, refcounted (atomically), shared by every recipient of a batch.
- */
+/* body.h - the bytes of a message: immutable, refcounted
+ * (atomically), shared by every recipient of a batch. */
 #pragma once
 
 #include "base/str.h"

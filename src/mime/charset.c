@@ -1,6 +1,6 @@
-/* charset.c - UTF-8, ASCII and Latin-1 are done here, iconv does the others. A charset's name comes from the
- * network: only letters, digits and a few signs reach iconv_open, whose own syntax ("//TRANSLIT") has others.
- */
+/* charset.c - UTF-8, ASCII and Latin-1 are done here, iconv does the
+ * others. A charset's name comes from the network: only letters, digits and
+ * a few signs reach iconv_open, whose own syntax ("//TRANSLIT") has others. */
 #include "mime/charset.h"
 
 #include <iconv.h>

@@ -103,8 +103,8 @@ static int mailbox_skip_name(struct mailbox_scan *sc)
 	}
 }
 
-/* [192.0.2.1], [IPv6:2001:db8::1], the same without its tag, and the General-address-literal [tag:dcontent].
- */
+/* [192.0.2.1], [IPv6:2001:db8::1], the same without its
+ * tag, and the General-address-literal [tag:dcontent]. */
 static int mailbox_skip_literal(struct mailbox_scan *sc)
 {
 	size_t first = ++sc->at;

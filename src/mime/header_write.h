@@ -11,8 +11,8 @@ struct header_writer {
 	size_t line; /* offset in out at which the last line begins */
 };
 
-/** Writes `name:`; the writes below each begin with the blank (or fold) that parts them from what is before.
- */
+/** Writes `name:`; the writes below each begin with the
+ * blank (or fold) that parts them from what is before. */
 void header_write_begin(struct header_writer *w, struct buf *out, str_t name);
 void header_write_end(struct header_writer *w);
 /** One run that is not broken: a token, `<id@x>`. ASCII without blanks. */

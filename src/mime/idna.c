@@ -14,8 +14,8 @@ static bool bytes_are_ascii(str_t s)
 	return true;
 }
 
-/* The mapping of UTS 46 makes ASCII of look-alikes: a blank, `@` or `>` that way must not get into a header.
- */
+/* The mapping of UTS 46 makes ASCII of look-alikes: a
+ * blank, `@` or `>` that way must not get into a header. */
 static bool name_is_valid(const char *z)
 {
 	size_t n_label = 0;

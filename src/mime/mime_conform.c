@@ -197,8 +197,8 @@ static void rebuild_set_encoding(struct mime_part *out, enum transfer_encoding e
 	buf_fini(&whole);
 }
 
-/* Text that has lost its transfer encoding: its charset is set right, and it gets the encoding that it needs.
- */
+/* Text that has lost its transfer encoding: its charset is
+ * set right, and it gets the encoding that it needs. */
 static void rebuild_text(const struct rebuild *r, const struct mime_part *p, str_t bytes,
 			 struct mime_part *out)
 {

@@ -15,8 +15,8 @@ struct crowd *crowd_new(void);
 /** Of the calling fiber's worker, from here to crowd_leave. */
 void crowd_enter(struct crowd *c, struct crowd_member *m);
 void crowd_leave(struct crowd_member *m);
-/** Raises the flag, then calls every member's stop. Members that enter later see the flag. Any worker; once.
- */
+/** Raises the flag, then calls every member's stop. Members
+ * that enter later see the flag. Any worker; once. */
 void crowd_stop(struct crowd *c);
 bool crowd_is_stopping(const struct crowd *c); /* any worker */
 /** Waits until every worker has gone through its list. Yields. -1: not by the deadline; c must stay then. */

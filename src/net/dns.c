@@ -210,8 +210,8 @@ static const struct dns_addrs *dns_make_addrs(const struct dns_answer *v4, const
 	return &box->pub;
 }
 
-/* Both at once. One of them failing is no failure when the other one has addresses; the failure is lost then.
- */
+/* Both at once. One of them failing is no failure when the
+ * other one has addresses; the failure is lost then. */
 static const struct dns_addrs *dns_lookup_both(const char *name, mono_t deadline)
 {
 	const struct dns_addrs *result = NULL;

@@ -54,12 +54,12 @@ const struct dns_answer *dns_zones_ask(const struct dns_zones *zs, const char *n
 struct dns_flight;
 /** Sends the question. NULL ERR_DNS. From a fiber. */
 struct dns_flight *dns_flight_start(const char *name, uint16_t type);
-/** Waits for the answer and drops the flight. NULL ERR_DNS, ERR_TIMEOUT, ERR_CANCELLED, ERR_SHUTDOWN. Yields.
- */
+/** Waits for the answer and drops the flight. NULL ERR_DNS,
+ * ERR_TIMEOUT, ERR_CANCELLED, ERR_SHUTDOWN. Yields. */
 const struct dns_answer *dns_flight_land(struct dns_flight *fl, mono_t deadline);
 void dns_unbound_stop(void);
-/** Tests: the next start asks this server and nothing else, hosts file included. NULL: back to the system's.
- */
+/** Tests: the next start asks this server and nothing else,
+ * hosts file included. NULL: back to the system's. */
 void dns_set_forwarder_for_test(const struct net_addr *server);
 
 /* --- dns.c --- */

@@ -1,7 +1,7 @@
-/* tls.h - TLS 1.2 and 1.3 (RFC 5246, RFC 8446) below the calls of stream.h, by OpenSSL: certificates and
- * keys, what a server offers, what a client demands, and what became of a handshake. Servers and clients are
- * shared by all workers; streams stay on theirs. There is no renegotiation, no compression and no early data.
- */
+/* tls.h - TLS 1.2 and 1.3 (RFC 5246, RFC 8446) below the calls of stream.h, by
+ * OpenSSL: certificates and keys, what a server offers, what a client demands, and
+ * what became of a handshake. Servers and clients are shared by all workers; streams
+ * stay on theirs. There is no renegotiation, no compression and no early data. */
 #pragma once
 
 #include "base/clock.h"
@@ -12,11 +12,11 @@ enum tls_version { TLS_1_2, TLS_1_3 };
 
 #define TLS_SECURITY_NONE (-1)
 
-/** A certificate chain and its private key, each PEM (text around it is passed over; both may be in one text)
- * or DER. The chain has the leaf first, then each one's issuer; a chain in another order is put right, which
- * is a warning; one with a certificate that belongs to no other is refused. Keys: PKCS#1, PKCS#8, SEC1; RSA,
- * EC, Ed25519, Ed448; not encrypted. The names are what error texts call the inputs: "file `/etc/cert.pem`".
- */
+/** A certificate chain and its private key, each PEM (text around it is passed over; both
+ * may be in one text) or DER. The chain has the leaf first, then each one's issuer; a
+ * chain in another order is put right, which is a warning; one with a certificate that
+ * belongs to no other is refused. Keys: PKCS#1, PKCS#8, SEC1; RSA, EC, Ed25519, Ed448;
+ * not encrypted. The names are what error texts call the inputs: "file `/etc/cert.pem`". */
 struct tls_credentials {
 	const struct secret *cert, *key; /* both or neither */
 	const char *cert_name, *key_name;

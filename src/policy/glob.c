@@ -72,8 +72,8 @@ static const char *glob_closing_brace(const char *open)
 	return NULL;
 }
 
-/* Replaces the first pair of braces by each of its alternatives: adds to the list; false when there is none.
- */
+/* Replaces the first pair of braces by each of its
+ * alternatives: adds to the list; false when there is none. */
 static int glob_expand_first(const char *pattern, struct glob_list *out, bool *has_braces)
 {
 	const char *open = strchr(pattern, '{');

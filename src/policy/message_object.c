@@ -1,7 +1,7 @@
-/* message_object.c - messages as values of a policy. The userdata holds a reference, but only for the call in
- * hand: Lua collects garbage when it likes, and a pooled state that keeps bodies alive until then would hold
- * memory that nobody can account for. So the boxes of a call are listed in its state and emptied at its end.
- */
+/* message_object.c - messages as values of a policy. The userdata holds a reference,
+ * but only for the call in hand: Lua collects garbage when it likes, and a pooled
+ * state that keeps bodies alive until then would hold memory that nobody can account
+ * for. So the boxes of a call are listed in its state and emptied at its end. */
 #include "base/err.h"
 #include "policy/policy_impl.h"
 #include "policy/value.h"

@@ -192,8 +192,8 @@ static bool monitor_is_changed(const struct monitored *m, const struct monitored
 	       memcmp(m->hash, before->hash, sizeof(m->hash)) != 0;
 }
 
-/* Both lists are sorted: one walk through them finds what is new, gone and different. On an offload thread.
- */
+/* Both lists are sorted: one walk through them finds what
+ * is new, gone and different. On an offload thread. */
 static int monitor_compare(void *arg)
 {
 	struct monitor_look *l = arg;

@@ -49,8 +49,8 @@ struct policy_state {
 /** Runs the whole policy file in a new state. NULL: ERR_LUA, ERR_TIMEOUT, ERR_CANCELLED. Yields when the file
  * does. */
 MUST_CHECK struct policy_state *vm_new(mono_t deadline);
-/** Runs a policy file that is not in use yet, with its modules as they are on disk now: 0, or -1 as vm_new.
- */
+/** Runs a policy file that is not in use yet, with its
+ * modules as they are on disk now: 0, or -1 as vm_new. */
 MUST_CHECK int vm_try(const struct chunk *main, mono_t deadline);
 void vm_free(struct policy_state *st);
 /** The message handler of every pcall: adds "runtime error: " and a traceback, leaves kumo.reject's object

@@ -39,8 +39,8 @@ MUST_CHECK json_t *value_parse_json(str_t text);
 MUST_CHECK json_t *value_parse_json_relaxed(str_t text);
 /** Dates and times become strings as written; inf and nan are refused. Source: TOML 1.0. */
 MUST_CHECK json_t *value_parse_toml(str_t text);
-/** One document; plain scalars by the core schema of YAML 1.2 (`yes` is a string); `<<` is an ordinary key.
- */
+/** One document; plain scalars by the core schema of YAML
+ * 1.2 (`yes` is a string); `<<` is an ordinary key. */
 MUST_CHECK json_t *value_parse_yaml(str_t text);
 /** Keys sorted, so that equal values give equal text. Pretty: two blanks a level. Floats always look like
  * floats. */

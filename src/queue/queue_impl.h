@@ -85,8 +85,8 @@ void ready_queue_unref(struct ready_queue *rq);
 bool ready_queue_push(struct ready_queue *rq, struct message *m, bool is_turn);
 void ready_queue_push_front(struct ready_queue *rq,
 			    struct message *m); /* back from a session: never refused */
-/** A scheduled queue that waits for room in a ready queue: linked there, and held by the route it belongs to.
- */
+/** A scheduled queue that waits for room in a ready queue:
+ * linked there, and held by the route it belongs to. */
 struct starve {
 	_Atomic uint32_t refs;
 	_Atomic bool is_linked;

@@ -21,8 +21,8 @@ void reception_fini(struct reception *r);
 /** Finds the queue of m (get_queue_config) and adds m, taking the caller's reference. Yields. -1 with the
  * error, and the reference stays with the caller. */
 MUST_CHECK int reception_add(struct reception *r, struct message *m, mono_t deadline);
-/** The message added last has no Reception record: another one tells that it came (contracts B6: Feedback).
- */
+/** The message added last has no Reception record: another
+ * one tells that it came (contracts B6: Feedback). */
 void reception_silence_last(struct reception *r);
 /** Makes all of them durable with one commit, and the key, if there is one; those of the null queue are not
  * stored (contracts B3). Yields. -1 with spool_put's error (spool_put_with_key's): then none counts as

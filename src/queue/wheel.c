@@ -62,8 +62,8 @@ static void wheel_take_slot(struct wheel *w, int level, uint64_t pos, struct lis
 	w->used[level][s / 64] &= ~(UINT64_C(1) << (s % 64));
 }
 
-/** Enters tick w->now_tick: spreads out the slots of higher levels that begin with it, hands out what is due.
- */
+/** Enters tick w->now_tick: spreads out the slots of higher
+ * levels that begin with it, hands out what is due. */
 static void wheel_enter_tick(struct wheel *w, struct list *due)
 {
 	struct list moved;

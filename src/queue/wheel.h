@@ -1,7 +1,7 @@
-/* wheel.h - the timer wheel that holds messages until they are due: a hierarchy of 256-slot wheels over ticks
- * of 250 ms, so inserting and removing are O(1) and a tick touches only what is due. Messages are linked
- * through message.link. Not thread-safe: its owner locks. A message is never early and at most one tick late.
- */
+/* wheel.h - the timer wheel that holds messages until they are due: a hierarchy of
+ * 256-slot wheels over ticks of 250 ms, so inserting and removing are O(1) and a
+ * tick touches only what is due. Messages are linked through message.link. Not
+ * thread-safe: its owner locks. A message is never early and at most one tick late. */
 #pragma once
 
 #include "mail/message.h"

@@ -22,7 +22,7 @@ void disk_monitor_look(void);
 
 /** -1 ERR_INVALID: neither "N%" with N up to 100 nor a count. */
 MUST_CHECK int disk_limit_check(str_t text);
-/** For PARAM_CUSTOM fields of type char *: takes "10%", "1000" and 1000, keeps the text. Default: "\"10%\"".
- */
+/** For PARAM_CUSTOM fields of type char *: takes "10%",
+ * "1000" and 1000, keeps the text. Default: "\"10%\"". */
 int disk_limit_param_parse(const json_t *value, void *field);
 void disk_limit_param_fini(void *field);

@@ -26,8 +26,8 @@ static struct {
 	atomic_uint n;
 	atomic_uint wanted; /* bit per record type */
 	int (*load_body)(struct message *m, mono_t deadline);
-	/* Directories that loggers of this process use: their segments are live, not left by an earlier run.
-	 */
+	/* Directories that loggers of this process use: their
+	 * segments are live, not left by an earlier run. */
 	struct {
 		dev_t dev;
 		ino_t ino;

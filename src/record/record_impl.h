@@ -40,8 +40,8 @@ void local_logs_spec(const struct local_logs_params *p, struct logger_spec *spec
 struct record_selection {
 	const struct param_strs *meta, *headers;
 };
-/** Appends the JSON object, without a line end. Does not yield; a body that is not in memory has no headers.
- */
+/** Appends the JSON object, without a line end. Does not
+ * yield; a body that is not in memory has no headers. */
 void record_render_json(const struct record *r, const struct record_selection *sel, wall_t now,
 			struct buf *out);
 /** Evaluates the template over a record in its JSON form. -1: the template failed. */

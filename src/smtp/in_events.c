@@ -82,8 +82,8 @@ void in_refuse_error(struct in_session *s, enum policy_reject_mode mode, const c
 
 /* --- calling --- */
 
-/* 1: push the arguments, then in_event_run, then in_event_end; 0: nobody handles it; -1: the client was told.
- */
+/* 1: push the arguments, then in_event_run, then in_event_end;
+ * 0: nobody handles it; -1: the client was told. */
 static int in_event_begin(struct in_event *e, struct in_session *s, const char *name, mono_t deadline)
 {
 	*e = (struct in_event){.s = s, .name = name, .deadline = deadline};

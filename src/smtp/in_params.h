@@ -1,6 +1,6 @@
-/* in_params.h - what kumo.start_esmtp_listener takes: the listener's own parameters, and blocks of overrides
- * by the peer's address, by ours, or from the policy for one connection (smtp_server_get_dynamic_parameters).
- */
+/* in_params.h - what kumo.start_esmtp_listener takes: the listener's own
+ * parameters, and blocks of overrides by the peer's address, by ours, or
+ * from the policy for one connection (smtp_server_get_dynamic_parameters). */
 #pragma once
 
 #include "mail/meta.h"
@@ -78,9 +78,9 @@ struct in_settings {
 	const struct keysource *tls_certificate, *tls_private_key, *tls_required_client_ca;
 	const struct in_trace_headers *trace;
 };
-/** The listener's own, with machine_hostname for an absent one, then what its peer and via blocks say of
- * these addresses. Values of `meta` are set in *meta. All pointers live as long as base and machine_hostname.
- */
+/** The listener's own, with machine_hostname for an absent one, then what
+ * its peer and via blocks say of these addresses. Values of `meta` are
+ * set in *meta. All pointers live as long as base and machine_hostname. */
 void in_settings_init(struct in_settings *s, const struct in_params *base, const char *machine_hostname,
 		      const struct net_addr *peer, const struct net_addr *local, struct meta *meta);
 /** What a further block says, and the blocks in it. */

@@ -186,8 +186,8 @@ static struct smtp_response in_report_answer(const struct dsn_recipient *to)
 	return r;
 }
 
-/* A recipient that waits, was passed on or has its mail is none that bounced. A comment may follow the word.
- */
+/* A recipient that waits, was passed on or has its mail is
+ * none that bounced. A comment may follow the word. */
 static bool in_report_has_failed(const struct dsn_recipient *to)
 {
 	return str_starts(to->action, STR("failed")) &&

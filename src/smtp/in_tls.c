@@ -45,8 +45,8 @@ static struct tls_source *in_tls_find(str_t key)
 	return source;
 }
 
-/* With the lock held: forgets what was not used in a while; with a full map, whatever was used longest ago.
- */
+/* With the lock held: forgets what was not used in a while;
+ * with a full map, whatever was used longest ago. */
 static void in_tls_make_room(void)
 {
 	size_t pos = 0;

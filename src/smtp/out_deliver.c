@@ -391,8 +391,8 @@ static enum transaction_end transaction_run(struct transaction *t)
 	return TRANSACTION_BROKEN;
 }
 
-/** RFC 5321 section 4.5.3.1.10; 4.5.3 says it whatever the code, with which it may disagree (contracts B10).
- */
+/** RFC 5321 section 4.5.3.1.10; 4.5.3 says it whatever the
+ * code, with which it may disagree (contracts B10). */
 static bool response_is_too_many_recipients(const struct smtp_response *r)
 {
 	if (r->enhanced[0] != 0)

@@ -38,8 +38,8 @@ static int out_connect(struct out_session *o)
 	return -1;
 }
 
-/** No candidate answered: m fails transiently, or the whole queue does when that happened too often in a row.
- */
+/** No candidate answered: m fails transiently, or the whole
+ * queue does when that happened too often in a row. */
 static void out_report_unreachable(struct out_session *o, struct message *m)
 {
 	struct buf text = BUF_INIT;

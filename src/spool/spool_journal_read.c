@@ -27,8 +27,8 @@
 
 /* ---- reading ---- */
 
-/* Where a frame is and what it must be. A reference to the segment keeps its file readable, unlinked or not.
- */
+/* Where a frame is and what it must be. A reference to the
+ * segment keeps its file readable, unlinked or not. */
 struct place {
 	struct segment *seg;
 	uint64_t offset;

@@ -190,8 +190,8 @@ static void scan_frame(struct scan *sc, const struct frame_head *h, uint64_t off
 	scan_apply(sc, &a);
 }
 
-/* The next valid frame at or after *offset. False at the end. Gaps before it are reported, or noted as torn.
- */
+/* The next valid frame at or after *offset. False at the
+ * end. Gaps before it are reported, or noted as torn. */
 static bool scan_next(struct scan *sc, uint64_t *offset, struct frame_head *h, bool is_dry)
 {
 	uint64_t at = *offset;

@@ -254,8 +254,8 @@ static struct hnode *parse_text(struct hparse *p, const struct hpiece *piece)
 	return n;
 }
 
-/* One piece that neither ends nor divides a block. NULL with an error; *n stays NULL for what leaves no node.
- */
+/* One piece that neither ends nor divides a block. NULL
+ * with an error; *n stays NULL for what leaves no node. */
 static int parse_piece(struct hparse *p, struct hinline ***inlines_end, struct hnode **n)
 {
 	const struct hpiece *piece = p->next++;

@@ -1,6 +1,6 @@
-/* template_filter_str.c - filters over text. They take any value as its text, except where the dialect wants
- * a string. Results are never safe, so what a safe string is turned into is escaped again when it is printed.
- */
+/* template_filter_str.c - filters over text. They take any value as its
+ * text, except where the dialect wants a string. Results are never safe, so
+ * what a safe string is turned into is escaped again when it is printed. */
 #include "template/template_impl.h"
 
 /* The subject as text; the bytes are charged. */

@@ -1,6 +1,6 @@
-/* template_item.c - what base.key, base[key] and base[from:to:step] give. A missing item is undefined;
- * looking into undefined is the error. Indices count characters in strings, and from the end when negative.
- */
+/* template_item.c - what base.key, base[key] and base[from:to:step] give.
+ * A missing item is undefined; looking into undefined is the error.
+ * Indices count characters in strings, and from the end when negative. */
 #include "template/template_impl.h"
 
 static struct tval item_seq_at(const struct tval *v, size_t i)

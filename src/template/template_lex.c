@@ -212,8 +212,8 @@ static void lex_utf8(char **to, uint32_t c)
 	*to = o;
 }
 
-/* The escape at p (after the backslash), written to *to. The position after it, or NULL when it is malformed.
- */
+/* The escape at p (after the backslash), written to *to.
+ * The position after it, or NULL when it is malformed. */
 static const char *lex_escape(const char *p, const char *end, char **to)
 {
 	static const char from[] = "nrtbf\\\"'/", into[] = "\n\r\t\b\f\\\"'/";

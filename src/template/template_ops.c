@@ -73,8 +73,8 @@ static int ops_compare_seq(struct trender *r, const struct tval *a, const struct
 	}
 }
 
-/* Equal when both have the same pairs in any order; else by number of pairs, then by the first that differs.
- */
+/* Equal when both have the same pairs in any order; else by
+ * number of pairs, then by the first that differs. */
 static int ops_compare_map(struct trender *r, const struct tval *a, const struct tval *b, int *out)
 {
 	struct titer ia;

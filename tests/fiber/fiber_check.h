@@ -1,6 +1,6 @@
-/* fiber_check.h - asserting inside fibers. cmocka's own assertions jump back into the main thread's stack,
- * which a worker must not do; a failed CHECK names the place and aborts the program, which is a failed test.
- */
+/* fiber_check.h - asserting inside fibers. cmocka's own assertions jump
+ * back into the main thread's stack, which a worker must not do; a failed
+ * CHECK names the place and aborts the program, which is a failed test. */
 #pragma once
 
 #include "base/err.h"

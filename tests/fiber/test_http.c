@@ -1,6 +1,6 @@
-/* test_http.c - the HTTP service over real sockets: every refusal, the order of pipelined answers, slow,
- * broken and half-closed clients, and the end of a listener. Clients are blocking sockets of the main thread.
- */
+/* test_http.c - the HTTP service over real sockets: every refusal, the
+ * order of pipelined answers, slow, broken and half-closed clients, and
+ * the end of a listener. Clients are blocking sockets of the main thread. */
 #include "http_raw.h"
 
 #include "fiber_check.h"

@@ -383,8 +383,8 @@ static void http2_last_answer(void **state)
 	service_stop(&s, dur_s(20));
 }
 
-/* Handlers go on when their stream is reset or their client gone, and end when the listener's patience does.
- */
+/* Handlers go on when their stream is reset or their client
+ * gone, and end when the listener's patience does. */
 static void http2_closes_by_force(void **state)
 {
 	struct service s = service_start();

@@ -1,5 +1,5 @@
-/* Mail between four workers: every mail arrives once, in order per sender, also when deliveries are delayed.
- */
+/* Mail between four workers: every mail arrives once, in
+ * order per sender, also when deliveries are delayed. */
 #include "base/alloc.h"
 #include "base/fault.h"
 #include "fiber_check.h"

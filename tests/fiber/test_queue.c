@@ -501,8 +501,8 @@ static void test_recipients(void **state)
 	end_service(dur_s(10));
 }
 
-/** One at a time: those that were not tried come again at once, uncharged, without the one that was served.
- */
+/** One at a time: those that were not tried come again at
+ * once, uncharged, without the one that was served. */
 static bool answer_the_first(struct session *s, struct message *m)
 {
 	const struct smtp_response *by_rcpt[8] = {&ok};

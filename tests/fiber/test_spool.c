@@ -1328,8 +1328,8 @@ static void fault_enumerate(void *arg)
 	CHECK(spool_enumerate(fault_spool, fault_count, arg, SOON) == 0);
 }
 
-/* A put with a key fails as a whole. Keys that compaction has copied, and whose sync failed, are still there.
- */
+/* A put with a key fails as a whole. Keys that compaction
+ * has copied, and whose sync failed, are still there. */
 static void key_fault_main(void *arg)
 {
 	struct spool *sp = arg;

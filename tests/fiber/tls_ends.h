@@ -1,5 +1,5 @@
-/* tls_ends.h - the two ends of a TLS connection in one worker, and the certificates that the TLS tests share.
- */
+/* tls_ends.h - the two ends of a TLS connection in one
+ * worker, and the certificates that the TLS tests share. */
 #pragma once
 
 #include "fiber_check.h"

@@ -1,5 +1,5 @@
-/* fuzz_report.c - reports of both kinds: read, or refused with a reason; and what the records of bounces say.
- */
+/* fuzz_report.c - reports of both kinds: read, or refused
+ * with a reason; and what the records of bounces say. */
 #include "base/err.h"
 #include "smtp/in_impl.h"
 

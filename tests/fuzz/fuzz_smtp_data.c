@@ -1,9 +1,9 @@
 /* fuzz_smtp_data.c - the receiver of messages against hostile bytes, cut anywhere.
  *
- * The first two bytes choose the treatment of bare CR and LF, the limits and the cuts. What must hold: the
- * message ends at the first CRLF.CRLF and nowhere else, however the bytes are cut; with defects denied, what
- * is stored has CRLF as its only CR and LF; and it is what a reading of the whole in one piece makes of it.
- */
+ * The first two bytes choose the treatment of bare CR and LF, the limits and the
+ * cuts. What must hold: the message ends at the first CRLF.CRLF and nowhere else,
+ * however the bytes are cut; with defects denied, what is stored has CRLF as its
+ * only CR and LF; and it is what a reading of the whole in one piece makes of it. */
 #include "smtp/in_data.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);

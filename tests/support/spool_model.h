@@ -1,7 +1,7 @@
-/* spool_model.h - messages and keys whose every byte follows from a number, and a model of what a spool must
- * hold: for the spool's own tests. The version of a message is its n_attempts; sender, recipients, prefix and
- * body follow from number and version. That of a key is in its print; the rest of it and the answer follow.
- */
+/* spool_model.h - messages and keys whose every byte follows from a number, and a
+ * model of what a spool must hold: for the spool's own tests. The version of a
+ * message is its n_attempts; sender, recipients, prefix and body follow from number
+ * and version. That of a key is in its print; the rest of it and the answer follow. */
 #pragma once
 
 #include "base/alloc.h"

@@ -1,5 +1,5 @@
-/* ut.h - what every unit test includes: cmocka and the headers it wants first, and asserts for our own types.
- */
+/* ut.h - what every unit test includes: cmocka and the
+ * headers it wants first, and asserts for our own types. */
 #pragma once
 
 #include <setjmp.h>

@@ -62,8 +62,8 @@ static inline size_t dir_list(const char *dir, const char *suffix, char **path, 
 	return n;
 }
 
-/* Appends what can be decoded of every segment, in order of their names; returns how many segments are whole.
- */
+/* Appends what can be decoded of every segment, in order of
+ * their names; returns how many segments are whole. */
 static inline size_t dir_read(const char *dir, const char *suffix, struct buf *out)
 {
 	char **path = xcalloc(4096, sizeof(*path));

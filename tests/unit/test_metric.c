@@ -313,8 +313,8 @@ static void *metric_churn(void *arg)
 	return NULL;
 }
 
-/* More than a slice of them: each that stays is there once, in each form, whatever comes and goes meanwhile.
- */
+/* More than a slice of them: each that stays is there once,
+ * in each form, whatever comes and goes meanwhile. */
 static void metric_slices(void **state)
 {
 	static const char *const labels[] = {"n", NULL};

@@ -252,8 +252,8 @@ static void test_mime_build_recipient(void **state)
 	}
 }
 
-/* Only a part that stays as it is, and only one with a line that begins with "--", can have a boundary in it.
- */
+/* Only a part that stays as it is, and only one with a line
+ * that begins with "--", can have a boundary in it. */
 static void test_mime_boundary_is_taken(void **state)
 {
 	static const struct {

@@ -1,5 +1,5 @@
-/* test_mime_conform.c - which issues are found, and that they are gone after a fix while the meaning is not.
- */
+/* test_mime_conform.c - which issues are found, and that
+ * they are gone after a fix while the meaning is not. */
 #include "mime/mime_conform.h"
 
 #include "base/clock.h"

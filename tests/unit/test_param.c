@@ -1,5 +1,5 @@
-/* Parameter schemas: the exact shape of every error, defaults, ownership, and objects as a policy sees them.
- */
+/* Parameter schemas: the exact shape of every error,
+ * defaults, ownership, and objects as a policy sees them. */
 #include "ut.h"
 
 #include "base/err.h"

@@ -1,5 +1,5 @@
-/* test_proxy.c - PROXY headers: what is one, what is not, and that a part of one is never taken for a whole.
- */
+/* test_proxy.c - PROXY headers: what is one, what is not,
+ * and that a part of one is never taken for a whole. */
 #include "ut.h"
 
 #include "base/err.h"

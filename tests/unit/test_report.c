@@ -1,5 +1,5 @@
-/* test_report.c - delivery status notifications and feedback reports: what they say, and what is malformed.
- */
+/* test_report.c - delivery status notifications and
+ * feedback reports: what they say, and what is malformed. */
 #include "mime/report.h"
 
 #include "base/err.h"
