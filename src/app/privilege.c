@@ -51,8 +51,8 @@ int privilege_become(const char *user)
 	}
 	if (pw->pw_uid == 0)
 		return 0;
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) !=
-	    0) { /* threads inherit it, so it is for now, when there are none */
+	/* threads inherit it, so it is for now, when there are none */
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) {
 		err_set_sys(errno, "PR_SET_NO_NEW_PRIVS");
 		return -1;
 	}

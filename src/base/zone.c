@@ -286,8 +286,8 @@ const struct zone *zone_find(str_t name)
 	while (found != NULL && !str_eq(name, str_of(found->name)))
 		found = found->next;
 	if (found == NULL && n_zones < ZONE_MAX_CACHED) {
-		struct zone *z =
-			zone_new(name); /* unknown names are not remembered: they could be anything */
+		/* unknown names are not remembered: they could be anything */
+		struct zone *z = zone_new(name);
 		if (z != NULL) {
 			z->next = zones;
 			zones = found = z;

@@ -66,8 +66,8 @@ out:
 static int kumo_inject_message(lua_State *L)
 {
 	struct message *m = policy_check_message_to_edit(L, 1);
-	if (policy_current_event(L) ==
-	    NULL) /* its queue may need a state, for which the file is run, which would inject ... */
+	/* its queue may need a state, for which the file is run, which would inject ... */
+	if (policy_current_event(L) == NULL)
 		return luaL_error(
 			L,
 			"kumo.inject_message must be called from an event, not from the policy file itself");

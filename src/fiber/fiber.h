@@ -29,8 +29,8 @@ struct fiber *fiber_start(struct fiber_group *g, const char *name, fiber_fn *fn,
 void fiber_cancel(struct fiber *f);
 struct fiber *fiber_self(void); /* NULL outside fibers */
 const char *fiber_name(const struct fiber *f);
-uint64_t
-fiber_id(const struct fiber *f); /* never used twice, in any worker; struct fiber is reused at its end */
+/** Never used twice, in any worker; struct fiber is reused at its end. */
+uint64_t fiber_id(const struct fiber *f);
 void fiber_set_name(const char *name); /* of the running fiber */
 bool fiber_is_cancelled(void);	       /* the running one */
 /** Makes the running fiber deaf to cancel while depth > 0 (to finish a durable step). Balanced calls. */

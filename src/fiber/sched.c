@@ -99,8 +99,8 @@ static void sched_arm(struct worker *w)
 	if (w->heap_n == 0 || w->armed_ns <= w->heap[0].at.ns || clock_is_virtual())
 		return;
 	int64_t left_ns = w->heap[0].at.ns - mono_now().ns;
-	uint64_t ms =
-		left_ns > 0 ? (uint64_t)left_ns / 1000000 + 1 : 0; /* never early, or it would fire twice */
+	/* never early, or it would fire twice */
+	uint64_t ms = left_ns > 0 ? (uint64_t)left_ns / 1000000 + 1 : 0;
 	uv_update_time(&w->loop);
 	uv_timer_start(&w->timer, sched_on_timer, ms, 0);
 	w->armed_ns = w->heap[0].at.ns;

@@ -16,8 +16,8 @@ enum {
 	H2_BODY_WINDOW = 512 << 10,		      /* then, for large bodies */
 	H2_CONN_WINDOW = 1 << 20,
 	H2_OUT_BYTES = 65536, /* of frames gathered for one write */
-	H2_MAX_UNSENT =
-		8 << 20, /* bytes of answers that wait for the client; then no further handler is run */
+	/* bytes of answers that wait for the client; then no further handler is run */
+	H2_MAX_UNSENT = 8 << 20,
 	H2_RESET_BURST = 500,
 	H2_RESETS_PER_S = 25,
 	H2_CONTROL_BURST = 1000,

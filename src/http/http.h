@@ -168,8 +168,8 @@ struct http_listener_params {
 struct http_listener;
 /** Binds; accepts from http_listener_start on. Copies p. -1/NULL ERR_IO naming the address. */
 MUST_CHECK struct http_listener *http_listener_open(const struct http_listener_params *p);
-const struct net_addr *
-http_listener_addr(const struct http_listener *l);	       /* 127.0.0.1:0 of one that has none */
+/** 127.0.0.1:0 of one that has none. */
+const struct net_addr *http_listener_addr(const struct http_listener *l);
 const char *http_listener_name(const struct http_listener *l); /* "127.0.0.1:8000", "unix:/run/cirrus.sock" */
 void http_listener_start(struct http_listener *l);
 /** Stops accepting and closes idle connections; requests in flight go on and are answered with Connection:

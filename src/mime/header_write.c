@@ -130,9 +130,9 @@ static str_t word_cut(str_t text, bool is_q, size_t room)
  * behind the last. */
 static void header_put_words(struct header_writer *w, str_t blanks, str_t text, size_t tail)
 {
-	bool is_q =
-		q_width(text) <= text.n * 2 + 8; /* a person may have to read it: Q while it is bearable */
-	size_t one = is_q ? 12 : 8;		 /* what any one character needs */
+	/* a person may have to read it: Q while it is bearable */
+	bool is_q = q_width(text) <= text.n * 2 + 8;
+	size_t one = is_q ? 12 : 8; /* what any one character needs */
 	while (text.n > 0) {
 		if (header_column(w) + blanks.n + WORD_FRAME + one + tail > FOLD_COLUMNS)
 			header_fold(w, blanks.n > 0 ? blanks : STR(" "));

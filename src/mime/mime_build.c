@@ -554,8 +554,8 @@ void mime_build_recipient(const struct mime_content *c, const struct mime_addres
 	buf_add_z(out, "Message-ID: <");
 	buf_add_str(out, id_left);
 	buf_add_c(out, '@');
-	if (idna_to_ascii(id_domain, out) !=
-	    0) { /* as written, then: it still tells the ids of domains apart */
+	/* as written, then: it still tells the ids of domains apart */
+	if (idna_to_ascii(id_domain, out) != 0) {
 		err_clear();
 		buf_add_str(out, id_domain);
 	}

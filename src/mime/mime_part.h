@@ -86,8 +86,8 @@ size_t mime_field_remove(struct mime_part *p, str_t name); /* all of that name; 
  * digest). */
 void mime_part_type(const struct mime_part *p, struct buf *out);
 bool mime_part_is_type(const struct mime_part *p, str_t type); /* "text/html"; "text/" for any subtype */
-enum transfer_encoding
-mime_part_encoding(const struct mime_part *p); /* TRANSFER_BINARY when it is none that is known */
+/** TRANSFER_BINARY when it is none that is known. */
+enum transfer_encoding mime_part_encoding(const struct mime_part *p);
 /** p NULL when the field or the parameter is missing; copied into scratch. */
 str_t mime_part_param(const struct mime_part *p, str_t field, str_t param, struct buf *scratch);
 /** Transfer-decoded. A multipart's are its children as they are written. */

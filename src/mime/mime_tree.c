@@ -269,8 +269,8 @@ static struct mime_field mime_field_own(str_t whole)
 
 static void mime_field_put(struct mime_part *p, size_t at, str_t whole)
 {
-	struct mime_field f =
-		mime_field_own(whole); /* before the array moves: whole may be one of its fields */
+	/* before the array moves: whole may be one of its fields */
+	struct mime_field f = mime_field_own(whole);
 	mime_field_grow(p);
 	memmove(&p->field[at + 1], &p->field[at], (p->n_fields - 1 - at) * sizeof f);
 	p->field[at] = f;

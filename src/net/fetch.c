@@ -299,8 +299,8 @@ static int fetch_make_headers(const struct fetch_request *rq, struct curl_slist 
 			return -1;
 		}
 	}
-	struct curl_slist *more =
-		curl_slist_append(list, "Expect:"); /* not asked for before a body is sent */
+	/* not asked for before a body is sent */
+	struct curl_slist *more = curl_slist_append(list, "Expect:");
 	if (more == NULL)
 		panic("out of memory in libcurl");
 	*out = more;

@@ -28,8 +28,8 @@ MUST_CHECK struct listener *listener_open_inherited(const char *fd_name, const c
 /** Accepting pauses while there are that many connections; further ones wait in the kernel's queue. 0: no
  * limit. Before listener_start. */
 void listener_set_max_connections(struct listener *l, size_t max);
-const struct net_addr *
-listener_addr(const struct listener *l);	     /* the bound one: the real port when 0 was asked for */
+/** The bound one: the real port when 0 was asked for. */
+const struct net_addr *listener_addr(const struct listener *l);
 const char *listener_name(const struct listener *l); /* "127.0.0.1:25", "unix:/run/x" */
 void listener_start(struct listener *l);	     /* any thread */
 /** Stops accepting and closes the socket; connections go on. Any thread; takes effect soon. */

@@ -244,8 +244,8 @@ static bool tls_source_has_changed(struct tls_source *ts, bool is_all, mono_t de
 {
 	bool has_changed = ts->is_stale;
 	for (int i = 0; i < TLS_PARTS; i++) {
-		struct keysource_print print =
-			ts->print[i]; /* the real one moves on with a load that succeeds */
+		/* the real one moves on with a load that succeeds */
+		struct keysource_print print = ts->print[i];
 		if (ts->source[i].kind == KEYSOURCE_NONE || (tls_source_is_remote(&ts->source[i]) && !is_all))
 			continue;
 		int rc = keysource_has_changed(&ts->source[i], &print, NULL, deadline);

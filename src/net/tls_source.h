@@ -27,8 +27,8 @@ void tls_source_set_name(struct tls_source *ts, const char *name);
 void tls_source_warn(struct tls_source *ts);
 struct tls_source *tls_source_ref(struct tls_source *ts);
 void tls_source_unref(struct tls_source *ts); /* NULL is fine */
-struct tls_server *
-tls_source_server(const struct tls_source *ts); /* borrowed; the same one for as long as ts lives */
+/** Borrowed; the same one for as long as ts lives. */
+struct tls_server *tls_source_server(const struct tls_source *ts);
 
 /** Looks at every source, and serves new connections with what has changed. A source that fails, or a new
  * certificate that is unusable, is logged, and what is there is kept and tried again. Yields. One at a time:

@@ -210,8 +210,8 @@ int param_field_parse(const struct param *p, const json_t *v, void *field)
 	case PT_IP:
 		return param_parse_addr(p, v, field);
 	case PT_JSON:
-		*(json_t **)field =
-			json_deep_copy(v); /* refcounts of jansson values are not to be shared by threads */
+		/* refcounts of jansson values are not to be shared by threads */
+		*(json_t **)field = json_deep_copy(v);
 		return 0;
 	case PT_CUSTOM:
 		return p->parse(v, field);

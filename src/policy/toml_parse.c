@@ -134,8 +134,8 @@ static int toml_read_key(struct toml *t, size_t *first, size_t *n)
 			size_t start = t->at;
 			if (toml_read_string(t, false, &part) != 0)
 				return -1;
-			if (memchr(part.p, 0, part.n) !=
-			    NULL) /* jansson's copies and comparisons would cut it there */
+			/* jansson's copies and comparisons would cut it there */
+			if (memchr(part.p, 0, part.n) != NULL)
 				return toml_fail(t, start, "a key with a NUL in it");
 		} else {
 			size_t from = t->at;

@@ -380,8 +380,7 @@ void value_locate(str_t text, size_t at, size_t *line, size_t *column)
 	for (size_t i = 0; i < at && i < text.n; i++) {
 		if (text.p[i] == '\n')
 			(*line)++, *column = 1;
-		else if (((unsigned char)text.p[i] & 0xc0) !=
-			 0x80) /* a character, not its continuation bytes */
+		else if (((unsigned char)text.p[i] & 0xc0) != 0x80) /* not a continuation byte */
 			(*column)++;
 	}
 }

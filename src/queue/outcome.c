@@ -231,8 +231,8 @@ static void outcome_reduce(const struct outcome *o, struct message *m,
 			   const struct smtp_response *const *by_rcpt, const bool *keep)
 {
 	uint32_t n = m->n_rcpt;
-	char **rcpt =
-		xcalloc(n, sizeof(char *)); /* the records name those that the message has lost by then */
+	/* the records name those that the message has lost by then */
+	char **rcpt = xcalloc(n, sizeof(char *));
 	for (uint32_t i = 0; i < n; i++)
 		rcpt[i] = xstrdup(m->rcpt[i]);
 	message_keep_recipients(m, keep);

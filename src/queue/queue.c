@@ -72,8 +72,8 @@ static size_t recover_list(struct list *messages, mono_t deadline)
 			fiber_yield();
 		if (recover_message(m, deadline) == 0)
 			continue;
-		if (n_orphans++ ==
-		    0) { /* one stands for all: there may be very many, and again with every round */
+		/* one stands for all: there may be very many, and again with every round */
+		if (n_orphans++ == 0) {
 			char id[33];
 			uuid_fmt_simple(&m->id, id);
 			log_error(QUEUE_LOG, "message %s waits in the spool until its queue can be made: %s",

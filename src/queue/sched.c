@@ -90,8 +90,8 @@ struct sched_queue *sched_queue_get(str_t name, mono_t deadline)
 		return q;
 	struct queue_name part;
 	struct param_object *config = NULL;
-	uint64_t epoch =
-		policy_epoch(); /* before the policy is asked: what a bump overtakes is asked for again */
+	/* before the policy is asked: what a bump overtakes is asked for again */
+	uint64_t epoch = policy_epoch();
 	if (memchr(name.p, 0, name.n) != NULL) {
 		err_set(ERR_INVALID, "queue name `" STR_FMT "` contains a NUL byte",
 			STR_ARG(str_head(name, strlen(name.p))));

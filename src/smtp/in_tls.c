@@ -159,8 +159,8 @@ enum in_go in_tls_start(struct in_session *s, struct tls_source *source, enum tl
 	log_debug(IN_LOG, "no TLS: %s", err_text());
 	if (in_is_seen())
 		in_see(s, &(struct in_seen){.kind = IN_SIGHT_DIAGNOSTIC, .text = str_of(err_text())});
-	bool may_go_on =
-		err_is(ERR_PROTO); /* an alert was exchanged; the client may want it in the clear, then */
+	/* an alert was exchanged; the client may want it in the clear, then */
+	bool may_go_on = err_is(ERR_PROTO);
 	err_clear();
 	return may_go_on ? IN_AGAIN : IN_END;
 }

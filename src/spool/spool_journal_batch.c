@@ -430,8 +430,8 @@ static int journal_rescue(struct spool *sp)
 {
 	struct segment *old = sp->active;
 	if (!sp->is_flushed)
-		old->n_durable =
-			old->n_bytes; /* nobody was promised more than the page cache, which still has it */
+		/* nobody was promised more than the page cache, which still has it */
+		old->n_durable = old->n_bytes;
 	struct segment *next = segment_create(sp, sp->next_seq, old);
 	if (next == NULL) {
 		sp->is_full = err_is(ERR_SPOOL_FULL);

@@ -27,12 +27,12 @@ enum {
 	TEMPLATE_MAX_SPINE = 250,	/* height of one expression's tree: a + b + c ... is a tall one */
 	TEMPLATE_MAX_CALLS = 100,	/* macros and recursive loops inside each other */
 	TEMPLATE_MAX_RANGE = 100000,	/* items of range() */
-	TEMPLATE_KEPT_SCRATCH =
-		64 << 10, /* bytes of scratch a template_run keeps from one render to the next */
+	/* bytes of scratch a template_run keeps from one render to the next */
+	TEMPLATE_KEPT_SCRATCH = 64 << 10,
 	TEMPLATE_FIRST_OUTPUT = 64 << 10, /* most bytes to make room for before there is any output */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(TEMPLATE_CLANG_SANITIZER)
-	TEMPLATE_MAX_STACK =
-		448 << 10, /* as below; instrumented frames are larger, and so are the stacks then */
+	/* as below; instrumented frames are larger, and so are the stacks then */
+	TEMPLATE_MAX_STACK = 448 << 10,
 #else
 	TEMPLATE_MAX_STACK = 112 << 10, /* bytes of C stack below template_render or template_compile */
 #endif
