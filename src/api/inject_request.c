@@ -36,9 +36,9 @@ static const struct http_field recipient_fields[] = {
 	 .type = HTTP_OBJECT,
 	 .is_nullable = true,
 	 .example = "{\"code\":42}",
-	 .doc = "Values for the template. They come before the predefined `name`, `email` and `to_header` "
-		"(both of them, as a To header "
-		"has it), and before those of the request."},
+	 .doc = "Values for the template. They come before the predefined `name`, "
+		"`email` and `to_header` (both of them, "
+		"as a To header has it), and before those of the request."},
 	{.name = "metadata",
 	 .type = HTTP_OBJECT,
 	 .is_nullable = true,

@@ -42,7 +42,7 @@ struct record {
 	const struct message *msg; /* id, sender, size, created, meta, headers; NULL: a record without a
 				    * message (Rejection, OOB): size 0, no meta, no headers, no filter */
 	str_t sender;		   /* only when msg is NULL */
-	/* Likewise: what the record has to do with, and that was created then; NULL: id empty, created now. */
+	/* Likewise: what the record has to do with, created then. NULL: id empty, created now. */
 	const struct uuid *id;
 	wall_t when;		 /* of the event; ns 0: now */
 	const char *const *rcpt; /* NULL: the message's */
@@ -55,7 +55,7 @@ struct record {
 	str_t source_addr;		      /* p NULL: null */
 	str_t source_server, source_protocol; /* the proxy in between and its protocol; p NULL: omitted */
 	str_t egress_pool, egress_source, delivery_protocol, provider_name; /* p NULL: null, or omitted */
-	str_t reception_protocol; /* p NULL: what the message's metadata say */
+	str_t reception_protocol;	     /* p NULL: what the message's metadata say */
 	const struct uuid *session_id;	     /* NULL: omitted */
 	str_t tls_cipher, tls_protocol;	     /* p NULL: omitted */
 	const char *const *tls_peer_subject; /* "CN=..."; n 0: omitted */
