@@ -131,16 +131,23 @@ enum in_go in_tls_start(struct in_session *s, struct tls_source *source, enum tl
 
 /* --- in_session.c --- */
 listener_fn in_session_main;
+/** What the client has said so far, before TLS (RFC 3207 section 4.2) or on somebody else's behalf. */
+void in_session_forget(struct in_session *s);
+void in_session_note_error(
+	struct in_session *s); /* a command that was none, or out of order; too many end the session */
+enum in_go in_out_of_order(struct in_session *s, const char *text); /* 503 */
+
+/* --- in_begin.c: both yield, and send the greeting. IN_END: the client was told why, if it is to know --- */
+enum in_go in_session_begin(struct in_session *s);
+/** Once more, for the addresses that a proxy has given by XCLIENT. */
+enum in_go in_session_begin_as(struct in_session *s, const struct in_xclient *x);
+
+/* --- in_line.c --- */
 enum in_line { IN_LINE_COMMAND, IN_LINE_SASL };
 /** Waits for one line within the time-out of the client, without its end, into s->line. Yields. */
 enum in_go in_read_line(struct in_session *s, enum in_line kind);
 /** Reads more into the stream's buffer; IN_END: there will be none, and the client was told why. Yields. */
 enum in_go in_fill(struct in_session *s, size_t max_bytes, mono_t deadline);
-/** Evaluates the parameters for the addresses of the session, and asks the policy for more. Yields. */
-enum in_go in_session_configure(struct in_session *s);
-void in_session_note_error(
-	struct in_session *s); /* a command that was none, or out of order; too many end the session */
-enum in_go in_out_of_order(struct in_session *s, const char *text); /* 503 */
 
 /* --- in_reply.c: all yield (the policy's smtp_server_rewrite_response, a logger, a slow client) --- */
 /** Replies; lines of the text are parted by LF. 421 ends the session. */

@@ -1,146 +1,15 @@
-/* in_session.c - one SMTP session, from the connection to its end, in a fiber of its own: the dialogue.
- *
- * Beginning (contracts C): is there room, and does the service take mail at all; a PROXY header, if the
- * parameters for this peer want one; the parameters for the addresses that hold from then on, and what the
- * policy makes of them; TLS, where it is implicit; the policy's word on the connection; the banner. Then
- * commands, one after the other, until QUIT, a 421, or the end of the connection.
- *
- * A command is a line that ends in CRLF. One that ends in a bare LF is answered, so that nobody hangs, and
- * not obeyed, unless invalid_line_endings says otherwise: what follows a message that somebody else has
- * delimited in another way would be such lines.
- *
- * Time: a client has client_timeout to complete a command, from when we begin to wait for it, not for each
- * byte. Stopping: a session that waits for its client is cancelled (in_listener.c); it says 421 and ends.
- * What it has buffered is obeyed. */
+/* in_session.c - one SMTP session, from the connection to its end, in a fiber of its own: the dialogue. After
+ * its beginning (in_begin.c), commands, one after the other (in_line.c), until QUIT, a 421, or the end of the
+ * connection. */
 #include "smtp/in_impl.h"
-
-#include "net/proxy.h"
-
-#include <stdio.h>
 
 #define IN_LINGER_TIMEOUT dur_s(2)
 #define IN_STOP_TIMEOUT dur_s(1)
 
 enum {
-	IN_FILL_BYTES = 16384,	 /* of commands looked at in one piece */
-	IN_SKIP_BYTES = 1 << 20, /* of a line that is too long; then the session ends */
-	IN_TURN_COMMANDS = 16,	 /* without a wait, before other fibers get a turn */
+	IN_DRAIN_BYTES = 1 << 20, /* read and dropped at the end */
+	IN_TURN_COMMANDS = 16,	  /* without a wait, before other fibers get a turn */
 };
-
-/* --- reading --- */
-
-/* Says why the session ends. The fiber may have been cancelled, and must get through to the client all the
- * same. */
-static enum in_go in_bye(struct in_session *s, const char *why)
-{
-	fiber_shield_begin();
-	in_reply_bye(s, why);
-	(void)in_flush(s);
-	fiber_shield_end();
-	return IN_END;
-}
-
-enum in_go in_fill(struct in_session *s, size_t max_bytes, mono_t deadline)
-{
-	if (in_flush(s) != IN_GO)
-		return IN_END;
-	if (in_is_stopping(s) || fiber_is_cancelled())
-		return in_bye(s, IN_WHY_STOPPING);
-	s->is_waiting = true;
-	int rc = stream_fill(s->st, max_bytes, deadline);
-	s->is_waiting = false;
-	if (rc > 0)
-		return IN_GO;
-	if (rc == 0)
-		return IN_END;
-	bool is_idle = err_is(ERR_TIMEOUT), is_cancelled = err_is(ERR_CANCELLED);
-	if (!is_idle && !is_cancelled)
-		log_debug(IN_LOG, "%s", err_text());
-	err_clear();
-	if (is_idle)
-		return in_bye(s, "idle too long");
-	return is_cancelled ? in_bye(s, IN_WHY_STOPPING) : IN_END;
-}
-
-/* Drops what there is of a line that has become too long. */
-static enum in_go in_skip(struct in_session *s, size_t *n_skipped)
-{
-	size_t n = stream_buffered(s->st).n;
-	stream_consume(s->st, n);
-	*n_skipped += n;
-	if (*n_skipped <= IN_SKIP_BYTES)
-		return IN_GO;
-	in_reply(s, 421, "4.7.0 %s line too long", s->set.hostname);
-	return IN_END;
-}
-
-/* A line with its end, but for credentials: of AUTH the mechanism is shown, if it is one, and nothing of what
- * may be behind it, whether it is well formed or not. */
-static void in_see_line(struct in_session *s, str_t line, enum in_line kind)
-{
-	str_t shown = str_trim(line), verb = {"AUTH", 4}, initial = str_skip(shown, 4);
-	bool is_auth =
-		str_istarts(shown, verb) && (initial.n == 0 || initial.p[0] == ' ' || initial.p[0] == '\t');
-	initial = str_trim(initial);
-	if (kind == IN_LINE_SASL)
-		line = STR("***\r\n");
-	else if (is_auth && str_istarts(initial, STR("PLAIN ")))
-		line = STR("AUTH PLAIN ***\r\n");
-	else if (is_auth && str_istarts(initial, STR("LOGIN ")))
-		line = STR("AUTH LOGIN ***\r\n");
-	else if (is_auth && initial.n > 0 && !str_ieq(initial, STR("PLAIN")) &&
-		 !str_ieq(initial, STR("LOGIN")))
-		line = STR("AUTH ***\r\n");
-	in_see(s, &(struct in_seen){.kind = IN_SIGHT_READ, .text = line});
-}
-
-/* The line whose LF is at lf, which is consumed. */
-static enum in_go in_take_line(struct in_session *s, size_t lf, enum in_line kind, bool is_skipping)
-{
-	str_t line = str_head(stream_buffered(s->st), lf);
-	bool is_whole = line.n > 0 && line.p[line.n - 1] == '\r';
-	if (is_whole)
-		line.n--;
-	buf_clear(&s->line);
-	bool is_long_ok = kind == IN_LINE_SASL || str_istarts(line, STR("AUTH "));
-	bool is_too_long = is_skipping || line.n > (is_long_ok ? IN_SASL_BYTES : IN_COMMAND_BYTES);
-	if (!is_too_long && in_is_seen())
-		in_see_line(s, str_head(stream_buffered(s->st), lf + 1), kind);
-	if (!is_too_long)
-		buf_add_str(&s->line, line);
-	stream_consume(s->st, lf + 1);
-	if (!is_too_long && (is_whole || s->set.invalid_line_endings != IN_ENDINGS_DENY))
-		return IN_GO;
-	buf_clear(&s->shown);
-	if (is_too_long)
-		in_reply(s, 500, "5.2.3 line too long");
-	else
-		in_reply(s, 500, "5.5.2 a command must end in CRLF");
-	in_session_note_error(s);
-	return IN_AGAIN;
-}
-
-enum in_go in_read_line(struct in_session *s, enum in_line kind)
-{
-	size_t n_scanned = 0, n_skipped = 0;
-	mono_t deadline = MONO_NEVER;
-	for (;;) {
-		str_t in = stream_buffered(s->st);
-		ptrdiff_t lf = str_chr(in, '\n', n_scanned);
-		if (lf >= 0)
-			return in_take_line(s, (size_t)lf, kind, n_skipped > 0);
-		n_scanned = in.n;
-		if (in.n > IN_SASL_BYTES + 1) {
-			if (in_skip(s, &n_skipped) != IN_GO)
-				return IN_END;
-			n_scanned = 0;
-		}
-		if (deadline.ns == MONO_NEVER.ns)
-			deadline = mono_after(s->set.client_timeout);
-		if (in_fill(s, IN_FILL_BYTES, deadline) != IN_GO)
-			return IN_END;
-	}
-}
 
 /* --- errors --- */
 
@@ -158,65 +27,7 @@ enum in_go in_out_of_order(struct in_session *s, const char *text)
 	return IN_GO;
 }
 
-/* --- parameters --- */
-
-static void in_set_addresses(struct in_session *s)
-{
-	char text[NET_ADDR_STRLEN];
-	meta_set_str(&s->conn.meta, STR("received_from"), str_of(net_addr_fmt(&s->peer, text)));
-	meta_set_str(&s->conn.meta, STR("received_via"), str_of(net_addr_fmt(&s->local, text)));
-	s->conn.who.peer = s->peer;
-}
-
-/* What the parameters have set for other addresses does not hold for these. */
-static void in_drop_parameter_meta(struct in_session *s)
-{
-	str_t key, value;
-	for (uint32_t i = 0; meta_at(&s->param_meta, i, &key, &value); i++)
-		meta_remove(&s->conn.meta, key);
-	meta_fini(&s->param_meta);
-}
-
-static void in_session_set_base(struct in_session *s)
-{
-	param_object_unref(s->dynamic);
-	s->dynamic = NULL;
-	in_drop_parameter_meta(s);
-	in_settings_init(&s->set, s->l->params, s->l->machine_hostname, &s->peer, &s->local, &s->param_meta);
-	meta_copy(&s->conn.meta, &s->param_meta);
-	in_set_addresses(s);
-	meta_set_str(&s->conn.meta, STR("hostname"), str_of(s->set.hostname));
-	in_relay_forget(s);
-}
-
-enum in_go in_session_configure(struct in_session *s)
-{
-	in_session_set_base(s);
-	if (in_event_dynamic_parameters(s, &s->dynamic) != IN_ACCEPTED)
-		return IN_END;
-	if (s->dynamic != NULL) {
-		in_settings_apply(&s->set, (const void *)s->dynamic->data, &s->peer, &s->local,
-				  &s->param_meta);
-		meta_copy(&s->conn.meta, &s->param_meta);
-	}
-	meta_set_str(&s->conn.meta, STR("hostname"), str_of(s->set.hostname));
-	return IN_GO;
-}
-
-/* The addresses before they were replaced; the first ones count. */
-static void in_keep_original_addresses(struct in_session *s)
-{
-	str_t from, via, any;
-	if (meta_get_json(&s->conn.meta, STR("orig_received_from"), &any))
-		return;
-	if (meta_get_json(&s->conn.meta, STR("received_from"), &from))
-		meta_set_json(&s->conn.meta, STR("orig_received_from"), from);
-	if (meta_get_json(&s->conn.meta, STR("received_via"), &via))
-		meta_set_json(&s->conn.meta, STR("orig_received_via"), via);
-}
-
-/* What the client has said so far, before TLS (RFC 3207 section 4.2) or on somebody else's behalf. */
-static void in_session_forget(struct in_session *s)
+void in_session_forget(struct in_session *s)
 {
 	in_transaction_reset(s);
 	free(s->ehlo);
@@ -227,106 +38,6 @@ static void in_session_forget(struct in_session *s)
 	meta_remove(&s->conn.meta, STR("authn_id"));
 	auth_info_init(&s->conn.who, &s->peer, &s->conn.arena);
 	in_relay_forget(s);
-}
-
-/* --- the beginning --- */
-
-static enum in_go in_greet(struct in_session *s)
-{
-	in_reply(s, 220, "%s %s", s->set.hostname, s->set.banner);
-	return s->is_ending ? IN_END : IN_GO;
-}
-
-/* False: denied. With implicit TLS there is no way to say why. */
-static bool in_is_admitted(struct in_session *s)
-{
-	const char *why = in_why_not(), *what_then = ". Try later";
-	bool is_full = listener_n_connections(s->l->listener) > (size_t)s->l->params->max_connections;
-	if (in_is_stopping(s))
-		why = IN_WHY_STOPPING;
-	if (!is_full && why == NULL)
-		return true;
-	metric_inc(in_metrics()->denied);
-	s->is_ending = true;
-	if (s->set.implicit_tls)
-		return false;
-	if (is_full) { /* says so at no expense */
-		buf_printf(&s->out, "421 4.3.2 %s too many concurrent sessions. Try later\r\n",
-			   s->set.hostname);
-		return false;
-	}
-	if (strcmp(why, IN_WHY_STOPPING) == 0)
-		what_then = "";
-	else if (strcmp(why, IN_WHY_STARTING) == 0)
-		what_then = ". Try again soon!";
-	buf_clear(&s->shown);
-	in_reply(s, 421, "4.3.2 %s %s%s", s->set.hostname, why, what_then);
-	return false;
-}
-
-/* IN_END without a word: who does not send the header is not who was expected. */
-static enum in_go in_read_proxy(struct in_session *s)
-{
-	s->is_waiting = true;
-	int rc = proxy_read(s->st, mono_after(s->set.client_timeout));
-	s->is_waiting = false;
-	if (rc != 0) {
-		log_debug(IN_LOG, "%s", err_text());
-		err_clear();
-		return IN_END;
-	}
-	if (net_addr_eq_ip(&s->peer, stream_peer(s->st)) &&
-	    net_addr_port(&s->peer) == net_addr_port(stream_peer(s->st)))
-		return IN_GO; /* the proxy comes for itself */
-	in_keep_original_addresses(s);
-	s->peer = *stream_peer(s->st);
-	s->local = *stream_local(s->st);
-	return IN_GO;
-}
-
-static enum in_go in_start_implicit_tls(struct in_session *s)
-{
-	struct tls_source *source = in_tls_get(s->l, &s->set, mono_after(s->set.client_timeout));
-	enum in_go go = IN_END;
-	if (source == NULL) {
-		log_error(IN_LOG, "a connection is closed: %s", err_text());
-		err_clear();
-		return IN_END;
-	}
-	s->is_waiting = true;
-	go = in_tls_start(s, source, TLS_BUFFERED_FEED);
-	s->is_waiting = false;
-	tls_source_unref(source);
-	return go == IN_GO ? IN_GO : IN_END;
-}
-
-/* For whoever looks at the fibers: whose connection it is. */
-static void in_session_set_name(const struct in_session *s)
-{
-	char addr[NET_ADDR_STRLEN], name[NET_ADDR_STRLEN + 8];
-	snprintf(name, sizeof(name), "smtp %s", net_addr_fmt(&s->peer, addr));
-	fiber_set_name(name);
-}
-
-static enum in_go in_session_begin(struct in_session *s)
-{
-	in_session_set_name(s);
-	meta_set_str(&s->conn.meta, STR("reception_protocol"), STR("ESMTP"));
-	in_session_set_base(s);
-	if (!in_is_admitted(s))
-		return IN_END;
-	if (s->set.require_proxy_protocol && in_read_proxy(s) != IN_GO)
-		return IN_END;
-	in_session_set_name(s);
-	if (in_is_seen())
-		in_see(s, &(struct in_seen){.kind = IN_SIGHT_CONNECTED});
-	if (in_session_configure(s) != IN_GO)
-		return IN_END;
-	if (s->set.implicit_tls && in_start_implicit_tls(s) != IN_GO)
-		return IN_END;
-	if (in_event_connection_accepted(s) != IN_ACCEPTED)
-		return IN_END;
-	return in_greet(s);
 }
 
 /* --- commands --- */
@@ -495,15 +206,7 @@ static enum in_go in_on_xclient(struct in_session *s, const struct in_command *c
 		in_session_note_error(s);
 		return IN_GO;
 	}
-	uint16_t port = net_addr_port(&s->peer), local_port = net_addr_port(&s->local);
-	in_keep_original_addresses(s);
-	s->peer = x.addr.len != 0 ? x.addr : s->peer;
-	s->local = x.dest.len != 0 ? x.dest : s->local;
-	net_addr_set_port(&s->peer, x.port >= 0 ? (uint16_t)x.port : port);
-	net_addr_set_port(&s->local, x.dest_port >= 0 ? (uint16_t)x.dest_port : local_port);
-	in_session_forget(s);
-	in_session_set_name(s);
-	return in_session_configure(s) == IN_GO ? in_greet(s) : IN_END;
+	return in_session_begin_as(s, &x);
 }
 
 static enum in_go in_on_rset(struct in_session *s)
@@ -655,7 +358,7 @@ static void in_session_close(struct in_session *s)
 	fiber_shield_begin();
 	dur_t patience = in_is_stopping(s) ? IN_STOP_TIMEOUT : IN_LINGER_TIMEOUT;
 	if (in_flush(s) == IN_GO && stream_goodbye(s->st, mono_after(patience)) == 0 && s->is_ending)
-		stream_drain(s->st, IN_SKIP_BYTES, mono_after(patience));
+		stream_drain(s->st, IN_DRAIN_BYTES, mono_after(patience));
 	err_clear();
 	fiber_shield_end();
 }
