@@ -12,7 +12,9 @@
 
 #define RULE_KILL (UINT64_C(1) << 63)
 #define RULE_ALWAYS (UINT64_C(1) << 62)
-#define RULE_PASS (RULE_ALWAYS - 1)
+#define RULE_SLOW (UINT64_C(1) << 61)
+#define RULE_PASS (RULE_SLOW - 1)
+#define SLOW_S 5
 
 static _Atomic uint64_t fault_rules[FAULT_COUNT];
 static _Atomic uint64_t fault_passes[FAULT_COUNT];
@@ -33,6 +35,10 @@ bool fault_hit(enum fault_point p)
 		return false;
 	if ((rule & RULE_KILL) != 0)
 		kill(getpid(), SIGKILL);
+	if ((rule & RULE_SLOW) != 0) {
+		sleep(SLOW_S);
+		return false;
+	}
 	return true;
 }
 
@@ -45,7 +51,7 @@ static int fault_find(str_t name)
 	return -1;
 }
 
-/* name=3, name=*, name=kill:3, name=kill:* */
+/* name=3, name=*, name=kill:3, name=slow:* */
 static int fault_rule_parse(str_t one, int *point, uint64_t *rule)
 {
 	str_t rest = one, name;
@@ -56,8 +62,8 @@ static int fault_rule_parse(str_t one, int *point, uint64_t *rule)
 		err_set(ERR_INVALID, "CIRRUS_FAULTS: unknown fault point '" STR_FMT "'", STR_ARG(name));
 		return -1;
 	}
-	if (str_starts(rest, STR("kill:"))) {
-		flags = RULE_KILL;
+	if (str_starts(rest, STR("kill:")) || str_starts(rest, STR("slow:"))) {
+		flags = rest.p[0] == 'k' ? RULE_KILL : RULE_SLOW;
 		rest = str_skip(rest, 5);
 	}
 	if (str_eq(rest, STR("*"))) {

@@ -1,6 +1,7 @@
 /* fault.h - named points where tests make a step fail. With the Meson option `faults` off, FAULT() is the
  * constant false. A point is armed through the environment at start, CIRRUS_FAULTS="spool_write=3,dns=*": the
- * third time it is passed it fires, "*" means each time, "kill:3" raises SIGKILL instead. */
+ * third time it is passed it fires, "*" means each time, "kill:3" raises SIGKILL instead, and "slow:3" holds
+ * up the thread for 5 seconds and then lets the step succeed. */
 #pragma once
 
 #include "base/str.h"

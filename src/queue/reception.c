@@ -189,6 +189,20 @@ static void reception_breathe(void)
 		err_clear(); /* cancelled: they are handed over all the same */
 }
 
+void reception_log_unwound(const struct reception *r, const struct record *how, str_t why)
+{
+	struct smtp_response answer = {.code = 500, .content = why};
+	for (size_t i = 0; i < r->n; i++) {
+		if (i % ENQUEUE_AT_ONCE == ENQUEUE_AT_ONCE - 1)
+			reception_breathe();
+		if (r->is_silent[i] || (sched_queue_is_null(r->queue[i]) && !r->logs_null))
+			continue;
+		reception_log(how, r->msg[i], r->queue[i]);
+		outcome_record(&(struct outcome){.q = r->queue[i]}, r->msg[i], RECORD_BOUNCE, &answer, NULL,
+			       0);
+	}
+}
+
 void reception_enqueue(struct reception *r, const struct record *how)
 {
 	for (size_t i = 0; i < r->n; i++) {

@@ -48,5 +48,9 @@ bool reception_is_durable(void);
  * schedule says that it is too late ends with an Expiration record. Those of the null queue end here, as a
  * rule without a record. May yield (a logger's back-pressure). */
 void reception_enqueue(struct reception *r, const struct record *how);
+/** Instead of reception_enqueue, where time has run out: logs a Reception record of each, and a Bounce record
+ * that says why it is taken back, for whoever finds traces of a message that its client sends again. It is
+ * the caller that takes them back. Yields likewise. */
+void reception_log_unwound(const struct reception *r, const struct record *how, str_t why);
 /** Empty again, as reception_fini and reception_init would make it. */
 void reception_reset(struct reception *r);

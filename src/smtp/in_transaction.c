@@ -380,8 +380,8 @@ static enum in_verdict in_process(struct in_delivery *d, struct message *m)
 
 static void in_refuse_store(struct in_session *s)
 {
-	if (err_is(ERR_TIMEOUT) || err_is(ERR_CANCELLED)) {
-		in_refuse_error(s, POLICY_REJECT, "spool");
+	if (err_is(ERR_CANCELLED)) {
+		in_refuse_error(s, POLICY_REJECT, NULL);
 		return;
 	}
 	log_error(IN_LOG, "a message could not be stored: %s", err_text());
@@ -414,10 +414,9 @@ static void in_collect_ids(const struct in_delivery *d, struct buf *out)
 			in_add_id(out, n++, d->reports.v[i].m);
 }
 
-static void in_enqueue(struct in_delivery *d)
+/* What records say of the session. peer, subject: room for it; *subject is to be freed. */
+static struct record in_how(const struct in_session *s, char peer[NET_ADDR_STRLEN], const char ***subject)
 {
-	struct in_session *s = d->s;
-	char peer[NET_ADDR_STRLEN];
 	const struct tls_info *tls = stream_tls_info(s->st);
 	struct record how = {
 		.peer_name = s->ehlo != NULL ? str_of(s->ehlo) : STR(""),
@@ -425,20 +424,42 @@ static void in_enqueue(struct in_delivery *d)
 		.reception_protocol = STR("ESMTP"),
 		.session_id = &s->id,
 	};
-	const char **subject = NULL;
+	*subject = NULL;
 	if (tls != NULL) {
 		how.tls_cipher = str_of(tls->cipher_word);
 		how.tls_protocol = str_of(tls->version_word);
-		subject = xcalloc(tls->n_peer_names + 1, sizeof(*subject));
+		*subject = xcalloc(tls->n_peer_names + 1, sizeof(**subject));
 		for (size_t i = 0; tls->is_peer_verified && i < tls->n_peer_names; i++)
 			if (tls->peer_name[i].kind == TLS_NAME_SUBJECT)
-				subject[how.n_tls_peer_subject++] = tls->peer_name[i].text;
-		how.tls_peer_subject = subject;
+				(*subject)[how.n_tls_peer_subject++] = tls->peer_name[i].text;
+		how.tls_peer_subject = *subject;
 	}
+	return how;
+}
+
+static void in_enqueue(struct in_delivery *d)
+{
+	char peer[NET_ADDR_STRLEN];
+	const char **subject;
+	struct record how = in_how(d->s, peer, &subject);
 	metric_add(in_metrics()->received, (int64_t)(d->accepted.n + d->reports.n_dropped));
 	in_reports_log(&d->reports, &how);
 	reception_enqueue(&d->accepted, &how);
 	free(subject);
+}
+
+/* The client may have given up, and would send it again: it is told to, and of what may have been stored
+ * nothing stays but two records. */
+static void in_unwind(struct in_delivery *d, const char *during)
+{
+	char peer[NET_ADDR_STRLEN];
+	const char **subject;
+	struct record how = in_how(d->s, peer, &subject);
+	char *why = xasprintf("reception is undone: data_processing_timeout exceeded (%s)", during);
+	reception_log_unwound(&d->accepted, &how, str_of(why));
+	free(why);
+	free(subject);
+	in_reply(d->s, 451, "4.4.5 data_processing_timeout exceeded (%s)", during);
 }
 
 /* Nothing of it stays, whatever was stored. */
@@ -454,12 +475,14 @@ static void in_accept(struct in_delivery *d)
 	struct buf ids = BUF_INIT;
 	int rc = s->set.deferred_spool ? reception_defer(&d->accepted, d->deadline)
 				       : reception_store(&d->accepted, d->deadline);
-	if (rc != 0) {
-		in_refuse_store(s);
+	bool is_late = rc != 0 ? err_is(ERR_TIMEOUT) : mono_is_past(d->deadline);
+	if (is_late) {
+		err_clear();
+		in_unwind(d, rc != 0 ? "spool" : "insert");
 		return;
 	}
-	if (mono_is_past(d->deadline)) { /* the client may have given up, and would send it again */
-		in_reply(s, 451, "4.4.5 data_processing_timeout exceeded (insert)");
+	if (rc != 0) {
+		in_refuse_store(s);
 		return;
 	}
 	in_collect_ids(d, &ids);

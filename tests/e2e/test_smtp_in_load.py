@@ -195,6 +195,31 @@ def test_spool_error(where, fault):
             c.deliver()
 
 
+def test_a_store_that_takes_too_long_is_undone(where):
+    """The client may have given up by then, and sends the message again: it has to be the only one. What was undone is told by
+    a Reception and a Bounce record."""
+    with Smtp(where, "data_processing_timeout = '3s'", env={"CIRRUS_FAULTS": "spool_sync=slow:1"}) as d:
+        with d.client() as c:
+            c.hello()
+            c.begin(to=("a@one.example", "b@two.example"))
+            assert c.data().lines == ["451 4.4.5 data_processing_timeout exceeded (spool)"]
+            undone = d.wait_record("Bounce", n=2)
+            assert [r["recipient"] for r in undone] == ["a@one.example", "b@two.example"]
+            for bounce in undone:
+                reception, = d.records("Reception", id=bounce["id"])
+                assert (reception["queue"], reception["response"]["code"]) == (bounce["queue"], 250)
+                assert reception["session_id"] and reception["peer_address"] == {"name": "client.example", "addr": "127.0.0.1"}
+                assert bounce["response"] == {"code": 500, "enhanced_code": None, "command": None,
+                                              "content": "reception is undone: data_processing_timeout exceeded (spool)"}
+                assert (bounce["site"], bounce["delivery_protocol"], bounce["reception_protocol"]) == ("", None, "ESMTP")
+            again = c.deliver(to=("a@one.example", "b@two.example")).ids
+        assert sorted(r["id"] for r in d.wait_record("Delivery", n=2)) == sorted(again)
+    d.env.pop("CIRRUS_FAULTS")
+    with d:
+        assert "0 messages recovered" in d.stderr()
+        assert len(d.records("Delivery")) == 2
+
+
 # --- stopping ---
 
 def test_stop(where):

@@ -1,4 +1,5 @@
-/* test_fault.c - fault points: counts, "*", killing, refusing what it does not know, and the environment. */
+/* test_fault.c - fault points: counts, "*", killing, slowing down, refusing what it does not know, and the
+ * environment. */
 #include "ut.h"
 
 #include "base/err.h"
@@ -6,6 +7,7 @@
 
 #include <signal.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static void fault_counts(void **state)
@@ -42,10 +44,23 @@ static void fault_kills(void **state)
 	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
+/* The step is late, and succeeds. */
+static void fault_slows(void **state)
+{
+	struct timespec before, after;
+	assert_int_equal(fault_arm(STR("spool_sync=slow:2")), 0);
+	assert_false(fault_hit(FAULT_spool_sync));
+	clock_gettime(CLOCK_MONOTONIC, &before);
+	assert_false(fault_hit(FAULT_spool_sync));
+	clock_gettime(CLOCK_MONOTONIC, &after);
+	assert_true(after.tv_sec - before.tv_sec >= 4);
+	assert_int_equal(fault_arm(STR_NULL), 0);
+}
+
 static void fault_refuses(void **state)
 {
-	static const char *const bad[] = {"nonsense=1", "dns",	    "dns=",	 "dns=0",
-					  "dns=-1",	"dns=kill", "dns=kill:", "dns=1,x=1"};
+	static const char *const bad[] = {"nonsense=1", "dns",	     "dns=",	  "dns=0",     "dns=-1",
+					  "dns=kill",	"dns=kill:", "dns=1,x=1", "dns=slow:0"};
 	assert_int_equal(fault_arm(STR("accept=*")), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		assert_int_equal(fault_arm(str_of(bad[i])), -1);
@@ -81,9 +96,8 @@ static void fault_environment(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(fault_counts),
-		cmocka_unit_test(fault_kills),
-		cmocka_unit_test(fault_refuses),
+		cmocka_unit_test(fault_counts),	     cmocka_unit_test(fault_kills),
+		cmocka_unit_test(fault_slows),	     cmocka_unit_test(fault_refuses),
 		cmocka_unit_test(fault_environment),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
