@@ -10,6 +10,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "http/https.h"
+#include "policy/listen_param.h"
 #include "policy/param.h"
 #include "policy/policy.h"
 #include "policy/value.h"
@@ -19,15 +20,9 @@
 
 #define TLS_LOAD_TIMEOUT dur_s(60)
 
-/* Where to listen: one of the three. */
-struct http_listen {
-	struct net_addr addr;
-	char *unix_path, *fd_name;
-};
-
 struct http_listener_spec {
 	char *hostname;
-	struct http_listen listen;
+	struct listen_param listen;
 	unsigned listen_mode;
 	struct cidr_set trusted_hosts;
 	uint64_t request_body_limit;
@@ -42,61 +37,6 @@ struct http_listener_spec {
 	int tls_minimum_version;
 };
 static const char *const tls_version_words[] = {"1.2", "1.3", NULL}; /* enum tls_version */
-
-static int http_fail_type(const json_t *v, const char *expected)
-{
-	struct buf what = BUF_INIT;
-	value_describe(v, false, &what);
-	err_set(ERR_INVALID, "invalid type: %s, expected %s", what.p, expected);
-	buf_fini(&what);
-	return -1;
-}
-
-static int http_listen_parse(const json_t *v, void *field)
-{
-	static const str_t in_files = {"unix:", 5}, inherited = {"fd:", 3};
-	struct http_listen *l = field;
-	if (!json_is_string(v))
-		return http_fail_type(v, "an address and port such as 127.0.0.1:8000, unix:/path or fd:NAME");
-	str_t text = str_mk(json_string_value(v), json_string_length(v));
-	bool is_unix = str_starts(text, in_files), is_fd = str_starts(text, inherited);
-	if (!is_unix && !is_fd)
-		return net_addr_parse(text, &l->addr);
-	str_t rest = str_skip(text, is_unix ? in_files.n : inherited.n);
-	if (rest.n == 0 || memchr(rest.p, 0, rest.n) != NULL || (is_unix && rest.p[0] != '/')) {
-		err_set(ERR_INVALID, "invalid value: \"" STR_FMT "\", expected %s", STR_ARG(text),
-			is_unix ? "unix: and an absolute path" : "fd: and the name of a descriptor");
-		return -1;
-	}
-	*(is_unix ? &l->unix_path : &l->fd_name) = str_dup(rest);
-	return 0;
-}
-
-static void http_listen_fini(void *field)
-{
-	struct http_listen *l = field;
-	free(l->unix_path);
-	free(l->fd_name);
-	*l = (struct http_listen){0};
-}
-
-/* "0660": in octal, as chmod(1) takes it. */
-static int http_listen_mode_parse(const json_t *v, void *field)
-{
-	if (!json_is_string(v))
-		return http_fail_type(v, "permissions such as '0660'");
-	const char *s = json_string_value(v);
-	unsigned mode = 0;
-	size_t n = json_string_length(v), i = 0;
-	while (i < n && s[i] >= '0' && s[i] <= '7' && n <= 4)
-		mode = mode << 3 | (unsigned)(s[i++] - '0');
-	if (i != n || n < 3 || mode > 0777) {
-		err_set(ERR_INVALID, "invalid value: \"%.32s\", expected permissions such as '0660'", s);
-		return -1;
-	}
-	*(unsigned *)field = mode;
-	return 0;
-}
 
 static int http_access_log_parse(const json_t *v, void *field)
 {
@@ -140,12 +80,12 @@ static int http_listener_check(void *obj)
 
 static const struct param http_listener_fields[] = {
 	PARAM_STR(http_listener_spec, hostname, .doc = "Name of this service; the machine's when not given."),
-	PARAM_CUSTOM(http_listener_spec, listen, .parse = http_listen_parse, .fini = http_listen_fini,
-		     .def = "\"127.0.0.1:8000\"",
+	PARAM_CUSTOM(http_listener_spec, listen, .parse = listen_param_parse, .fini = listen_param_fini,
+		     .dump = listen_param_dump, .def = "\"127.0.0.1:8000\"",
 		     .doc = "Address and port to listen on; port 0 takes a free one. Or unix:/path, or "
 			    "fd:NAME for a socket that systemd hands "
 			    "down; who has no address of his own there counts as 127.0.0.1."),
-	PARAM_CUSTOM(http_listener_spec, listen_mode, .parse = http_listen_mode_parse, .def = "\"0660\"",
+	PARAM_CUSTOM(http_listener_spec, listen_mode, .parse = listen_param_parse_mode, .def = "\"0660\"",
 		     .doc = "Permissions of the socket of unix:/path, in octal."),
 	PARAM_BOOL(http_listener_spec, use_tls, .def = "false", .doc = "Serve HTTPS instead of HTTP."),
 	PARAM_BYTES(http_listener_spec, request_body_limit, .def = "2097152",
@@ -208,24 +148,13 @@ static struct {
 	size_t n;
 } http_listeners;
 
-/* What the policy calls the listener, before it has a port. */
-static char *http_spec_name(const struct http_listener_spec *s)
-{
-	char addr[NET_ADDR_STRLEN];
-	if (s->listen.unix_path != NULL)
-		return xasprintf("unix:%s", s->listen.unix_path);
-	if (s->listen.fd_name != NULL)
-		return xasprintf("fd:%s", s->listen.fd_name);
-	return xstrdup(net_addr_fmt(&s->listen.addr, addr));
-}
-
 /* NULL without an error: no TLS is wanted. */
 static struct tls_source *http_spec_tls(const struct http_listener_spec *s)
 {
 	bool has_fields = s->tls_certificate.kind != KEYSOURCE_NONE ||
 			  s->tls_private_key.kind != KEYSOURCE_NONE ||
 			  s->tls_required_client_ca.kind != KEYSOURCE_NONE;
-	char *name = http_spec_name(s);
+	char *name = listen_param_fmt(&s->listen);
 	struct tls_source *tls = NULL;
 	err_clear();
 	if (s->use_tls)

@@ -153,12 +153,22 @@ static void in_listener_limit(struct in_listener *l)
 		listener_set_max_connections(l->listener, r.rlim_cur / 4 * 3);
 }
 
+static struct listener *in_listener_bind(struct in_listener *l)
+{
+	const struct listen_param *at = &l->params->listen;
+	if (at->unix_path != NULL)
+		return listener_open_unix(at->unix_path, l->params->listen_mode, "smtp", in_session_main, l);
+	if (at->fd_name != NULL)
+		return listener_open_inherited(at->fd_name, "smtp", in_session_main, l);
+	return listener_open(&at->addr, "smtp", in_session_main, l);
+}
+
 struct in_listener *in_listener_open(struct param_object *params, mono_t deadline)
 {
 	struct in_listener *l = in_listener_new(params);
 	if (in_listener_load_tls(l, deadline) != 0)
 		goto fail;
-	l->listener = listener_open(&l->params->listen, "smtp", in_session_main, l);
+	l->listener = in_listener_bind(l);
 	if (l->listener == NULL)
 		goto fail;
 	in_listener_limit(l);

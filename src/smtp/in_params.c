@@ -73,25 +73,6 @@ static int in_fail_type(const json_t *v, const char *expected)
 	return -1;
 }
 
-/* "0:25" is "0.0.0.0:25", as the documented example has it. */
-static int in_listen_parse(const json_t *v, void *field)
-{
-	if (!json_is_string(v))
-		return in_fail_type(v, "an address and port such as 127.0.0.1:25");
-	str_t text = str_mk(json_string_value(v), json_string_length(v));
-	char *any =
-		str_starts(text, STR("0:")) ? xasprintf("0.0.0.0" STR_FMT, STR_ARG(str_skip(text, 1))) : NULL;
-	int rc = net_addr_parse(any != NULL ? str_of(any) : text, field);
-	free(any);
-	return rc;
-}
-
-static void in_listen_dump(const void *field, json_t **out)
-{
-	char text[NET_ADDR_STRLEN];
-	*out = json_string(net_addr_fmt(field, text));
-}
-
 static int in_meta_parse(const json_t *v, void *field)
 {
 	if (!json_is_object(v))
@@ -257,9 +238,14 @@ const struct param_schema in_block_schema = {"EsmtpListenerOverrides", in_block_
 					     sizeof(struct in_params), in_block_check};
 
 static const struct param in_listener_fields[] = {
-	PARAM_CUSTOM(in_params, listen, .parse = in_listen_parse, .dump = in_listen_dump,
-		     .def = "\"127.0.0.1:2025\"",
-		     .doc = "Address and port to listen on; port 0 takes a free one."),
+	PARAM_CUSTOM(
+		in_params, listen, .parse = listen_param_parse, .fini = listen_param_fini,
+		.dump = listen_param_dump, .def = "\"127.0.0.1:2025\"",
+		.doc = "Address and port to listen on; port 0 takes a free one. Or unix:/path, or "
+		       "fd:NAME for a socket that systemd hands down; who has no address of his own there "
+		       "counts as 127.0.0.1."),
+	PARAM_CUSTOM(in_params, listen_mode, .parse = listen_param_parse_mode, .def = "\"0660\"",
+		     .doc = "Permissions of the socket of unix:/path, in octal."),
 	PARAM_STR(in_params, hostname, .doc = "Name of this service; the machine's when not given."),
 	PARAM_CIDRS(in_params, relay_hosts, .def = "127.0.0.1,::1", .doc = "Peers that may send to anybody."),
 	PARAM_STR(in_params, banner, .def = "KumoMTA", .doc = "Text of the greeting, behind the hostname."),

@@ -5,6 +5,7 @@
 
 #include "mail/meta.h"
 #include "net/keysource.h"
+#include "policy/listen_param.h"
 #include "policy/param.h"
 #include "smtp/in_data.h"
 
@@ -54,7 +55,8 @@ struct in_params {
 	struct in_blocks peer, via;
 	uint32_t given; /* of a block: bit per enum in_field */
 	/* Of the listener only: */
-	struct net_addr listen;
+	struct listen_param listen;
+	unsigned listen_mode; /* permissions of listen.unix_path */
 	int64_t max_connections;
 };
 

@@ -86,15 +86,13 @@ static struct tls_source *in_tls_keep(char *key, struct tls_source *source)
 
 struct tls_source *in_tls_get(const struct in_listener *l, const struct in_settings *set, mono_t deadline)
 {
-	char addr[NET_ADDR_STRLEN];
 	char *key = in_tls_key(l, set);
 	struct tls_source *source = in_tls_find(str_of(key));
 	if (source == NULL) {
+		char *given = listen_param_fmt(&l->params->listen);
 		source = tls_source_new(
 			&(struct tls_source_params){.service = "smtp",
-						    .name = l->listener != NULL
-								    ? in_listener_name(l)
-								    : net_addr_fmt(&l->params->listen, addr),
+						    .name = l->listener != NULL ? in_listener_name(l) : given,
 						    .hostname = set->hostname,
 						    .certificate = set->tls_certificate,
 						    .private_key = set->tls_private_key,
@@ -102,6 +100,7 @@ struct tls_source *in_tls_get(const struct in_listener *l, const struct in_setti
 						    .is_client_optional = true,
 						    .minimum_version = TLS_1_2},
 			deadline);
+		free(given);
 		if (source != NULL) {
 			source = in_tls_keep(key, source);
 			key = NULL;

@@ -25,10 +25,15 @@ class Reply:
 
 
 class Client:
-    """A connection. With `banner` the greeting is read and must be 220."""
+    """A connection to a port, or to a socket in the file system. With `banner` the greeting is read and must be 220."""
 
     def __init__(self, port, banner=True, host="127.0.0.1", timeout=60, source=None):
-        self.socket = socket.create_connection((host, port), timeout=timeout, source_address=source)
+        if isinstance(port, str):
+            self.socket = socket.socket(socket.AF_UNIX)
+            self.socket.settimeout(timeout)
+            self.socket.connect(port)
+        else:
+            self.socket = socket.create_connection((host, port), timeout=timeout, source_address=source)
         self.buffer = b""
         self.banner = self.reply() if banner else None
         assert not banner or self.banner.code == 220, self.banner
