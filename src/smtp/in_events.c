@@ -342,8 +342,11 @@ enum in_verdict in_event_auth_plain(struct in_session *s, str_t authz, str_t aut
 
 /* --- smtp_server_split_transaction --- */
 
+/* An empty table is a list of none, which Lua does not tell from a map of none. */
 static int in_check_batch(const json_t *batch)
 {
+	if (json_is_object(batch) && json_object_size(batch) == 0)
+		return 0;
 	if (!json_is_array(batch)) {
 		err_set(ERR_INVALID, "a list of lists of addresses is expected");
 		return -1;

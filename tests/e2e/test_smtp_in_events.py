@@ -272,6 +272,7 @@ SPLITS = {
     "nil": ("return nil", ["a@one.example", "b@two.example", "c@one.example"]),
     "nothing": ("", ["a@one.example", "b@two.example", "c@one.example"]),
     "none": ("return {}", []),
+    "one of none": ("return { {}, { 'x@new.example' } }", ["x@new.example"]),
 }
 
 
