@@ -1,7 +1,8 @@
 /* in_command.c - the grammar of commands. A line is a verb, then what the verb wants; blanks are single, but
- * those behind the colon of MAIL FROM and RCPT TO, and at the end of a line, are passed over, as clients send
- * them. Addresses without brackets are taken, too (RFC 5321 has none, but the world does); the brackets are
- * found here with the quotes in mind, and what is in them is mailbox_parse's.
+ * those behind the colon of MAIL FROM and RCPT TO, and at the end of a line (tabs, too: RFC 5321 section
+ * 4.1.1), are passed over, as clients send them. Addresses without brackets are taken, too (RFC 5321 has
+ * none, but the world does); the brackets are found here with the quotes in mind, and what is in them is
+ * mailbox_parse's.
  *
  * A line with a control character or with what is no UTF-8 is no command, whatever it says. */
 #include "smtp/in_command.h"
@@ -342,10 +343,10 @@ static int in_check_bytes(str_t line, struct in_refusal *why)
 int in_command_parse(str_t line, struct in_command *out, struct in_refusal *why)
 {
 	*out = (struct in_command){.verb = IN_UNIMPLEMENTED};
+	while (line.n > 0 && (line.p[line.n - 1] == ' ' || line.p[line.n - 1] == '\t'))
+		line.n--;
 	if (in_check_bytes(line, why) != 0)
 		return -1;
-	while (line.n > 0 && line.p[line.n - 1] == ' ')
-		line.n--;
 	str_t rest = line, word = in_take_word(&rest);
 	if (word.n == 0)
 		return in_refuse(why, 500, "5.5.2 expected a command");

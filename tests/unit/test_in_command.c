@@ -58,7 +58,8 @@ static const struct {
 	{" QUIT", IN_UNIMPLEMENTED, "", 500},
 	{"QU\x01IT", IN_UNIMPLEMENTED, "", 500},
 	{"EHLO a\rb", IN_UNIMPLEMENTED, "", 500},
-	{"NOOP\t", IN_UNIMPLEMENTED, "", 500},
+	{"NOOP \t ", IN_NOOP, "", 0},
+	{"NOOP\tx", IN_UNIMPLEMENTED, "", 500},
 	{"EHLO b\xfc"
 	 "cher",
 	 IN_UNIMPLEMENTED, "", 501},
