@@ -60,7 +60,9 @@ struct in_recipient {
 	char *notify, *orcpt; /* NULL: not given */
 };
 struct in_transaction {
-	bool is_open; /* MAIL has been accepted */
+	bool is_open;	   /* MAIL has been accepted */
+	mono_t begun;	   /* then */
+	mono_t data_begun; /* its message */
 	char *sender;
 	struct in_recipient *rcpt;
 	size_t n_rcpt, cap_rcpt;
@@ -115,6 +117,7 @@ static inline bool in_is_stopping(const struct in_session *s)
 const char *in_why_not(void); /* the gate's */
 struct in_metrics {
 	struct metric_series *connections, *connections_total, *denied, *received, *rejections;
+	struct metric_series *read_duration, *process_duration, *transaction_duration;
 };
 const struct in_metrics *in_metrics(void);
 MUST_CHECK bool in_memory_take(size_t n_bytes);

@@ -52,6 +52,11 @@ void in_memory_give(size_t n_bytes)
 
 static struct in_metrics in_metrics_all;
 
+static struct metric_series *in_duration(const char *name, const char *help)
+{
+	return metric_get(metric_declare(METRIC_HISTOGRAM, name, help, NULL, NULL, 0), NULL);
+}
+
 static void in_metrics_make(void)
 {
 	static const char *const label[] = {"service", NULL};
@@ -78,6 +83,12 @@ static void in_metrics_make(void)
 						  "number of Rejection records logged by the smtp server",
 						  label, NULL, 0),
 				   &service),
+		.read_duration = in_duration("smtpsrv_read_data_duration",
+					     "how long it takes to receive the DATA portion"),
+		.process_duration = in_duration("smtpsrv_process_data_duration",
+						"how long it takes to process the DATA portion and enqueue"),
+		.transaction_duration = in_duration("smtpsrv_transaction_duration",
+						    "how long an incoming SMTP transaction takes"),
 	};
 }
 

@@ -44,6 +44,7 @@ static void in_see_data(struct in_session *s, str_t piece)
 
 static void in_begin_data(struct in_session *s)
 {
+	s->tx.data_begun = mono_now();
 	in_data_begin(&s->tx.data, s->set.max_message_size, s->set.line_length_hard_limit,
 		      s->set.invalid_line_endings);
 }

@@ -102,6 +102,7 @@ static enum in_go in_on_mail(struct in_session *s, const struct in_command *c)
 		return IN_GO;
 	s->is_excused = false;
 	s->tx.is_open = true;
+	s->tx.begun = mono_now();
 	s->tx.sender = c->box.email.n > 0 ? str_dup(c->box.email) : xstrdup("");
 	s->tx.is_requiretls = c->is_requiretls;
 	s->tx.ret = c->ret;

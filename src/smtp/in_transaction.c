@@ -519,12 +519,19 @@ static void in_deliver(struct in_delivery *d)
 	in_accept(d);
 }
 
+static void in_observe(struct metric_series *duration, mono_t from, mono_t to)
+{
+	metric_observe(duration, dur_seconds(mono_sub(to, from)));
+}
+
 void in_transaction_end(struct in_session *s)
 {
+	mono_t begun = s->tx.begun, received = mono_now();
 	struct in_delivery d = {
 		.s = s, .arena = ARENA_INIT, .deadline = mono_after(s->set.data_processing_timeout)};
 	buf_clear(&s->shown);
 	buf_add_z(&s->shown, "DATA");
+	in_observe(in_metrics()->read_duration, s->tx.data_begun, received);
 	if (in_transaction_refuse_data(s))
 		goto out;
 	if (in_count_hops(buf_str(&s->tx.data.body)) > IN_MAX_HOPS) {
@@ -548,4 +555,6 @@ void in_transaction_end(struct in_session *s)
 out:
 	in_transaction_reset(s);
 	arena_fini(&d.arena);
+	in_observe(in_metrics()->process_duration, received, mono_now());
+	in_observe(in_metrics()->transaction_duration, begun, mono_now());
 }

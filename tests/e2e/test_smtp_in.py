@@ -78,6 +78,7 @@ def test_reset(d, command):
 
 @pytest.mark.parametrize("line,reply", [
     ("NOOP", "250 2.0.0"), ("NOOP ignored", "250 2.0.0"), ("RSET", "250 2.0.0"),
+    ("RSET \t ", "250 2.0.0"), ("MAIL FROM:<a@b.c>\t", "250 OK"), ("MAIL\tFROM:<a@b.c>", "500 5.5.2"),
     ("VRFY x", "502 5.5.1"), ("EXPN x", "502 5.5.1"), ("HELP", "502 5.5.1"), ("LHLO x", "502 5.5.1"), ("NONSENSE", "502 5.5.1"),
     ("", "500 5.5.2"), ("EHLO", "501 5.5.4"), ("EHLO a b", "501 5.5.4"), ("RSET x", "501 5.5.4"), ("DATA x", "501 5.5.4"),
     ("MAIL FROM:<a b>", "501 5.1.7"), ("MAIL FROM:<a@b.c", "501 5.1.7"), ("MAIL FROM a@b.c", "501 5.5.2"), ("MAIL", "501 5.5.2"),
@@ -465,6 +466,21 @@ end)"""
 
 
 # --- rejection records ---
+
+def test_durations(where):
+    """Of each message that came to its end, whatever became of it, and of no other."""
+    with Smtp(where, "max_message_size = 100") as d:
+        with d.client() as c:
+            c.hello()
+            c.deliver()
+            c.begin()
+            assert c.data(b"x" * 98 + b"\r\n" + b"y" * 10 + b"\r\n").code == 552
+            c.begin()
+            c.must("RSET")
+        for name in ("read_data", "process_data", "transaction"):
+            assert d.metric(f"smtpsrv_{name}_duration_count") == 2
+            assert d.metric(f"smtpsrv_{name}_duration_sum") > 0
+
 
 def test_rejection_records(where):
     with Smtp(where, "relay_hosts = {}", extra="kumo.on('get_listener_domain', function(domain) if domain == 'ours.example' then "
