@@ -19,6 +19,7 @@
 #include "base/path.h"
 #include "bind/bind.h"
 #include "bind/bind_aaa.h"
+#include "bind/bind_extras.h"
 #include "bind/bind_http.h"
 #include "bind/bind_inject.h"
 #include "bind/bind_inject_message.h"
@@ -87,6 +88,7 @@ static void service_register(void)
 	bind_register_logs();
 	bind_register_queue();
 	bind_register_smtp();
+	bind_register_extras();
 	bind_register_spool();
 	api_set_info(CIRRUS_VERSION, bind_available_parallelism());
 	api_register_routes();
