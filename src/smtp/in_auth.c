@@ -64,11 +64,22 @@ static enum in_go in_get_login(struct in_session *s, str_t initial, struct buf *
 	return in_challenge(s, "UGFzc3dvcmQ6", message, verdict); /* Password: */
 }
 
+/* What the policy has found the identity to be, if it says so in an AuthInfo; else what the client claims,
+ * which the policy has then agreed to. */
+static str_t in_auth_identity(const struct in_session *s, enum auth_context context, str_t claimed)
+{
+	const struct auth_info *who = &s->conn.who;
+	for (size_t i = 0; i < who->n_identities; i++)
+		if (who->identity[i].context == context)
+			return who->identity[i].identity;
+	return claimed;
+}
+
 static void in_auth_succeeded(struct in_session *s, str_t authz, str_t authc)
 {
 	s->is_authenticated = true;
-	meta_set_str(&s->conn.meta, STR("authz_id"), authz);
-	meta_set_str(&s->conn.meta, STR("authn_id"), authc);
+	meta_set_str(&s->conn.meta, STR("authz_id"), in_auth_identity(s, AUTH_SMTP_AUTHORIZATION, authz));
+	meta_set_str(&s->conn.meta, STR("authn_id"), in_auth_identity(s, AUTH_SMTP_AUTHENTICATION, authc));
 	in_relay_forget(s);
 	in_reply(s, 235, "2.7.0 AUTH OK!");
 }

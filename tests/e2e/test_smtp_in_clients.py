@@ -374,6 +374,25 @@ def test_auth_info(d):
         c.must("NOOP")
 
 
+def test_auth_info_says_who_it_is(where):
+    """A client that claims to act for somebody else is who the policy says that it is."""
+    extra = """
+kumo.on('smtp_server_auth_plain', function(authz, authc)
+  return { identities = { { identity = authc, context = 'SmtpAuthPlainAuthorization' }, { identity = authc .. '-1', context = 'SmtpAuthPlainAuthentication' } } }
+end)
+kumo.on('get_listener_domain', function() return kumo.make_listener_domain { relay_from_authz = { 'boss' } } end)
+kumo.on('smtp_server_rcpt_to', function(_, conn) print('IS', conn:get_meta('authz_id'), conn:get_meta('authn_id')) end)
+"""
+    with Smtp(where, "relay_hosts = {}", extra=extra) as d:
+        for authz, authc, code in (("boss", "daniel", 550), ("daniel", "boss", 250)):
+            with d.client() as c:
+                c.starttls()
+                c.must("AUTH PLAIN " + base64.b64encode(f"{authz}\0{authc}\0x".encode()).decode(), 235)
+                c.must("MAIL FROM:<a@example.com>")
+                c.must("RCPT TO:<b@maildir.example>", code)
+        assert printed(d, "IS") == [["boss", "boss-1"]]
+
+
 def test_too_many_failed_logins(d):
     with d.client() as c:
         c.starttls()
