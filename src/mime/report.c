@@ -59,10 +59,28 @@ void report_close(struct report_parts *p)
 
 /* --- values --- */
 
+/* Each fold, with the blanks around it, becomes one blank, as people would read it. */
+static void report_unfold(str_t raw_value, struct buf *out)
+{
+	for (size_t i = 0; i < raw_value.n; i++) {
+		char c = raw_value.p[i];
+		if (c != '\r' && c != '\n') {
+			buf_add_c(out, c);
+			continue;
+		}
+		while (i + 1 < raw_value.n && strchr("\r\n \t", raw_value.p[i + 1]) != NULL &&
+		       raw_value.p[i + 1] != 0)
+			i++;
+		while (out->n > 0 && (out->p[out->n - 1] == ' ' || out->p[out->n - 1] == '\t'))
+			out->n--;
+		buf_add_c(out, ' ');
+	}
+}
+
 str_t report_value(struct arena *a, str_t raw_value)
 {
 	struct buf line = BUF_INIT, utf8 = BUF_INIT;
-	header_unfold(raw_value, &line);
+	report_unfold(raw_value, &line);
 	charset_to_utf8_lenient(STR(""), str_trim(buf_str(&line)), &utf8);
 	str_t kept = arena_str(a, buf_str(&utf8));
 	buf_fini(&line);
@@ -70,7 +88,7 @@ str_t report_value(struct arena *a, str_t raw_value)
 	return kept;
 }
 
-str_t report_address(str_t value)
+static str_t report_address(str_t value)
 {
 	if (value.n >= 2 && value.p[0] == '<' && value.p[value.n - 1] == '>')
 		return str_mk(value.p + 1, value.n - 2);

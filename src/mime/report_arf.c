@@ -50,8 +50,6 @@ static void arf_field(struct arf_report *r, str_t *received_date, str_t name, st
 	for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
 		if (!str_ieq(name, known[i].name))
 			continue;
-		if (str_istarts(name, STR("Original-")) && !str_ieq(name, STR("Original-Envelope-Id")))
-			value = report_address(value);
 		if (known[i].list != NULL)
 			report_fields_add(&r->arena, known[i].list, name, value);
 		else

@@ -18,9 +18,9 @@ struct report_parts {
 bool report_open(str_t message, str_t report_type, str_t fields_type, struct report_parts *out);
 void report_close(struct report_parts *p);
 
-/** One field: the value unfolded, without blanks around it, as UTF-8, in the arena. */
+/** One field: the value in one line, without blanks around it, as UTF-8, in the arena. */
 str_t report_value(struct arena *a, str_t raw_value);
-str_t report_address(str_t value); /* without angle brackets */
+/** @is_address  the value is one, and comes without angle brackets. */
 struct report_typed report_typed_value(str_t value, const char *usual_type, bool is_address);
 wall_t report_date(str_t value);
 void report_fields_add(struct arena *a, struct report_fields *f, str_t name, str_t value);

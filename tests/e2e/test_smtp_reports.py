@@ -231,9 +231,9 @@ def test_complaint(d):
     assert r["size"] > 0 and r["headers"] == {"Subject": "FW: The October letter"} and r["timestamp"] >= r["created"]
     assert r["feedback_report"] == {
         "feedback_type": "abuse", "user_agent": "Complaints/2.1", "version": "1", "arrival_date": "2026-03-03T09:20:30Z", "incidents": 2,
-        "original_envelope_id": None, "original_mail_from": "news@sender.example", "reporting_mta": {"mta_type": "dns", "name": "mx.far.example"},
+        "original_envelope_id": None, "original_mail_from": "<news@sender.example>", "reporting_mta": {"mta_type": "dns", "name": "mx.far.example"},
         "source_ip": "192.0.2.7", "authentication_results": ["mx.far.example; spf=pass smtp.mail=news@sender.example"],
-        "original_rcpto_to": ["jane@far.example"], "reported_domain": ["sender.example"],
+        "original_rcpto_to": ["<jane@far.example>"], "reported_domain": ["sender.example"],
         "reported_uri": ["http://sender.example/october", "mailto:news@sender.example"], "extensions": {"removal-recipient": ["jane@far.example"]},
         "original_message": ORIGINAL, "supplemental_trace": None}
 

@@ -557,7 +557,7 @@ static const struct script message_scripts[] = {
 	{"fails('the message/delivery-status part is missing', msg.parse_rfc3464, msg)",
 	 "Content-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\n--b--\r\n", NULL},
 	{"local r = msg:parse_rfc5965() eq(r.feedback_type, 'abuse') eq(r.version, '1') "
-	 "same(r.original_rcpto_to, { 'a@b' }) eq(r.incidents, nil)\n"
+	 "same(r.original_rcpto_to, { '<a@b>' }) eq(r.incidents, nil)\n"
 	 "same(r.extensions, { ['x-y'] = { 'z' } }) eq(r.original_message, 'Subject: x\\n') "
 	 "eq(msg:parse_rfc3464(), nil)",
 	 "Content-Type: multipart/report; report-type=feedback-report; "
