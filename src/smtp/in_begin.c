@@ -152,13 +152,21 @@ enum in_go in_session_begin(struct in_session *s)
 	in_session_set_base(s);
 	if (!in_is_admitted(s))
 		return IN_END;
-	if (s->set.require_proxy_protocol && in_read_proxy(s) != IN_GO)
+	bool is_proxied = s->set.require_proxy_protocol;
+	if (is_proxied && in_read_proxy(s) != IN_GO)
 		return IN_END;
 	in_session_set_name(s);
 	if (in_is_seen())
 		in_see(s, &(struct in_seen){.kind = IN_SIGHT_CONNECTED});
 	if (in_session_configure(s) != IN_GO)
 		return IN_END;
+	if (!is_proxied && s->set.require_proxy_protocol) { /* the policy says so for this connection */
+		if (in_read_proxy(s) != IN_GO)
+			return IN_END;
+		in_session_set_name(s);
+		if (in_session_configure(s) != IN_GO)
+			return IN_END;
+	}
 	if (s->set.implicit_tls && in_start_implicit_tls(s) != IN_GO)
 		return IN_END;
 	if (in_event_connection_accepted(s) != IN_ACCEPTED)

@@ -472,6 +472,29 @@ def test_require_proxy_protocol(where, binary):
 
 # --- deferring ---
 
+def test_proxy_protocol_of_the_policy(where):
+    """The policy may require it of one connection; then it is asked again about the addresses that the header gives."""
+    extra = """kumo.on('smtp_server_get_dynamic_parameters', function(_, conn)
+  print('ASKED', conn:get_meta('received_from'), conn:get_meta('orig_received_from'))
+  return { peer = { ['127.0.0.2'] = { require_proxy_protocol = true }, ['192.0.2.0/24'] = { banner = 'proxied', require_proxy_protocol = true } } }
+end)"""
+    with Smtp(where, "", extra=extra) as d:
+        with d.client() as c:
+            assert c.banner.lines == ["220 mx.example KumoMTA"]
+        with Client(d.smtp_port, banner=False, source=("127.0.0.2", 0)) as c:
+            proxy = ":".join(map(str, c.socket.getsockname()))
+            c.send("PROXY TCP4 192.0.2.7 192.0.2.1 4711 25\r\n")
+            assert c.reply().lines == ["220 mx.example proxied"]
+            c.hello()
+            c.begin(to=())
+            assert c.cmd("RCPT TO:<b@maildir.example>").lines == ["550 5.7.1 relaying not permitted for 192.0.2.7:4711"]
+        with Client(d.smtp_port, banner=False, source=("127.0.0.2", 0)) as c:
+            c.send("EHLO client.example\r\n")
+            assert c.ended()
+        asked = [line.split("\t")[1:] for line in d.stderr().splitlines() if line.startswith("ASKED")]
+        assert asked[1:3] == [[proxy, "nil"], ["192.0.2.7:4711", proxy]]
+
+
 def test_deferred_queue(where):
     extra = """
 kumo.on('smtp_server_message_received', function(msg) error('not asked') end)
