@@ -215,6 +215,9 @@ struct in_disposition {
  * also asks what is to become of reports where the answer is clear without. */
 enum in_verdict in_relay_decide(struct in_session *s, str_t sender, str_t recipient, bool wants_reports,
 				struct in_disposition *out);
+/** The recipient as it is relayed: <Postmaster> without a domain is ours (RFC 5321 section 4.5.1). out: room
+ * for it. */
+str_t in_relay_address(const struct in_session *s, str_t recipient, struct buf *out);
 void in_relay_forget(struct in_session *s); /* what the policy said before things changed */
 
 /* --- in_report.c --- */

@@ -148,6 +148,14 @@ static bool in_may_send_from(struct in_session *s, const struct in_domain *d)
 	return may;
 }
 
+str_t in_relay_address(const struct in_session *s, str_t recipient, struct buf *out)
+{
+	if (!str_ieq(recipient, STR("postmaster")))
+		return recipient;
+	buf_printf(out, STR_FMT "@%s", STR_ARG(recipient), s->set.hostname);
+	return buf_str(out);
+}
+
 enum in_verdict in_relay_decide(struct in_session *s, str_t sender, str_t recipient, bool wants_reports,
 				struct in_disposition *out)
 {

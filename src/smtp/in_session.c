@@ -150,7 +150,11 @@ static enum in_go in_on_rcpt(struct in_session *s, const struct in_command *c)
 		return IN_GO;
 	s->n_messages++; /* whatever the policy says: it was asked */
 	s->is_excused = true;
-	if (in_relay_decide(s, str_of(s->tx.sender), c->box.email, false, &d) != IN_ACCEPTED)
+	struct buf scratch = BUF_INIT;
+	str_t to = in_relay_address(s, c->box.email, &scratch);
+	enum in_verdict verdict = in_relay_decide(s, str_of(s->tx.sender), to, false, &d);
+	buf_fini(&scratch);
+	if (verdict != IN_ACCEPTED)
 		return IN_GO;
 	if (!d.is_relayed && d.log_arf == IN_REPORT_IGNORE && d.log_oob == IN_REPORT_IGNORE) {
 		in_reply(s, 550, "5.7.1 relaying not permitted for %s", net_addr_fmt(&s->peer, peer));

@@ -135,9 +135,11 @@ static struct message *in_make_whole(struct in_session *s, struct arena *arena)
 	struct in_transaction *t = &s->tx;
 	str_t *rcpt = arena_alloc(arena, (t->n_rcpt + 1) * sizeof(str_t));
 	for (size_t i = 0; i < t->n_rcpt; i++) {
-		rcpt[i] = str_of(t->rcpt[i].email);
-		if (str_ieq(rcpt[i], STR("postmaster"))) /* ours (RFC 5321 section 4.5.1) */
-			rcpt[i] = str_of(arena_printf(arena, "%s@%s", t->rcpt[i].email, s->set.hostname));
+		struct buf scratch = BUF_INIT;
+		rcpt[i] = in_relay_address(s, str_of(t->rcpt[i].email), &scratch);
+		if (scratch.n > 0)
+			rcpt[i] = arena_str(arena, rcpt[i]);
+		buf_fini(&scratch);
 	}
 	struct body *body = body_new(t->data.body.n > 0 ? buf_str(&t->data.body) : STR(""));
 	in_data_fini(&t->data);

@@ -400,6 +400,20 @@ def test_relaying(relay, source, sender, rcpt, code):
             assert r.text.startswith(f"5.7.1 relaying not permitted for {source}:")
 
 
+def test_relaying_to_postmaster(where):
+    """Without a domain it is that of our own name, and so the policy is asked about that, before the message and after."""
+    extra = """kumo.on('get_listener_domain', function(domain)
+  print('ASKED', domain)
+  if domain == 'mx.example' then return kumo.make_listener_domain { relay_to = true } end
+end)"""
+    with Smtp(where, "relay_hosts = {}", extra=extra) as d:
+        with d.client() as c:
+            c.begin(to=("Postmaster",))
+            i, = c.data().ids
+        assert d.wait_record("Reception", id=i)[0]["recipient"] == "Postmaster@mx.example"
+        assert printed(d, "ASKED") == [["example.com"], ["mx.example"]]
+
+
 @pytest.mark.parametrize("domain", ["error", "reject", "wrong"])
 def test_get_listener_domain_that_fails(relay, domain):
     with relay.client() as c:
