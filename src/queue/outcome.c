@@ -11,6 +11,7 @@
 #include "queue/queue_impl.h"
 
 #define STORE_TIMEOUT dur_s(60)
+#define LONG_WAIT dur_s(60) /* for a turn: from then on it is asked whether the message is too old by now */
 
 static str_t outcome_str(const char *z)
 {
@@ -147,12 +148,16 @@ static bool outcome_is_too_late(const struct message *m, const struct retry_poli
 	return retry_is_expired(policy, message_created(m), now, wall_sub(due, now), why);
 }
 
+static struct retry_policy outcome_retry_policy(const struct queue_config *cfg)
+{
+	return (struct retry_policy){cfg->retry_interval, cfg->max_retry_interval, cfg->max_age};
+}
+
 /** The next attempt after a failure, or expiration. */
 static void outcome_requeue(struct sched_queue *q, struct message *m)
 {
 	struct param_object *config = sched_queue_config(q);
-	const struct queue_config *cfg = (const void *)config->data;
-	struct retry_policy policy = {cfg->retry_interval, cfg->max_retry_interval, cfg->max_age};
+	struct retry_policy policy = outcome_retry_policy((const void *)config->data);
 	struct buf why = BUF_INIT;
 	wall_t now = wall_now();
 
@@ -173,6 +178,66 @@ static void outcome_requeue(struct sched_queue *q, struct message *m)
 	}
 	buf_fini(&why);
 	param_object_unref(config);
+}
+
+void outcome_delayed_text(const char *reasons, wall_t now, wall_t due, struct buf *out)
+{
+	buf_printf(out, "Context: %s. Next due in ", reasons);
+	dur_fmt(dur_s((wall_sub(due, now).ns + NS_PER_S - 1) / NS_PER_S), out);
+	buf_add_z(out, " at ");
+	wall_fmt_rfc3339_at(due, 0, out);
+}
+
+/** The Delayed record of a message that goes back to its scheduled queue untried. */
+static void outcome_log_delayed(struct sched_queue *q, struct message *m, wall_t now)
+{
+	struct outcome o = {.q = q};
+	struct buf text = BUF_INIT;
+	outcome_delayed_text("ScheduledForLater", now, m->due, &text);
+	outcome_record(&o, m, RECORD_DELAYED, &(struct smtp_response){.code = 400, .content = buf_str(&text)},
+		       NULL, 0);
+	buf_fini(&text);
+}
+
+/** Whether m has waited for its turn so long that it may have become too old meanwhile; not counting the
+ * time when nobody ran. */
+static bool outcome_has_waited(const struct message *m, wall_t now)
+{
+	wall_t since = message_created(m);
+	if (m->due.ns > since.ns)
+		since = m->due;
+	if (queue_g.started_at.ns > since.ns)
+		since = queue_g.started_at;
+	return wall_sub(now, since).ns > LONG_WAIT.ns;
+}
+
+bool outcome_begin(struct message *m)
+{
+	wall_t now = wall_now();
+	bool is_long = outcome_has_waited(m, now);
+	if (m->schedule == NULL && !is_long)
+		return true;
+	struct sched_queue *q = m->queue;
+	struct param_object *config = sched_queue_config(q);
+	struct retry_policy policy = outcome_retry_policy((const void *)config->data);
+	struct buf why = BUF_INIT;
+	wall_t due = m->schedule != NULL ? schedule_adjust(m->schedule, now) : now;
+	bool is_over = (is_long || due.ns > now.ns || m->schedule->expires.is_set) &&
+		       outcome_is_too_late(m, &policy, now, due, &why);
+	bool may_be_tried = !is_over && due.ns <= now.ns;
+	if (is_over) {
+		outcome_expire(q, m, &why);
+		sched_queue_finish(q, m);
+	} else if (!may_be_tried) {
+		m->due = due;
+		outcome_store(m);
+		outcome_log_delayed(q, m, now);
+		outcome_shed_body(m);
+		timer_insert(m);
+	}
+	buf_fini(&why);
+	param_object_unref(config);
+	return may_be_tried;
 }
 
 struct outcome_split {

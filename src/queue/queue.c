@@ -153,6 +153,7 @@ void queue_start(const struct queue_params *p)
 {
 	queue_g.spool = p->spool;
 	queue_g.hostname = p->hostname;
+	queue_g.started_at = wall_now();
 	queue_g.body_budget_bytes = p->body_budget_bytes > 0 ? p->body_budget_bytes : BODY_BUDGET_BYTES;
 	atomic_store(&queue_g.is_stopping, false);
 	timer_start();

@@ -23,6 +23,7 @@
 struct queue_globals {
 	struct spool *spool;
 	const char *hostname;
+	wall_t started_at; /* nothing has waited for its turn since longer */
 	const struct deliverer *smtp;
 	size_t body_budget_bytes; /* of all bodies in memory: over it, messages that wait give theirs back */
 	_Atomic bool is_stopping;
@@ -212,6 +213,11 @@ void outcome_apply_all(const struct outcome *o, struct message *m, const struct 
 void outcome_admit(struct sched_queue *q, struct message *m);
 /** A message that is going to wait gives its body back while all bodies in memory are over the budget. */
 void outcome_shed_body(struct message *m);
+/** The text of a Delayed record (contracts B4). */
+void outcome_delayed_text(const char *reasons, wall_t now, wall_t due, struct buf *out);
+/** m's turn has come: true when it may be tried. False when its hours have ended or its time has run out
+ * while it waited for room: then it waits in the wheel again, or has ended. Yields: writes a record. */
+MUST_CHECK bool outcome_begin(struct message *m);
 /** The end of a message that was never in a queue, with an Expiration record (contracts B10). Consumes the
  * reference. Yields. */
 void outcome_give_up(struct message *m, const struct smtp_response *r);

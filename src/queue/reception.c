@@ -153,11 +153,8 @@ static void reception_log_delay(const struct record *how, const struct message *
 		buf_fini(&text); /* it does not wait, it ends */
 		return;
 	}
-	buf_printf(&text, "Context: Received%s. Next due in ",
-		   m->schedule != NULL ? ", ScheduledForLater" : "");
-	dur_fmt(dur_s((wall_sub(due, now).ns + NS_PER_S - 1) / NS_PER_S), &text);
-	buf_add_z(&text, " at ");
-	wall_fmt_rfc3339_at(due, 0, &text);
+	outcome_delayed_text(m->schedule != NULL ? "Received, ScheduledForLater" : "Received", now, due,
+			     &text);
 	struct record rec = {
 		.type = RECORD_DELAYED,
 		.msg = m,

@@ -186,6 +186,8 @@ struct message *session_next(struct session *s, dur_t idle)
 {
 	struct message *m;
 	while ((m = session_take(s, idle)) != NULL) {
+		if (!outcome_begin(m))
+			continue;
 		if (m->body != NULL || spool_load_body(queue_g.spool, m, MONO_NEVER) == 0)
 			return m;
 		if (err_is(ERR_CANCELLED)) {

@@ -40,6 +40,8 @@ static struct {
 	}
 	tries[64];
 	_Atomic bool is_failing;
+	const char *path;	 /* of make_egress_path */
+	_Atomic bool is_holding; /* a try takes until it is false */
 } t = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static void deliver_and_note(struct session *s)
@@ -53,6 +55,8 @@ static void deliver_and_note(struct session *s)
 		snprintf(v->rcpt, sizeof(v->rcpt), "%s", m->rcpt[0]);
 		v->at = wall_now();
 		pthread_mutex_unlock(&t.lock);
+		while (atomic_load(&t.is_holding))
+			fiber_yield();
 		session_done_all(s, m, atomic_load(&t.is_failing) ? &later : &ok, NULL);
 	}
 }
@@ -125,7 +129,9 @@ static int setup(void **state)
 	service_make_dir();
 	service.deliverer = &test_deliverer;
 	t.n_tries = 0;
+	t.path = "";
 	t.is_failing = false;
+	t.is_holding = false;
 	return 0;
 }
 
@@ -138,7 +144,7 @@ static int teardown(void **state)
 
 static void begin(const char *queue, bool is_recovering)
 {
-	service_write_policy(queue, "", "", "");
+	service_write_policy(queue, "", t.path, "");
 	service_begin(is_recovering);
 }
 
@@ -360,13 +366,65 @@ static void test_expires_over_a_restart(void **state)
 	assert_string_equal(t.tries[0].rcpt, "a@example.org");
 }
 
+/* A slow site: the first message is in hand from noon to 17:30, and the others wait for their turn meanwhile.
+ */
+static void test_hours_end_before_the_turn_comes(void **state)
+{
+	t.path = "connection_limit = 1, max_ready = 2";
+	set_clock("2026-11-23T12:00:00Z");
+	begin(LIST "max_age = '2h'", false);
+	atomic_store(&t.is_holding, true);
+	inject(&(struct order){.rcpt = "slow@example.org"});
+	while (count_tries() == 0)
+		usleep(1000);
+	struct order window = {.rcpt = "window@example.org",
+			       .dow = "Mon,Tue",
+			       .tz = "UTC",
+			       .start = "09:00:00",
+			       .end = "17:00:00"};
+	inject(&(struct order){.rcpt = "open@example.org",
+			       .dow = "Mon",
+			       .tz = "UTC",
+			       .start = "09:00:00",
+			       .end = "19:00:00",
+			       .expires = "2026-11-24T00:00:00Z"});
+	inject(&(struct order){.rcpt = "expires@example.org", .expires = "2026-11-23T17:00:00Z"});
+	window.expires = "2026-11-25T00:00:00Z";
+	inject(&window);
+	inject(&(struct order){.rcpt = "old@example.org"});
+	inject(&(struct order){
+		.rcpt = "due@example.org", .due = "2026-11-23T17:30:00Z", .expires = "2026-11-24T00:00:00Z"});
+	clock_advance(dur_s(5 * 3600 + 1800));
+	inject(&(struct order){.rcpt = "fresh@example.org"});
+	atomic_store(&t.is_holding, false);
+	worker_clock_changed();
+	check_waiting(1, 4); /* slow, open, fresh, due; one has expired, one is too old by now */
+	for (unsigned i = 0; i < 4; i++)
+		CHECK(strcmp(t.tries[i].rcpt, "expires@example.org") != 0 &&
+		      strcmp(t.tries[i].rcpt, "old@example.org") != 0 &&
+		      strcmp(t.tries[i].rcpt, "window@example.org") != 0);
+	struct service_message l = service_look_at(window.id);
+	CHECK(l.n_attempts == 0 && l.due.ns == at("2026-11-24T09:00:00Z").ns);
+	advance_to("2026-11-24T08:50:00Z");
+	check_waiting(1, 4);
+	advance_to("2026-11-24T09:01:00Z");
+	check_try(5, "2026-11-24T09:00:00Z");
+	check_waiting(0, 5);
+	end();
+}
+
 int main(void)
 {
 	service_register();
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_first_attempt),		T(test_restarts), T(test_window),
-		T(test_window_after_a_restart), T(test_expires),  T(test_expires_over_a_restart),
+		T(test_first_attempt),
+		T(test_restarts),
+		T(test_window),
+		T(test_window_after_a_restart),
+		T(test_expires),
+		T(test_expires_over_a_restart),
+		T(test_hours_end_before_the_turn_comes),
 	};
 	cmocka_set_test_filter(getenv("ONLY"));
 	return cmocka_run_group_tests(tests, NULL, NULL);
