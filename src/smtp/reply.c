@@ -25,6 +25,45 @@ static int reply_line_code(str_t line)
 	return code;
 }
 
+/** Length of the enhanced status code that text begins with, "5.1.1 text" (RFC 2034 section 4, RFC 3463
+ * section 2), when its class fits the code of the answer; else 0. */
+static size_t enhanced_prefix(str_t text, int code, int part[3])
+{
+	str_t rest = text;
+	int found[3];
+	for (int i = 0; i < 3; i++) {
+		size_t n = 0;
+		int v = 0;
+		while (n < rest.n && n < 3 && rest.p[n] >= '0' && rest.p[n] <= '9')
+			v = v * 10 + (rest.p[n++] - '0');
+		if (n == 0)
+			return 0;
+		found[i] = v;
+		rest = str_skip(rest, n);
+		if (i < 2) {
+			if (rest.n == 0 || rest.p[0] != '.')
+				return 0;
+			rest = str_skip(rest, 1);
+		}
+	}
+	if ((found[0] != 2 && found[0] != 4 && found[0] != 5) || found[0] != code / 100 ||
+	    (rest.n > 0 && rest.p[0] != ' ' && rest.p[0] != '\n'))
+		return 0;
+	memcpy(part, found, sizeof(found));
+	return text.n - rest.n;
+}
+
+/** The text of a further line without the enhanced status code of the first one, which each line repeats. */
+static str_t reply_continuation(const struct smtp_reply *r, str_t text)
+{
+	int first[3], here[3];
+	size_t n = enhanced_prefix(text, r->code, here);
+	if (n == 0 || enhanced_prefix(buf_str(&r->text), r->code, first) == 0 ||
+	    memcmp(first, here, sizeof(first)) != 0)
+		return text;
+	return str_skip(text, n + 1);
+}
+
 int smtp_reply_add_line(struct smtp_reply *r, str_t line, bool is_first)
 {
 	int code = reply_line_code(line);
@@ -36,12 +75,15 @@ int smtp_reply_add_line(struct smtp_reply *r, str_t line, bool is_first)
 		err_set(ERR_PROTO, "response is longer than %d bytes", MAX_REPLY_BYTES);
 		return -1;
 	}
-	if (is_first)
+	str_t text = str_skip(line, 4);
+	if (is_first) {
 		buf_clear(&r->text);
-	else
+	} else {
+		text = reply_continuation(r, text);
 		buf_add_c(&r->text, '\n');
+	}
 	r->code = code;
-	buf_add_str(&r->text, str_skip(line, 4));
+	buf_add_str(&r->text, text);
 	return line.n == 3 || line.p[3] == ' ' ? 1 : 0;
 }
 
@@ -60,31 +102,11 @@ int smtp_reply_read(struct stream *st, struct smtp_reply *r, mono_t deadline)
 	return rc < 0 ? -1 : 0;
 }
 
-/** "5.1.1 text" (RFC 2034 section 4, RFC 3463 section 2), when the class fits the code. */
 static void response_split_enhanced(struct smtp_response *r)
 {
-	str_t rest = r->content;
-	int part[3];
-	for (int i = 0; i < 3; i++) {
-		size_t n = 0;
-		int v = 0;
-		while (n < rest.n && n < 3 && rest.p[n] >= '0' && rest.p[n] <= '9')
-			v = v * 10 + (rest.p[n++] - '0');
-		if (n == 0)
-			return;
-		part[i] = v;
-		rest = str_skip(rest, n);
-		if (i < 2) {
-			if (rest.n == 0 || rest.p[0] != '.')
-				return;
-			rest = str_skip(rest, 1);
-		}
-	}
-	if ((part[0] != 2 && part[0] != 4 && part[0] != 5) || part[0] != r->code / 100 ||
-	    (rest.n > 0 && rest.p[0] != ' '))
-		return;
-	memcpy(r->enhanced, part, sizeof(part));
-	r->content = str_skip(rest, 1);
+	size_t n = enhanced_prefix(r->content, r->code, r->enhanced);
+	if (n > 0)
+		r->content = str_skip(r->content, n + 1);
 }
 
 struct smtp_response smtp_response_split(int code, str_t text, str_t command)

@@ -6,7 +6,8 @@
 
 struct smtp_reply {
 	int code;	 /* 200 - 599 */
-	struct buf text; /* the texts of its lines, joined by LF */
+	struct buf text; /* the texts of its lines, joined by LF; an enhanced status code that each line
+			  * repeats (RFC 2034 section 4) is in the first only */
 };
 void smtp_reply_fini(struct smtp_reply *r);
 /** Reads one, of one or many lines; replaces what r holds. Yields. -1 ERR_TIMEOUT, ERR_CANCELLED, ERR_CLOSED,
