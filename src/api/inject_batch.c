@@ -82,9 +82,10 @@ static void batch_complain(void)
 	static uint64_t n_silent;
 	pthread_mutex_lock(&lock);
 	if (mono_is_past(next)) {
-		log_error("kumod",
-			  "an injected recipient failed: %s (%llu more such errors since the last line)",
-			  err_text(), (unsigned long long)n_silent);
+		if (n_silent > 0)
+			log_error("kumod", "%llu more such errors since the last line",
+				  (unsigned long long)n_silent);
+		log_error("kumod", "an injected recipient failed: %s", err_text());
 		next = mono_after(dur_s(1));
 		n_silent = 0;
 	} else {

@@ -133,7 +133,7 @@ int main(int argc, char **argv)
 	sigaddset(&set, SIGUSR1); /* the start is done */
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 
-	if (main_set_log_filter() != 0 || fault_init_from_env() != 0)
+	if (main_set_log_filter() != 0 || fault_init_from_env() != 0 || bind_check_parallelism() != 0)
 		return main_fail(err_text());
 	if (!o.is_validating && o.user != NULL && privilege_become(o.user) != 0)
 		return main_fail(err_text());

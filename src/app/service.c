@@ -97,6 +97,38 @@ static void service_register(void)
 	api_set_liveness(service_why_not);
 }
 
+/** A handler that is never called is not passed over in silence. */
+static void service_warn_of_uncalled_events(void)
+{
+	static const char *const uncalled[] = {"rebind_message",
+					       "requeue_message",
+					       "should_enqueue_log_record",
+					       "shutdown_logging",
+					       "smtp_client_rewrite_delivery_status",
+					       "spool_message_enumerated",
+					       "throttle_insert_ready_queue",
+					       "xfer_message_received"};
+	for (size_t i = 0; i < ARRAY_SIZE(uncalled); i++)
+		if (policy_has_handler(uncalled[i]))
+			log_warn("kumod",
+				 "the policy has a handler of the event `%s`, which this version of cirrus "
+				 "does "
+				 "not call",
+				 uncalled[i]);
+}
+
+/** What stops the start, also where that is a refusal (kumo.reject), whose code belongs to its text. */
+static int service_event_failed(const char *event)
+{
+	if (err_is(ERR_REJECT)) {
+		struct err e = err_take();
+		err_set(ERR_LUA, "%d %s", e.code, e.text);
+		err_fini(&e);
+	}
+	err_wrap("Initialization raised an error: call %s callback", event);
+	return -1;
+}
+
 static int service_run_init(const struct options *o)
 {
 	struct policy_params p = {
@@ -105,14 +137,11 @@ static int service_run_init(const struct options *o)
 		err_wrap("Error evaluating policy file \"%s\"", o->policy);
 		return -1;
 	}
-	if (policy_fire("pre_init", MONO_NEVER) != 0) {
-		err_wrap("Initialization raised an error: call pre_init callback");
-		return -1;
-	}
-	if (policy_fire("init", MONO_NEVER) != 0) {
-		err_wrap("Initialization raised an error: call init callback");
-		return -1;
-	}
+	service_warn_of_uncalled_events();
+	if (policy_fire("pre_init", MONO_NEVER) != 0)
+		return service_event_failed("pre_init");
+	if (policy_fire("init", MONO_NEVER) != 0)
+		return service_event_failed("init");
 	return 0;
 }
 
@@ -215,10 +244,8 @@ int service_validate(const struct options *o)
 	service_register();
 	if (service_run_init(o) != 0)
 		return -1;
-	if (policy_fire("validate_config", MONO_NEVER) != 0) {
-		err_wrap("Initialization raised an error: call validate_config callback");
-		return -1;
-	}
+	if (policy_fire("validate_config", MONO_NEVER) != 0)
+		return service_event_failed("validate_config");
 	if (bind_validation_has_failed()) {
 		err_set(ERR_INVALID, "Initialization raised an error: Validation failed");
 		return -1;

@@ -23,8 +23,10 @@ static inline bool bind_validation_has_failed(void)
 {
 	return policy_is_validation_failed();
 }
+/** -1 ERR_INVALID when KUMO_AVAILABLE_PARALLELISM is set to what is no number of workers. */
+MUST_CHECK int bind_check_parallelism(void);
 /** How many threads are worth having: KUMO_AVAILABLE_PARALLELISM, else the affinity mask, bounded by the
- * cgroup's CPU quota. At least 1. Reads files: not for hot code. */
+ * cgroup's CPU quota. From 1 to WORKERS_MAX. Reads files: not for hot code. */
 unsigned bind_available_parallelism(void);
 
 /** How message:get_data gets at a body that is only in the spool. load yields; -1 with the error set. */

@@ -1,6 +1,8 @@
 /* parallelism.c - how many processors this process may use: the affinity mask, and cgroup v2's cpu.max from
  * the process's own group up to the root, the tightest of which counts, rounded up. */
+#include "base/err.h"
 #include "bind/bind.h"
+#include "fiber/worker.h"
 
 #include <limits.h>
 #include <sched.h>
@@ -51,15 +53,35 @@ static unsigned parallelism_of_cgroup(void)
 	return least;
 }
 
+#define VARIABLE "KUMO_AVAILABLE_PARALLELISM"
+
+/** What the environment says; 0: nothing, or nonsense. */
+static unsigned parallelism_of_environment(void)
+{
+	const char *text = getenv(VARIABLE);
+	uint64_t n;
+	return text != NULL && str_to_u64(str_of(text), &n) && n <= WORKERS_MAX ? (unsigned)n : 0;
+}
+
+int bind_check_parallelism(void)
+{
+	if (getenv(VARIABLE) == NULL || parallelism_of_environment() > 0)
+		return 0;
+	err_set(ERR_INVALID,
+		"the environment variable " VARIABLE " is `%.40s`, expected a number from 1 to %d",
+		getenv(VARIABLE), WORKERS_MAX);
+	return -1;
+}
+
 unsigned bind_available_parallelism(void)
 {
-	const char *forced = getenv("KUMO_AVAILABLE_PARALLELISM");
-	uint64_t n;
-	if (forced != NULL && str_to_u64(str_of(forced), &n) && n > 0 && n < UINT_MAX)
-		return (unsigned)n;
+	unsigned forced = parallelism_of_environment();
+	if (forced > 0)
+		return forced;
 	cpu_set_t set;
 	unsigned cpus = sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
 	unsigned quota = parallelism_of_cgroup();
 	cpus = quota < cpus ? quota : cpus;
+	cpus = cpus < WORKERS_MAX ? cpus : WORKERS_MAX;
 	return cpus > 0 ? cpus : 1;
 }

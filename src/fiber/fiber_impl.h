@@ -12,7 +12,6 @@
 #include <string.h>
 
 #define FIBER_NAME_BYTES 32 /* with the NUL; zero-padded, see watchdog_slice */
-#define WORKERS_MAX 256
 
 enum fiber_state { FIBER_FREE, FIBER_READY, FIBER_RUNNING, FIBER_WAITING };
 enum fiber_wake { WAKE_FIRED, WAKE_TIMEOUT, WAKE_CANCELLED };

@@ -8,7 +8,9 @@
 
 struct worker;
 
-/** Starts n workers, 256 at most (threads named worker-0 ...). From the main thread; again only after
+#define WORKERS_MAX 256
+
+/** Starts n workers, WORKERS_MAX at most (threads named worker-0 ...). From the main thread; again only after
  * workers_stop. */
 void workers_start(unsigned n);
 /** Stops them all in order: cancels each worker's own group, joins until

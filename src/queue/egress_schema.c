@@ -5,11 +5,27 @@
 #include "base/alloc.h"
 #include "base/err.h"
 #include "queue/egress.h"
+#include "template/template.h"
 
 #include <ctype.h>
 #include <string.h>
 
 static const char *const refresh_words[] = {"Ttl", "Epoch", NULL};
+
+/** It becomes part of a command line: a blank or a line end in it would make another command of it. */
+static int ehlo_domain_check(const char *name)
+{
+	size_t n = 0;
+	for (; name != NULL && name[n] != 0; n++)
+		if (name[n] <= ' ' || name[n] > '~') /* a char of 128 or more is below 0, or above '~' */
+			break;
+	if (name == NULL || (n > 0 && n <= 255 && name[n] == 0))
+		return 0;
+	err_set(ERR_INVALID,
+		"invalid value: ehlo_domain \"%.300s\", expected a host name or an address in brackets",
+		name);
+	return -1;
+}
 
 /* --- protocol --- */
 
@@ -170,6 +186,17 @@ static int protocol_parse_mode(const json_t *value, const char *key, int *out)
 	return 0;
 }
 
+static int maildir_path_check(const char *path)
+{
+	struct template *t = template_compile("maildir_path", str_of(path), false);
+	if (t == NULL) {
+		err_wrap("protocol.maildir_path");
+		return -1;
+	}
+	template_free(t);
+	return 0;
+}
+
 static int protocol_parse(const json_t *value, void *field)
 {
 	static const char *const words[] = {"smtp", "maildir_path", NULL};
@@ -214,6 +241,8 @@ static int protocol_parse(const json_t *value, void *field)
 			err_set(ERR_INVALID, "protocol.maildir_path: invalid type, expected a string");
 			return -1;
 		}
+		if (maildir_path_check(path) != 0)
+			return -1;
 		p.kind = DELIVERY_MAILDIR;
 		p.maildir_path = xstrdup(path);
 	} else {
@@ -328,6 +357,8 @@ static const char *const reconnect_words[] = {"TerminateSession", "ReconnectSame
 static int egress_path_check(void *obj)
 {
 	const struct egress_path *p = obj;
+	if (ehlo_domain_check(p->ehlo_domain) != 0)
+		return -1;
 	if (p->enable_tls != TLS_DISABLED) {
 		err_set(ERR_INVALID,
 			"enable_tls: `%s` is not supported by this version of cirrus, expected `Disabled`",
@@ -424,6 +455,11 @@ const struct param_schema egress_path_schema = {"EgressPath", egress_path_params
 
 /* --- source and pool --- */
 
+static int egress_source_check(void *obj)
+{
+	return ehlo_domain_check(((const struct egress_source *)obj)->ehlo_domain);
+}
+
 static const struct param egress_source_params[] = {
 	PARAM_STR(egress_source, ehlo_domain, .doc = "Name given in EHLO by this source."),
 	PARAM_UNSUPPORTED(ha_proxy_server),
@@ -442,7 +478,7 @@ static const struct param egress_source_params[] = {
 	{0}};
 
 const struct param_schema egress_source_schema = {"EgressSource", egress_source_params,
-						  sizeof(struct egress_source), NULL};
+						  sizeof(struct egress_source), egress_source_check};
 
 static void pool_entries_fini(void *field)
 {

@@ -108,7 +108,8 @@ struct sched_queue *sched_queue_get(str_t name, mono_t deadline)
 			config = egress_get_queue_config(part.domain, part.tenant, part.campaign,
 							 part.routing_domain, deadline);
 		if (config == NULL) {
-			err_wrap("queue `" STR_FMT "`", STR_ARG(name));
+			if (!err_is(ERR_REJECT)) /* its text is an answer */
+				err_wrap("queue `" STR_FMT "`", STR_ARG(name));
 			return NULL;
 		}
 	}

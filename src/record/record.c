@@ -65,9 +65,11 @@ static void record_complain(const struct record *r, const char *what)
 		records.n_silent++;
 	}
 	pthread_mutex_unlock(&records.lock);
+	if (is_due && n_silent > 0)
+		log_error(RECORD_LOG, "%llu more such errors since the last line",
+			  (unsigned long long)n_silent);
 	if (is_due)
-		log_error(RECORD_LOG, "%s record: %s: %s (%llu more such errors since the last line)",
-			  record_type_name(r->type), what, err_text(), (unsigned long long)n_silent);
+		log_error(RECORD_LOG, "%s record: %s: %s", record_type_name(r->type), what, err_text());
 	err_clear();
 }
 

@@ -350,12 +350,12 @@ def test_runtime_error_in_the_file(where):
 @pytest.mark.parametrize("line,words", [
     ("error('boom')", "boom"), ("kumo.nothing {}", "attempt to call a nil value (field 'nothing')"), ("local x = nil + 1", "arithmetic on a nil value"),
     ("error({})", "table"), ("require 'no-such-module'", "module 'no-such-module' not found"),
-    ("kumo.on('x', function() end)", "kumo.on"), ("setmetatable(_G, { __newindex = function() error('strict') end }); y = 1", "strict")])
+    ("kumo.reject(451, '4.3.0 not today')", "call init callback: 451 4.3.0 not today"), ("kumo.on('x', function() end)", "kumo.on"), ("setmetatable(_G, { __newindex = function() error('strict') end }); y = 1", "strict")])
 def test_runtime_error_in_init(where, line, words):
     text = init_with(where, line)
     err = refused(where, text)
     assert words in err and "init" in err
-    if "error({})" not in line:
+    if "error({})" not in line and "reject" not in line:
         assert at(text) in err and "stack traceback" in err
 
 
@@ -423,6 +423,10 @@ PARAMETERS = [
     ("kumo.make_queue_config { protocol = { smtp = { mx_list = { 'a:b:c]' } } } }", ["mx_list"]),
     ("kumo.make_queue_config { protocol = { smtp = { mx_list = { { name = 'x', addr = 'y' } } } } }", ["mx_list", "`y`"]),
     ("kumo.make_queue_config { protocol = { smtp = {}, maildir_path = 'x' } }", ["protocol", "`smtp`", "`maildir_path`"]),
+    ("kumo.make_queue_config { protocol = { maildir_path = '/m/{{ domain' } }", ["protocol.maildir_path", "{{ domain"]),
+    ("kumo.make_egress_path { ehlo_domain = '' }", ["ehlo_domain", "expected a host name"]),
+    ("kumo.make_egress_path { ehlo_domain = 'a.example\\r\\nMAIL FROM:<x@example.com>' }", ["ehlo_domain", "expected a host name"]),
+    ("kumo.make_egress_source { name = 'x', ehlo_domain = 'a b' }", ["ehlo_domain", "expected a host name"]),
     ("kumo.make_egress_path { enable_tls = 'Sometimes' }", ["unknown variant `Sometimes`, expected one of `Opportunistic`"]),
     ("kumo.make_egress_path { connection_limit = -1 }", ["connection_limit"]),
     ("kumo.make_egress_path { smtp_port = 65536 }", ["an integer between 1 and 65535"]),
@@ -642,6 +646,12 @@ def test_unknown_user(where):
 def test_bad_log_filter(where):
     err = refused(where, policy(where), env={"CIRRUS_LOG": "kumod=loud"})
     assert "kumod=loud" in err
+
+
+@pytest.mark.parametrize("value", ["zero", "0", "-1", "257", "100000", ""])
+def test_number_of_workers_that_is_none(where, value):
+    err = refused(where, policy(where), env={"KUMO_AVAILABLE_PARALLELISM": value})
+    assert f"KUMO_AVAILABLE_PARALLELISM is `{value}`" in err and "from 1 to 256" in err
 
 
 @pytest.mark.parametrize("args", [["--polcy", "x"], ["--policy"], ["extra"], ["--user"]])

@@ -79,6 +79,14 @@ def test_validate_bad(where, break_it):
     assert status == 1 and "Error: " in err and "http listener on" not in err
 
 
+def test_handlers_that_are_never_called_are_told(where):
+    events = ["requeue_message", "throttle_insert_ready_queue", "smtp_client_rewrite_delivery_status", "my_own"]
+    extra = "\n".join(f"kumo.on('{e}', function() end)" for e in events)
+    with Daemon(where, policy(where, extra=extra)) as d:
+        told = re.findall(r"WARN \S+ kumod: the policy has a handler of the event `(\w+)`, which this version of cirrus does not call", d.stderr())
+        assert sorted(told) == sorted(events[:3])
+
+
 def test_validate_while_the_service_runs(where):
     with Daemon(where, policy(where)) as d:
         status, err = d.run_to_end("--validate")
