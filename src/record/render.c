@@ -11,6 +11,7 @@
 #include "base/map.h"
 #include "mime/header.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 
 #define LIT(b, text) buf_add((b), (text), sizeof(text) - 1)
@@ -360,6 +361,24 @@ void record_render_json(const struct record *r, const struct record_selection *s
 	buf_add_c(b, '}');
 }
 
+/** The headers of a record under their names in lower case besides, which is how the documentation has
+ * templates ask for them. A new reference. */
+static json_t *render_headers_in_any_case(const json_t *record)
+{
+	json_t *headers = json_object_get(record, "headers"), *all = json_copy(headers), *value;
+	const char *name;
+	json_object_foreach(headers, name, value)
+	{
+		char *lower = xstrdup(name);
+		for (char *c = lower; *c != 0; c++)
+			*c = (char)tolower((unsigned char)*c);
+		if (json_object_get(all, lower) == NULL)
+			json_object_set(all, lower, value);
+		free(lower);
+	}
+	return all;
+}
+
 int record_render_template(const struct template *t, str_t json, struct buf *out)
 {
 	json_error_t e;
@@ -370,8 +389,11 @@ int record_render_template(const struct template *t, str_t json, struct buf *out
 	}
 	json_t *globals = json_object();
 	json_object_set(globals, "log_record", record);
-	const json_t *contexts[] = {record, globals};
+	json_t *over = json_object();
+	json_object_set_new(over, "headers", render_headers_in_any_case(record));
+	const json_t *contexts[] = {over, record, globals};
 	int rc = template_render_layered(t, contexts, ARRAY_SIZE(contexts), out);
+	json_decref(over);
 	json_decref(globals);
 	json_decref(record);
 	return rc;

@@ -332,6 +332,7 @@ static void templates_see_the_record(void **state)
 		 "Bounce! id=466d82dde6e611f1bb36320a5753b5c1, from= code=550"},
 		{"{{ log_record.response.content }}|{{ log_record.id == id }}", "sorry|true"},
 		{"{{ headers['X-Tag'] }}", "seven"},
+		{"{{ headers['x-tag'] }} {{ log_record.headers | tojson }}", "seven {\"X-Tag\":\"seven\"}"},
 	};
 	struct message *m = message_plain("X-Tag: seven\r\n\r\n");
 	struct record r = {
