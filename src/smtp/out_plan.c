@@ -33,9 +33,9 @@ static str_t plan_own_name(struct out_plan *p, const char *name)
 	return str_of(p->names[p->n_names++]);
 }
 
-/** Every address of a host. A host that cannot be resolved adds none and leaves its error in `why`. -1 only
- * when cancelled, or the resolver has stopped because everything stops. */
-static int plan_add_host(struct session *s, struct out_plan *p, const char *name, uint16_t port,
+/** Every address of a host, `shown` by a name of the plan's. A host that cannot be resolved adds none and
+ * leaves its error in `why`. -1 only when cancelled, or the resolver has stopped because everything stops. */
+static int plan_add_host(struct session *s, struct out_plan *p, const char *name, str_t shown, uint16_t port,
 			 struct buf *why, mono_t deadline)
 {
 	const struct dns_addrs *a =
@@ -48,9 +48,8 @@ static int plan_add_host(struct session *s, struct out_plan *p, const char *name
 		err_clear();
 		return 0;
 	}
-	str_t owned = plan_own_name(p, name);
 	for (size_t i = 0; i < a->n; i++)
-		plan_add(p, owned, &a->addr[i], port);
+		plan_add(p, shown, &a->addr[i], port);
 	dns_addrs_unref(a);
 	return 0;
 }
@@ -81,10 +80,22 @@ static int plan_from_list(struct session *s, struct out_plan *p, const struct de
 		uint16_t port = plan_port(s, e->port);
 		if (e->addr.len != 0)
 			plan_add(p, plan_own_name(p, e->name), &e->addr, port);
-		else if (plan_add_host(s, p, e->name, port, why, deadline) != 0)
+		else if (plan_add_host(s, p, e->name, plan_own_name(p, e->name), port, why, deadline) != 0)
 			return -1;
 	}
 	return 0;
+}
+
+/** An exchanger's name as records show it: complete, with its dot (docs/reference/log_record.md); an address
+ * is an address. */
+static str_t plan_own_mx_name(struct out_plan *p, const struct dns_mx *mx, size_t i)
+{
+	if (mx->is_domain_literal)
+		return plan_own_name(p, mx->host[i].name);
+	char *name = xasprintf("%s.", mx->host[i].name);
+	str_t owned = plan_own_name(p, name);
+	free(name);
+	return owned;
 }
 
 static int plan_from_mx(struct session *s, struct out_plan *p, const struct dns_mx *mx, struct buf *why,
@@ -96,7 +107,8 @@ static int plan_from_mx(struct session *s, struct out_plan *p, const struct dns_
 		size_t first = p->n;
 		uint16_t pref = mx->host[i].pref;
 		for (; i < mx->n && mx->host[i].pref == pref; i++)
-			if (plan_add_host(s, p, mx->host[i].name, plan_port(s, mx->port), why, deadline) != 0)
+			if (plan_add_host(s, p, mx->host[i].name, plan_own_mx_name(p, mx, i),
+					  plan_port(s, mx->port), why, deadline) != 0)
 				return -1;
 		if (!is_in_order)
 			plan_shuffle(p->v + first, p->n - first);

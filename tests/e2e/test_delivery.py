@@ -239,10 +239,10 @@ def test_mx_order_implicit_mx_null_mx_and_nxdomain(where):
         delivered = d.wait_record("Delivery", 2)
         a = next(r for r in delivered if r["recipient"].startswith("a@"))
         # 127.0.0.2 refuses (nobody listens there): the second exchanger takes it.
-        assert a["peer_address"] == {"name": "second.example.org", "addr": f"127.0.0.1:{sink.port}"}
+        assert a["peer_address"] == {"name": "second.example.org.", "addr": f"127.0.0.1:{sink.port}"}
         assert a["site"] == "unspecified->(first|second).example.org@smtp_client"
         b = next(r for r in delivered if r["recipient"].startswith("b@"))
-        assert b["peer_address"]["name"] == "plain.example.org"
+        assert b["peer_address"]["name"] == "plain.example.org."
         c, = d.wait_record("Bounce")
         assert c["recipient"].startswith("c@") and c["response"]["code"] == 556
         assert c["response"]["enhanced_code"] == {"class": 5, "subject": 1, "detail": 10}
