@@ -46,6 +46,10 @@ struct session_peer {
  * Consumes the reference that session_next gave. May yield (records). */
 void session_done(struct session *s, struct message *m, const struct smtp_response *const *by_rcpt,
 		  const struct session_peer *peer);
+/** Between two transactions of one message: ends the recipients that have a final answer by now, in the
+ * records and in the spool, unless all have one. m and by_rcpt go on without them. May yield. */
+void session_settle(struct session *s, struct message *m, const struct smtp_response **by_rcpt,
+		    const struct session_peer *peer);
 /** As session_done with the same answer for all. */
 void session_done_all(struct session *s, struct message *m, const struct smtp_response *r,
 		      const struct session_peer *peer);

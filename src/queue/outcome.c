@@ -308,6 +308,25 @@ static void outcome_reduce(const struct outcome *o, struct message *m,
 	free(rcpt);
 }
 
+void outcome_settle(const struct outcome *o, struct message *m, const struct smtp_response **by_rcpt)
+{
+	struct outcome_split s;
+	outcome_split_init(&s, m, by_rcpt);
+	if (s.n_final > 0 && s.n_final < m->n_rcpt) {
+		const struct smtp_response **final = xcalloc(m->n_rcpt, sizeof(struct smtp_response *));
+		uint32_t n = 0, n_before = m->n_rcpt;
+		for (uint32_t i = 0; i < n_before; i++) {
+			if (s.keep[i])
+				by_rcpt[n++] = by_rcpt[i];
+			else
+				final[i] = by_rcpt[i];
+		}
+		outcome_reduce(o, m, final, s.keep);
+		free(final);
+	}
+	free(s.keep);
+}
+
 void outcome_apply(const struct outcome *o, struct message *m, const struct smtp_response *const *by_rcpt,
 		   struct ready_queue *back)
 {

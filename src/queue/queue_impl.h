@@ -207,6 +207,8 @@ struct outcome {
  * without increment (through `back`, if every remaining one is such). Yields. */
 void outcome_apply(const struct outcome *o, struct message *m, const struct smtp_response *const *by_rcpt,
 		   struct ready_queue *back);
+/** Ends the recipients with a final answer, unless all have one; m and by_rcpt lose them. */
+void outcome_settle(const struct outcome *o, struct message *m, const struct smtp_response **by_rcpt);
 void outcome_apply_all(const struct outcome *o, struct message *m, const struct smtp_response *r);
 /** Gives a stored message to q, as sched_queue_insert does; one whose schedule says that its first attempt
  * would come too late ends instead, with an Expiration record. Takes over the reference. Yields. */

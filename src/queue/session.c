@@ -231,6 +231,15 @@ void session_done(struct session *s, struct message *m, const struct smtp_respon
 	param_object_unref(config);
 }
 
+void session_settle(struct session *s, struct message *m, const struct smtp_response **by_rcpt,
+		    const struct session_peer *peer)
+{
+	struct param_object *config = sched_queue_config(m->queue);
+	struct outcome o = session_outcome(s, m, config, peer);
+	outcome_settle(&o, m, by_rcpt);
+	param_object_unref(config);
+}
+
 void session_done_all(struct session *s, struct message *m, const struct smtp_response *r,
 		      const struct session_peer *peer)
 {

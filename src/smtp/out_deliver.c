@@ -508,14 +508,17 @@ static const struct smtp_response *delivery_transport_failure(const struct deliv
 	return r != NULL && response_is_transient(r) ? r : NULL;
 }
 
-/** The recipients, transaction by transaction, as far as the connection carries. */
-static enum transaction_end delivery_run(struct delivery *d)
+/** The recipients, transaction by transaction, as far as the connection carries. What one has brought to an
+ * end is settled before the next begins: a crash during that must not deliver it again. */
+static enum transaction_end delivery_run(struct delivery *d, const struct session_peer *peer)
 {
 	enum transaction_end end;
 	do {
 		struct transaction *t = delivery_add_transaction(d);
 		end = transaction_run(t);
 		delivery_assign(d, t);
+		if (end == TRANSACTION_DONE && d->n_left > 0)
+			session_settle(d->c->s, d->m, d->by_rcpt, peer);
 	} while (end == TRANSACTION_DONE && d->n_left > 0);
 	return end;
 }
@@ -530,7 +533,7 @@ enum out_result out_deliver(struct out_conn *c, struct message *m, bool is_retry
 	}
 	struct delivery d = {
 		.c = c, .m = m, .n_left = m->n_rcpt, .by_rcpt = xcalloc(m->n_rcpt + 1, sizeof(*d.by_rcpt))};
-	enum transaction_end end = delivery_run(&d);
+	enum transaction_end end = delivery_run(&d, &peer);
 	bool is_untouched = d.n_left == m->n_rcpt;
 	const struct smtp_response *retry =
 		end == TRANSACTION_BROKEN && is_retry_wanted ? delivery_transport_failure(&d) : NULL;

@@ -350,6 +350,28 @@ static void test_batches_behind_failures(void **state)
 	check_accepted("<d@x><e@x><f@x><g@x><h@x>");
 }
 
+static const char *b_later_and_silent_in_the_third(enum step step, const char *line)
+{
+	if (step == STEP_RCPT && line[9] == 'b')
+		return "450 later";
+	return step == STEP_MAIL && peer.n_transactions == 3 ? "-" : NULL;
+}
+
+/** What a transaction has delivered is out of the spool before the next one ends, which may take long. */
+static void test_batches_are_settled_one_by_one(void **state)
+{
+	struct given g = eight();
+	peer.answer = b_later_and_silent_in_the_third;
+	write_policy("retry_interval = '1h'", "max_recipients_per_batch = 3");
+	service_begin(false);
+	worker_run(insert_given, &g);
+	WAIT_UNTIL(is_silent, &g.id);
+	struct service_message l = service_look_at(g.id);
+	CHECK(l.n_rcpt == 3 && strcmp(l.rcpt, "b@x") == 0 && l.n_attempts == 0);
+	service_end(dur_ms(50));
+	check_accepted("<a@x><c@x><d@x><e@x><f@x>");
+}
+
 static const char *of_each_kind(enum step step, const char *line)
 {
 	if (step != STEP_RCPT)
@@ -579,6 +601,7 @@ int main(void)
 		T(test_batches),
 		T(test_too_many_recipients),
 		T(test_batches_behind_failures),
+		T(test_batches_are_settled_one_by_one),
 		T(test_each_recipient_has_its_answer),
 		T(test_connection_lost_between),
 		T(test_reset_refused_between),
