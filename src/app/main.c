@@ -29,6 +29,8 @@ const char *malloc_conf =
 
 #define OFFLOAD_THREADS 16
 #define WORKERS_STOP_TIME dur_s(5)
+#define START_SLICE \
+	dur_s(1) /* for the watchdog, while the start holds up nobody: it opens files and spools */
 
 struct start_call {
 	const struct options *o;
@@ -140,6 +142,7 @@ int main(int argc, char **argv)
 	if (!o.is_validating && geteuid() == 0)
 		log_warn("kumod", "running as root: start with --user NAME to drop privileges");
 	main_raise_limits();
+	worker_set_watchdog(START_SLICE);
 	workers_start(bind_available_parallelism());
 	offload_start(OFFLOAD_THREADS);
 

@@ -235,6 +235,7 @@ int service_start(const struct options *o)
 	atomic_store(&service.is_ready, true);
 	http_listeners_start_all();
 	smtp_listeners_start_all();
+	worker_set_watchdog(dur_ms(WATCHDOG_DEFAULT_MS));
 	log_info("kumod", "initialization complete");
 	return 0;
 }

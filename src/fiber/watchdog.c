@@ -14,8 +14,6 @@
 #include <errno.h>
 #include <time.h>
 
-#define WATCHDOG_DEFAULT_MS 50
-
 const char watchdog_loop_name[FIBER_NAME_BYTES] = "loop";
 const char watchdog_poll_name[FIBER_NAME_BYTES] = "";
 
