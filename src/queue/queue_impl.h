@@ -37,6 +37,7 @@ struct metric_pair {
 };
 struct queue_metrics {
 	struct metric_pair connections, connections_total, ready, delivered, transfail, fail;
+	struct metric_series *full;
 };
 void queue_metrics_init(struct queue_metrics *m, const char *protocol, const char *ready_name);
 void queue_metrics_fini(struct queue_metrics *m);
@@ -45,7 +46,14 @@ static inline void metric_pair_add(struct metric_pair *p, int64_t v)
 	metric_add(p->own, v);
 	metric_add(p->rollup, v);
 }
-struct metric_series *queue_metric_scheduled(const char *queue_name); /* a new reference */
+void queue_metrics_full(struct queue_metrics *m); /* a message found no room */
+/** What a scheduled queue's messages count in; NULL: its name has no tenant, or no campaign. */
+struct sched_metrics {
+	struct metric_series *queue, *domain, *tenant, *tenant_campaign, *queues;
+};
+void sched_metrics_init(struct sched_metrics *m, const char *queue_name, const struct queue_name *part);
+void sched_metrics_fini(struct sched_metrics *m);
+void sched_metrics_add(struct sched_metrics *m, int64_t n_messages);
 struct metric_series *queue_metric_scheduled_total(void);
 
 /* --- ready queues --- */
@@ -137,7 +145,7 @@ struct sched_queue {
 	char *name;
 	struct queue_name part; /* slices of name */
 	bool is_null;
-	struct metric_series *scheduled;
+	struct sched_metrics scheduled;
 
 	pthread_mutex_t lock;
 	struct param_object *config; /* QueueConfig */

@@ -159,6 +159,8 @@ bool ready_queue_push(struct ready_queue *rq, struct message *m, bool is_turn)
 		is_taken = true;
 	}
 	pthread_mutex_unlock(&rq->lock);
+	if (!is_taken)
+		queue_metrics_full(&rq->metrics);
 	return is_taken;
 }
 

@@ -216,8 +216,7 @@ static struct message *resolve_pop_parked(struct sched_queue *q, size_t *n_left)
 	pthread_mutex_unlock(&q->lock);
 	if (n == NULL)
 		return NULL;
-	metric_dec(q->scheduled);
-	metric_dec(queue_metric_scheduled_total());
+	sched_metrics_add(&q->scheduled, -1);
 	return list_entry(n, struct message, link);
 }
 

@@ -47,7 +47,7 @@ void sched_queue_unref(struct sched_queue *q)
 	if (q->config != NULL)
 		param_object_unref(q->config);
 	template_free(q->maildir_path);
-	metric_series_unref(q->scheduled);
+	sched_metrics_fini(&q->scheduled);
 	pthread_mutex_destroy(&q->lock);
 	free(q->name);
 	free(q);
@@ -60,7 +60,7 @@ static struct sched_queue *sched_queue_new(str_t name, struct param_object *conf
 	q->name = str_dup(name);
 	queue_name_parse(str_of(q->name), &q->part);
 	q->is_null = str_eq(q->part.domain, STR("null"));
-	q->scheduled = queue_metric_scheduled(q->name);
+	sched_metrics_init(&q->scheduled, q->name, &q->part);
 	pthread_mutex_init(&q->lock, NULL);
 	q->config = config;
 	if (config != NULL)
@@ -206,8 +206,7 @@ static void sched_queue_pump_locked(struct sched_queue *q, const struct ready_qu
 		}
 	} while (!list_is_empty(&q->parked) && !sched_queue_wait_for_room_locked(q));
 	q->n_parked -= (size_t)n_moved;
-	metric_add(q->scheduled, -n_moved);
-	metric_add(queue_metric_scheduled_total(), -n_moved);
+	sched_metrics_add(&q->scheduled, -n_moved);
 }
 
 void sched_queue_set_routes(struct sched_queue *q, struct route *route, size_t n, mono_t expire,
@@ -236,8 +235,7 @@ static void sched_queue_make_due_locked(struct sched_queue *q, struct message *m
 		return; /* the common case: nobody waits before it */
 	outcome_shed_body(m);
 	list_push_back(&q->parked, &m->link);
-	metric_inc(q->scheduled);
-	metric_inc(queue_metric_scheduled_total());
+	sched_metrics_add(&q->scheduled, 1);
 	if (q->n_parked++ == 0) /* else whoever parked the first one has arranged for more */
 		sched_queue_pump_locked(q, NULL);
 }
@@ -300,8 +298,7 @@ void sched_queue_requeue_parked(struct sched_queue *q, const struct smtp_respons
 	int64_t n = (int64_t)q->n_parked;
 	q->n_parked = 0;
 	pthread_mutex_unlock(&q->lock);
-	metric_add(q->scheduled, -n);
-	metric_add(queue_metric_scheduled_total(), -n);
+	sched_metrics_add(&q->scheduled, -n);
 	struct outcome o = {.q = q};
 	for (struct list *n_; (n_ = list_pop_front(&failed)) != NULL;)
 		outcome_apply_all(&o, list_entry(n_, struct message, link), r);
@@ -319,8 +316,7 @@ void sched_queues_take_deferred(struct deferred_take *t)
 		size_t n = deferred_take_from(t, &q->parked);
 		q->n_parked -= n;
 		pthread_mutex_unlock(&q->lock);
-		metric_add(q->scheduled, -(int64_t)n);
-		metric_add(queue_metric_scheduled_total(), -(int64_t)n);
+		sched_metrics_add(&q->scheduled, -(int64_t)n);
 	}
 	pthread_mutex_unlock(&registry_lock);
 }

@@ -54,8 +54,7 @@ static void timer_fiber(void *arg)
 		for (struct list *n; (n = list_pop_front(&due)) != NULL;) {
 			struct message *m = list_entry(n, struct message, link);
 			struct sched_queue *q = m->queue;
-			metric_dec(q->scheduled);
-			metric_dec(queue_metric_scheduled_total());
+			sched_metrics_add(&q->scheduled, -1);
 			sched_queue_make_due(q, m);
 			if (++n_handed % HAND_AT_ONCE == 0)
 				fiber_yield();
@@ -93,8 +92,7 @@ void timer_stop(void)
 void timer_insert(struct message *m)
 {
 	struct sched_queue *q = m->queue;
-	metric_inc(q->scheduled);
-	metric_inc(queue_metric_scheduled_total());
+	sched_metrics_add(&q->scheduled, 1);
 	pthread_mutex_lock(&timer.lock);
 	wheel_insert(&timer.wheel, m);
 	timer.n_deferred += m->n_deferred_bytes != 0;
@@ -115,8 +113,8 @@ void timer_take_deferred(struct deferred_take *t)
 	timer.n_deferred -= here.n - t->n;
 	pthread_mutex_unlock(&timer.lock);
 	list_for_each (it, &here.messages) {
-		metric_dec(((struct sched_queue *)list_entry(it, struct message, link)->queue)->scheduled);
-		metric_dec(queue_metric_scheduled_total());
+		struct sched_queue *q = list_entry(it, struct message, link)->queue;
+		sched_metrics_add(&q->scheduled, -1);
 	}
 	list_splice_back(&t->messages, &here.messages);
 	t->n = here.n, t->n_bytes = here.n_bytes, t->is_full = here.is_full;

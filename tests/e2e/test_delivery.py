@@ -153,6 +153,7 @@ def test_more_than_max_ready_waits_in_order_and_arrives(where):
             d.accept(to=[f"r{i}@example.org" for i in range(200)])
             wait_for("the messages", lambda: len(sink.messages) == 200)
             assert [m.recipients[0] for m in sink.messages] == [f"r{i}@example.org" for i in range(200)]
+            assert d.metric(f'ready_full{{service="smtp_client:unspecified->mx_list:127.0.0.1:{sink.port}@smtp_client"}}') > 0
 
 
 @pytest.mark.parametrize("content", [
@@ -322,6 +323,28 @@ end)
         assert "550 5.7.1 not wanted" in answer["errors"][0]
         r, = d.wait_record("Delivery")
         assert r["queue"] == "spring:acme@example.org" and r["meta"] == {"tenant": "acme", "campaign": "spring"}
+
+
+def test_what_waits_is_counted_by_domain_tenant_and_campaign(where):
+    extra = """
+kumo.on('http_message_generated', function(msg)
+  local tenant, campaign = msg:recipient().user:match '^(%a*)%-(%a*)$'
+  if tenant ~= '' then msg:set_meta('tenant', tenant) end
+  if campaign ~= '' then msg:set_meta('campaign', campaign) end
+end)
+"""
+    # What waits is what failed: nobody listens at this port.
+    with Daemon(where, policy(where, smtp_queue(1, "retry_interval = '1h'"), extra=extra)) as d:
+        d.accept(to=["acme-spring@example.org", "acme-spring@example.net", "acme-fall@example.org", "acme-@example.org", "beta-spring@example.org"])
+        d.wait_record("TransientFailure", 5)
+        wait_for("five that wait", lambda: d.metric("scheduled_count_total") == 5)
+        assert d.metric('scheduled_count{queue="spring:acme@example.org"}') == 1
+        assert [d.metric(f'scheduled_by_domain{{domain="example.{t}"}}') for t in ("org", "net")] == [4, 1]
+        assert [d.metric(f'scheduled_by_tenant{{tenant="{t}"}}') for t in ("acme", "beta")] == [4, 1]
+        both = d.request("GET", "/metrics")[2].decode()
+        assert 'scheduled_by_tenant_campaign{tenant="acme", campaign="spring"} 2\n' in both
+        assert 'scheduled_by_tenant_campaign{tenant="acme", campaign="fall"} 1\n' in both
+        assert d.metric("scheduled_queue_count") == 5
 
 
 def test_null_queue_swallows(where):
