@@ -148,8 +148,11 @@ int main(int argc, char **argv)
 
 	struct start_call c = {.o = &o};
 	main_start(&c, &set);
-	if (c.rc != 0)
-		log_error("kumod", "problem initializing: %s", c.err.text);
+	if (c.rc != 0) {
+		str_t why = str_of(c.err.text), lead = STR("Initialization raised an error: ");
+		log_error("kumod", "problem initializing: " STR_FMT,
+			  STR_ARG(str_starts(why, lead) ? str_skip(why, lead.n) : why));
+	}
 	if (!o.is_validating && (c.rc == 0 || c.signal != 0)) {
 		/* Not inside the call: what is not logged is not evaluated. */
 		int sig = c.signal != 0 ? c.signal : main_wait_for_stop(&set);

@@ -89,8 +89,8 @@ mono_t policy_deadline(lua_State *L);
 /** Raises "kumo.X must be called from the `init` event (called from ...)" unless the current event is
  * pre_init or init. */
 void policy_require_init(lua_State *L, const char *function);
-/** Raises the error in the slot as a Lua error with position; ERR_REJECT keeps its code through pcall. Does
- * not return. */
+/** Raises the error in the slot as a Lua error with position, unless it begins with "deserialize error: ";
+ * ERR_REJECT keeps its code through pcall. Does not return. */
 int policy_raise(lua_State *L);
 /** The error object of kumo.reject (mode NULL) / kumo.disconnect (one of its documented words, else -1
  * ERR_INVALID). Raises unless it returns -1. */

@@ -9,8 +9,9 @@
  * since that many instructions are about a millisecond. Yielding in a hook is safe because fibers have stacks
  * of their own and a state has one fiber.
  *
- * Errors: text gets "runtime error: " and a traceback; the object of kumo.reject passes through pcall and
- * error() as it is and is recognised by its metatable when it arrives. */
+ * Errors: text gets "runtime error: ", unless it says what a table is refused for, and a traceback; the
+ * object of kumo.reject passes through pcall and error() as it is and is recognised by its metatable when it
+ * arrives. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"
@@ -115,6 +116,11 @@ void policy_push_where(lua_State *L)
 	lua_pushliteral(L, "");
 }
 
+static bool vm_is_refused_table(const char *text)
+{
+	return str_starts(str_of(text), STR("deserialize error: "));
+}
+
 int policy_raise(lua_State *L)
 {
 	if (err_is(ERR_REJECT)) {
@@ -124,7 +130,11 @@ int policy_raise(lua_State *L)
 		/* Copies the text; without a mode it always raises. */
 		(void)policy_raise_reject(L, e.code, str_of(e.text), NULL);
 	}
-	policy_push_where(L);
+	/* What a table is refused for is matched from its beginning; the traceback has the line. */
+	if (vm_is_refused_table(err_text()))
+		lua_pushliteral(L, "");
+	else
+		policy_push_where(L);
 	lua_pushstring(L, err_text());
 	lua_concat(L, 2);
 	err_clear();
@@ -193,7 +203,7 @@ int vm_on_error(lua_State *L)
 	if (vm_reject_at(L, 1) != NULL)
 		return 1;
 	const char *text = luaL_tolstring(L, 1, NULL);
-	lua_pushfstring(L, "runtime error: %s", text);
+	lua_pushfstring(L, "%s%s", vm_is_refused_table(text) ? "" : "runtime error: ", text);
 	luaL_traceback(L, L, lua_tostring(L, -1), 1);
 	return 1;
 }

@@ -448,6 +448,9 @@ def test_parameter(where, line, words):
         assert word in err, err
     assert at(text) in err and "stack traceback" in err
     assert "problem initializing: " in err
+    if any("unknown field" in word or "unknown variant" in word for word in words):
+        assert "problem initializing: call init callback: deserialize error: " in err and "while processing" in err
+        assert "Error: Initialization raised an error: call init callback: deserialize error: " in err
 
 
 @pytest.mark.parametrize("call,name", [("kumo.start_http_listener {}", "kumo.start_http_listener"),
