@@ -22,6 +22,11 @@ def blocks(language):
     return out
 
 
+def toml(page):
+    text, = (text for name, text in blocks("toml") if name.startswith(page))
+    return text
+
+
 def is_whole(lua):
     return re.search(r"^kumo\.on\(", lua, re.M) is not None
 
@@ -45,6 +50,7 @@ def prepare(where):
     (tls / "key.pem").write_text(key)
     for name in ("one.pem", "two.pem"):
         (tls / name).write_text(cert + key)
+    (where / "cirrus" / "listener_domains.toml").write_text(toml("smtp-listener.md"))
     (where / "cirrus" / "logo.png").write_bytes(b"\x89PNG\r\n\x1a\n")
 
 
@@ -102,7 +108,7 @@ def test_command_of_the_readme(where):
 
 
 def test_access_control_map(where):
-    (_, text), = blocks("toml")
+    text = toml("access-control.md")
     lua = f"""
 kumo.on('validate_config', function()
   local map = kumo.aaa.load_acl_map {{ key_data = [==[{text}]==] }}
