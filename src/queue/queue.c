@@ -9,20 +9,21 @@
 #define ORPHANS_EVERY 6 /* rounds of maintenance */
 #define BODY_BUDGET_BYTES ((size_t)64 << 20)
 #define RECOVER_AT_ONCE 256 /* messages, before other fibers get their turn */
-#define POLICY_TIMEOUT dur_s(60)
+#define POLICY_TIMEOUT dur_s(30)
 #define SAVE_TIME dur_s(20) /* for what was taken with deferred_spool, when the queues stop */
 
-/* Messages read from the spool whose queue could not be made yet (an error of the policy): tried again with
- * each maintenance. */
+/* Messages read from the spool whose queue could not be made yet (an error of the policy, or one that does
+ * not come to an end): tried again now and then. */
 static struct {
 	pthread_mutex_t lock;
 	struct list messages;
+	_Atomic bool is_trying;
 } orphans = {.lock = PTHREAD_MUTEX_INITIALIZER, .messages = {&orphans.messages, &orphans.messages}};
 
-static void orphans_add(struct message *m)
+static void orphans_add(struct list *messages)
 {
 	pthread_mutex_lock(&orphans.lock);
-	list_push_back(&orphans.messages, &m->link);
+	list_splice_back(&orphans.messages, messages);
 	pthread_mutex_unlock(&orphans.lock);
 }
 
@@ -36,32 +37,80 @@ static void recover_give_up(struct message *m)
 	free(text);
 }
 
+/* One look at messages without a queue. The policy is asked once for each queue, and after time-outs that add
+ * up to POLICY_TIMEOUT not at all any more: a handler that hangs must hold up neither the start nor those
+ * that others are about. Who was not asked about comes first the next time. */
+struct recover_round {
+	struct map failed; /* names of queues that could not be made */
+	dur_t hung;	   /* waited for in vain */
+	struct list unasked, orphans;
+	size_t n_orphans;
+};
+
+static int recover_ask(struct recover_round *r, str_t name, struct sched_queue **q, mono_t deadline)
+{
+	mono_t begun = mono_now();
+	if (map_find(&r->failed, name) != NULL) {
+		err_set(ERR_NOT_FOUND, "queue `" STR_FMT "` could not be made a moment ago", STR_ARG(name));
+		return -1;
+	}
+	*q = sched_queue_get(name, mono_min(deadline, mono_after(POLICY_TIMEOUT)));
+	if (*q != NULL)
+		return 0;
+	map_put(&r->failed, str_of(str_dup(name)), r);
+	if (err_is(ERR_TIMEOUT))
+		r->hung.ns += mono_sub(mono_now(), begun).ns;
+	return -1;
+}
+
 /** -1 with the error: its queue cannot be made now; m is still the caller's. */
-static int recover_message(struct message *m, mono_t deadline)
+static int recover_message(struct recover_round *r, struct message *m, mono_t deadline)
 {
 	struct buf name = BUF_INIT;
+	struct sched_queue *q = NULL;
 	int rc = 0;
-	if (message_queue_name(m, &name) != 0) {
+	if (message_queue_name(m, &name) != 0)
 		recover_give_up(m);
-		goto out;
-	}
-	struct sched_queue *q =
-		sched_queue_get(buf_str(&name), mono_min(deadline, mono_after(POLICY_TIMEOUT)));
-	if (q != NULL)
+	else if ((rc = recover_ask(r, buf_str(&name), &q, deadline)) == 0)
 		outcome_admit(q, m);
-	else
-		rc = -1;
 	sched_queue_unref(q);
-out:
 	buf_fini(&name);
 	return rc;
+}
+
+static void recover_note_orphan(struct recover_round *r, struct message *m)
+{
+	if (r->n_orphans++ ==
+	    0) { /* one stands for all: there may be very many, and again with every round */
+		char id[33];
+		uuid_fmt_simple(&m->id, id);
+		log_error(QUEUE_LOG, "message %s waits in the spool until its queue can be made: %s", id,
+			  err_text());
+	}
+	err_clear();
+	list_push_back(&r->orphans, &m->link);
+}
+
+static void recover_round_end(struct recover_round *r)
+{
+	size_t pos = 0;
+	str_t key;
+	void *value;
+	orphans_add(&r->unasked);
+	orphans_add(&r->orphans);
+	while (map_next(&r->failed, &pos, &key, &value))
+		free((char *)(uintptr_t)key.p);
+	map_fini(&r->failed);
 }
 
 /** Finds queues for all of the list; what has none becomes an orphan. Empties the list. Returns how many
  * became orphans. */
 static size_t recover_list(struct list *messages, mono_t deadline)
 {
-	size_t n_done = 0, n_orphans = 0;
+	struct recover_round r = {.n_orphans = 0};
+	size_t n_done = 0;
+	list_init(&r.unasked);
+	list_init(&r.orphans);
 	for (struct list *n; (n = list_pop_front(messages)) != NULL;) {
 		struct message *m = list_entry(n, struct message, link);
 		if (fiber_is_cancelled() || atomic_load(&queue_g.is_stopping)) {
@@ -70,31 +119,37 @@ static size_t recover_list(struct list *messages, mono_t deadline)
 		}
 		if (++n_done % RECOVER_AT_ONCE == 0)
 			fiber_yield();
-		if (recover_message(m, deadline) == 0)
-			continue;
-		/* one stands for all: there may be very many, and again with every round */
-		if (n_orphans++ == 0) {
-			char id[33];
-			uuid_fmt_simple(&m->id, id);
-			log_error(QUEUE_LOG, "message %s waits in the spool until its queue can be made: %s",
-				  id, err_text());
+		if (r.hung.ns >= POLICY_TIMEOUT.ns) {
+			list_push_back(&r.unasked, &m->link);
+			r.n_orphans++;
+		} else if (recover_message(&r, m, deadline) != 0) {
+			recover_note_orphan(&r, m);
 		}
-		err_clear();
-		orphans_add(m);
 	}
-	return n_orphans;
+	recover_round_end(&r);
+	return r.n_orphans;
 }
 
-static void orphans_retry(mono_t deadline)
+static void orphans_fiber(void *arg)
 {
 	struct list all;
 	list_init(&all);
 	pthread_mutex_lock(&orphans.lock);
 	list_splice_back(&all, &orphans.messages);
 	pthread_mutex_unlock(&orphans.lock);
-	size_t n = recover_list(&all, deadline);
+	size_t n = recover_list(&all, MONO_NEVER);
 	if (n > 1)
 		log_error(QUEUE_LOG, "%zu messages wait in the spool until their queues can be made", n);
+	atomic_store(&orphans.is_trying, false);
+}
+
+static void orphans_retry(void)
+{
+	pthread_mutex_lock(&orphans.lock);
+	bool is_due = !list_is_empty(&orphans.messages);
+	pthread_mutex_unlock(&orphans.lock);
+	if (is_due && !atomic_exchange(&orphans.is_trying, true))
+		worker_start_fiber(worker_get(0), "orphans", orphans_fiber, NULL);
 }
 
 struct recovery {
@@ -136,7 +191,7 @@ static void maintain_fiber(void *arg)
 			return;
 		}
 		if (++n_rounds % ORPHANS_EVERY == 0)
-			orphans_retry(MONO_NEVER);
+			orphans_retry();
 		ready_queues_maintain(MONO_NEVER);
 		sched_queues_maintain();
 		deferred_start();
@@ -156,6 +211,7 @@ void queue_start(const struct queue_params *p)
 	queue_g.started_at = wall_now();
 	queue_g.body_budget_bytes = p->body_budget_bytes > 0 ? p->body_budget_bytes : BODY_BUDGET_BYTES;
 	atomic_store(&queue_g.is_stopping, false);
+	atomic_store(&orphans.is_trying, false);
 	timer_start();
 	worker_start_fiber(worker_get(0), "queue-maintenance", maintain_fiber, NULL);
 }

@@ -433,6 +433,25 @@ def test_segments_left_by_a_crash_are_finished_at_the_next_start(where):
     assert len(d.records("Reception")) == 1
 
 
+def test_a_policy_that_hangs_does_not_hold_up_the_start(where):
+    """Its time-out is waited for once, not for each message or queue; what it was to be asked about waits in the spool."""
+    with Sink() as sink:
+        d = Daemon(where, policy(where, smtp_queue(closed_port(), NEVER)))
+        to = [f"r{i}@hang{i % 3}.example" for i in range(9)]
+        with d:
+            d.accept(to=to)
+        good = policy(where, smtp_queue(sink.port))
+        d.set_policy(good.replace("(domain, tenant, campaign, routing_domain)", "(domain, tenant, campaign, routing_domain) kumo.sleep(3600)"))
+        with d:
+            assert "9 messages recovered" in d.stderr() and "the queues of 9 of them could not be made; they wait" in d.stderr()
+            assert d.request("GET", "/api/check-liveness/v1")[0] == 200
+        d.set_policy(good)
+        with d:
+            assert "9 messages recovered" in d.stderr()
+            d.inject()  # what was put off has its time of an hour still
+            wait_for("a new one", lambda: sink.messages)
+
+
 # --- reload ---
 
 def reload(d, text):
