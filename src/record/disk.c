@@ -150,11 +150,11 @@ static void *disk_monitor_run(void *arg UNUSED)
 	pthread_mutex_lock(&disk.lock);
 	while (!disk.is_stopping) {
 		struct timespec at;
-		clock_gettime(CLOCK_REALTIME, &at);
+		clock_gettime(CLOCK_MONOTONIC, &at); /* not the wall clock: it may be set back by hours */
 		at.tv_sec += LOOK_EVERY_S;
 		int rc = 0;
 		while (!disk.is_stopping && rc != ETIMEDOUT)
-			rc = pthread_cond_timedwait(&disk.wake, &disk.lock, &at);
+			rc = pthread_cond_clockwait(&disk.wake, &disk.lock, CLOCK_MONOTONIC, &at);
 		if (!disk.is_stopping)
 			disk_look_locked();
 	}

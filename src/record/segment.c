@@ -164,6 +164,11 @@ static int segment_sync_dir(const char *dir)
 	int e = errno;
 	if (fd >= 0)
 		close(fd);
+	if (rc != 0 &&
+	    e == ENOENT) { /* nor will it be back with this segment in it: the next one makes it anew */
+		log_warn("kumod::record", "%s is gone, and a log segment with it", dir);
+		return 0;
+	}
 	if (rc != 0 && e != EINVAL) /* some file systems have no fsync of directories */
 		err_set_sys(e, "syncing %s", dir);
 	return rc == 0 || e == EINVAL ? 0 : -1;

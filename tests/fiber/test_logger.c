@@ -290,6 +290,28 @@ static void a_live_segment_can_be_followed(void **state)
 	record_stop();
 }
 
+/* Somebody takes the directory away, with the segment that is being written in it: what is logged after that
+ * has one again. */
+static void a_directory_that_is_gone_comes_back(void **state)
+{
+	char *aside = xasprintf("%s.aside", dir);
+	mono_t give_up = mono_after(dur_s(60));
+	logger_add("{'log_dir': 'DIR', 'max_segment_duration': '2s', 'back_pressure': 10}");
+	log_one(RECORD_DELIVERY, "q", 0, MONO_NEVER);
+	await_lines(dir, 1);
+	CHECK(rename(dir, aside) == 0);
+	for (uint32_t i = 1; access(dir, F_OK) != 0; i++) {
+		log_one(RECORD_DELIVERY, "q", i, give_up);
+		CHECK(!mono_is_past(give_up));
+		nap();
+	}
+	log_one(RECORD_DELIVERY, "last", 0, give_up);
+	record_stop();
+	CHECK(await_lines(dir, 1) > 0 && await_lines(aside, 1) > 0);
+	dir_remove(aside);
+	free(aside);
+}
+
 static void an_idle_segment_ends_in_time(void **state)
 {
 	char *path[2];
@@ -650,6 +672,7 @@ int main(void)
 		T(two_loggers_may_share_a_directory),
 		T(a_live_segment_can_be_followed),
 		T(an_idle_segment_ends_in_time),
+		T(a_directory_that_is_gone_comes_back),
 		T(a_full_disk_loses_only_what_timed_out),
 		T(stopping_on_a_full_disk_ends),
 		T(headers_come_from_the_spool),
