@@ -25,7 +25,7 @@
  *
  * Compaction runs in the writer's thread in slices of half a megabyte, 32 MB/s at most, so a commit waits for
  * one slice at worst. It takes the sparsest segment under a quarter live; under half when the dead bytes
- * exceed the live ones. */
+ * exceed the live ones, or on a full disk, where it takes none that it has no room to finish. */
 #include "spool/spool_journal_impl.h"
 
 #include "base/alloc.h"
@@ -36,6 +36,8 @@
 #include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define SLICE_BYTES (512u << 10)
@@ -190,16 +192,30 @@ void journal_reclaim(struct spool *sp)
 
 /* ---- sparse segments ---- */
 
+/* What can be written, with the reserve given up for it. */
+static uint64_t compact_room(const struct spool *sp)
+{
+	struct statvfs fs;
+	struct stat reserve;
+	if (fstatvfs(sp->dir_fd, &fs) != 0 || fstat(sp->reserve_fd, &reserve) != 0)
+		return UINT64_MAX;
+	return (uint64_t)fs.f_bavail * fs.f_frsize +
+	       (sp->has_reserve ? (uint64_t)reserve.st_blocks * 512 : 0);
+}
+
 static struct segment *compact_pick(struct spool *sp)
 {
 	struct compaction *c = &sp->compaction;
 	struct segment *best = NULL;
+	/* On a full disk only what can be finished: the reserve is for removals, too. */
+	uint64_t room = sp->is_full && c->forced_below == 0 ? compact_room(sp) : UINT64_MAX;
 	bool is_wasteful =
 		sp->is_full || sp->disk_bytes - sp->live_bytes > sp->live_bytes + 4 * sp->segment_bytes;
 	for (size_t i = 0; i < sp->n_segments; i++) {
 		struct segment *seg = sp->by_seq[i];
 		uint64_t n = seg->n_bytes - JOURNAL_HEAD_BYTES;
-		if (seg->state != SEGMENT_SEALED || seg->is_stuck || seg->live_bytes == 0)
+		if (seg->state != SEGMENT_SEALED || seg->is_stuck || seg->live_bytes == 0 ||
+		    seg->live_bytes + JOURNAL_HEAD_BYTES > room)
 			continue;
 		bool is_worth = c->forced_below > 0
 					? seg->seq < c->forced_below && seg->live_bytes * 10 < n * 9

@@ -925,7 +925,7 @@ static void full_main(void *arg)
 
 static void mount_small(const char *size)
 {
-	assert_int_equal(mkdir(dir, 0700), 0);
+	assert_true(mkdir(dir, 0700) == 0 || errno == EEXIST);
 	if (mount("tmpfs", dir, "tmpfs", 0, size) != 0) {
 		print_message("no tmpfs: %s\n", strerror(errno));
 		skip();
@@ -1047,12 +1047,11 @@ static void test_disk_full_by_others(void **state)
 
 /* Segments that were too full to be rewritten are worth it when the disk is full, though nothing dies in them
  * then. */
-static void full_of_half_dead_main(void *arg)
+static uint32_t fill_with_half_dead(struct spool *sp)
 {
-	struct spool *sp = arg;
 	char path[128];
 	struct body *b = body_alloc(50000);
-	for (uint32_t i = 1; i <= 200; i++) { /* 5 segments */
+	for (uint32_t i = 1; i <= 200; i++) {
 		struct message *m = model_message(i, 0, b);
 		CHECK(spool_put(sp, &m, 1, SOON) == 0);
 		message_unref(m);
@@ -1060,13 +1059,34 @@ static void full_of_half_dead_main(void *arg)
 		if (i % 10 >= 4 && i < 190)
 			spool_remove(sp, &id);
 	}
+	body_unref(b);
 	CHECK(fiber_sleep(dur_ms(2500), MONO_NEVER) == 0); /* it has looked for segments by now, in vain */
 	CHECK(stats_of(sp).n_bytes_disk > 9 << 20);
 	fill_disk(path, sizeof path);
-	uint32_t n = fill_up(sp, 1001, 50000);
+	return fill_up(sp, 1001, 50000);
+}
+
+static void full_of_half_dead_main(void *arg) /* 5 segments */
+{
+	struct spool *sp = arg;
+	uint32_t n = fill_with_half_dead(sp);
 	wait_healthy(sp);
 	CHECK(stats_of(sp).n_messages > n);
-	body_unref(b);
+}
+
+/* Where there is no room to rewrite any of them the reserve stays for removals. */
+static void full_of_large_half_dead_main(void *arg) /* 1 segment and a bit */
+{
+	struct spool *sp = arg;
+	char path[128];
+	struct stat st;
+	fill_with_half_dead(sp);
+	snprintf(path, sizeof path, "%s/reserve", dir);
+	for (int i = 0; i < 100; i++) {
+		CHECK(stat(path, &st) == 0 && st.st_blocks >= 2048);
+		CHECK(fiber_sleep(dur_ms(25), MONO_NEVER) == 0);
+	}
+	CHECK(spool_health(sp) != NULL);
 }
 
 static void test_disk_full_of_half_dead_segments(void **state)
@@ -1074,6 +1094,11 @@ static void test_disk_full_of_half_dead_segments(void **state)
 	mount_small("size=24m");
 	struct spool *sp = open_spool(2 << 20);
 	worker_run(full_of_half_dead_main, sp);
+	spool_close(sp);
+	assert_int_equal(umount(dir), 0);
+	mount_small("size=24m");
+	sp = open_spool(8 << 20);
+	worker_run(full_of_large_half_dead_main, sp);
 	spool_close(sp);
 	assert_int_equal(umount(dir), 0);
 }
