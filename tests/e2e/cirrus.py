@@ -95,7 +95,10 @@ class Daemon:
         self.set_policy(policy_text)
 
     def set_policy(self, text):
-        self.policy_file.write_text(text)
+        """As a whole: a daemon that looks at the file just then must not see half of it."""
+        fresh = self.policy_file.with_name("policy.lua.new")
+        fresh.write_text(text)
+        fresh.replace(self.policy_file)
 
     def command(self, *more):
         return [*self.wrap, binary(), "--policy", str(self.policy_file), *self.args, *more]

@@ -239,7 +239,7 @@ def test_renewal_is_noticed_by_itself(where):
     cert, key = make_certificate(where, days=365)
     with Https(where, https_policy(where, pair(cert, key))) as d:
         make_certificate(where, days=365)
-        wait_for("the new certificate", lambda: d.serial() == file_serial(cert), 40)
+        wait_for("the new certificate", lambda: d.serial() == file_serial(cert))
 
 
 # --- Vault ---

@@ -119,7 +119,7 @@ def test_task_dump_names_what_keeps_a_worker(where):
         body = json.dumps({"envelope_sender": "s@example.com", "recipients": [{"email": "r@example.com"}], "content": "Subject: x\r\n\r\nx\r\n"})
         c.request("POST", "/api/inject/v1", body, JSON)
         # Held by somebody who reads, the end for writing can be had: then the worker is in open().
-        fd = wait_for("the blocked worker", lambda: open_to_write(where / "fifo"), 30)
+        fd = wait_for("the blocked worker", lambda: open_to_write(where / "fifo"))
         os.close(fd)
         c.getresponse().read()
         c.request("POST", "/api/inject/v1", body, JSON)
@@ -128,7 +128,7 @@ def test_task_dump_names_what_keeps_a_worker(where):
 
         def dump():
             """A connection may be given to the blocked worker: then another one is tried."""
-            connection = d.connect(timeout=4)
+            connection = d.connect(timeout=8)
             connections.append(connection)
             try:
                 connection.request("GET", "/api/admin/task-dump")
@@ -136,7 +136,7 @@ def test_task_dump_names_what_keeps_a_worker(where):
             except TimeoutError:
                 return None
             return "does not answer" in text and text
-        text = wait_for("a dump with the blocked worker", dump, 40)
+        text = wait_for("a dump with the blocked worker", dump)
         assert re.search(r"^worker-\d: does not answer; it runs http", text, re.M), text
         assert len(re.findall(r"^worker-\d: \d+ fibers$", text, re.M)) == 2
         os.close(wait_for("the blocked worker", lambda: open_to_write(where / "fifo"), 30))
@@ -203,14 +203,14 @@ def test_watched_files(where):
         assert "first" in d.inject()[1]["errors"][0]
         d.set_policy(text("second"))
         (where / "etc/a/b/x.txt").write_text("changed, but not watched")
-        wait_for("the new policy", lambda: "second" in d.inject()[1]["errors"][0], 20)
+        wait_for("the new policy", lambda: "second" in d.inject()[1]["errors"][0])
         assert d.stderr().count("new configuration epoch") == 1 and f"{where}/policy.lua has changed" in d.stderr()
         d.set_policy(text("second"))
         (where / "etc/new.lua").write_text("--")
-        wait_for("the new file", lambda: d.stderr().count("new configuration epoch") == 2, 20)
+        wait_for("the new file", lambda: d.stderr().count("new configuration epoch") == 2)
         assert f"{where}/etc/new.lua has changed: a new" in d.stderr(), "the one written again has not"
         (where / "etc/new.lua").unlink()
-        wait_for("its end", lambda: d.stderr().count("new configuration epoch") == 3, 20)
+        wait_for("its end", lambda: d.stderr().count("new configuration epoch") == 3)
 
 
 @pytest.mark.parametrize("globs,says", [("'x'", "table expected"), ("{ 1 }", "element 1 is a number, expected a string"),
