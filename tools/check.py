@@ -19,6 +19,8 @@ BUILD = ROOT / "build"
 LOGS = BUILD / "logs"
 JOBS = os.cpu_count() or 1
 TAIL_LINES = 60
+FAILURE_LINES = 25
+HANG_SECONDS = 300  # then the log has where a test is
 FUZZ_SECONDS = 10
 
 ENV = dict(
@@ -137,10 +139,20 @@ def meson_test(section, directory, *suites, wrap=()):
         section.count(failed=1)
 
 
+def show_failures(suite):
+    """Each test that failed, by name, with the end of its traceback: what daemons said may fill the end of the log."""
+    for case in suite.iter("testcase"):
+        for bad in case.findall("failure") + case.findall("error"):
+            show(f"  FAILED: {case.get('classname')}::{case.get('name')}")
+            for line in (bad.text or "").splitlines()[-FAILURE_LINES:]:
+                show("    | " + line)
+
+
 def pytest(section, name, path, env, *more):
     report = LOGS / f"{name}.xml"
     report.unlink(missing_ok=True)
-    status, log = run(name, ["python3", "-m", "pytest", "-q", "-ra", "--tb=short", "-p", "no:cacheprovider", f"--junitxml={report}",
+    status, log = run(name, ["python3", "-m", "pytest", "-q", "-ra", "--tb=short", "-p", "no:cacheprovider",
+                             "-o", f"faulthandler_timeout={HANG_SECONDS}", f"--junitxml={report}",
                              *more, path], timeout=1200, env=env)
     failed = section.failed
     if report.exists():
@@ -148,6 +160,7 @@ def pytest(section, name, path, env, *more):
             n = {k: int(suite.get(k, 0)) for k in ("tests", "failures", "errors", "skipped")}
             bad = n["failures"] + n["errors"]
             section.count(max(n["tests"] - bad - n["skipped"], 0), bad, n["skipped"])
+            show_failures(suite)
     if status != 0:
         show(f"  FAILED: {name} (exit status {status})")
         show_tail(log)

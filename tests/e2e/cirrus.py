@@ -10,6 +10,7 @@ import socket
 import subprocess
 import threading
 import time
+import weakref
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SANITIZER = re.compile(r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|\.[ch]:\d+:\d+: runtime error:")
@@ -81,6 +82,19 @@ def smtp_queue(port, more="", host="127.0.0.1"):
     return f"protocol = {{ smtp = {{ mx_list = {{ {{ name = 'sink', addr = '{host}:{port}' }} }} }} }}, {more}"
 
 
+_daemons = weakref.WeakSet()
+
+
+def add_stderr(item, report):
+    """What the daemons of a test that fails had to say, those of its module that still run among them: the machine it ran on may be gone
+    by then."""
+    files = set(item.funcargs["tmp_path"].glob("**/stderr.*")) if "tmp_path" in item.funcargs else set()
+    files |= {d.stderr_file for d in list(_daemons) if d.process is not None}
+    for path in sorted(files):
+        if path.exists():
+            report.sections.append((str(path), path.read_text(errors="replace")[-4000:]))
+
+
 class Daemon:
     def __init__(self, directory, policy_text, env=None, args=(), wrap=()):
         self.dir = pathlib.Path(directory)
@@ -105,6 +119,7 @@ class Daemon:
 
     def start(self, timeout=None):
         self.runs += 1
+        _daemons.add(self)
         self.stderr_file = self.dir / f"stderr.{self.runs}"
         with open(self.stderr_file, "wb") as out:
             self.process = subprocess.Popen(self.command(), stdout=out, stderr=out, env=self.env, cwd=self.dir)
