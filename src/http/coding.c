@@ -27,8 +27,9 @@ enum http_coding http_coding_add(enum http_coding before, str_t value)
 {
 	str_t rest = value, item;
 	while (str_split(&rest, ',', &item)) {
-		enum http_coding c = http_coding_find(str_trim(item));
-		if (c == HTTP_CODING_IDENTITY)
+		item = str_trim(item);
+		enum http_coding c = http_coding_find(item);
+		if (c == HTTP_CODING_IDENTITY || item.n == 0) /* nothing in a list is passed over */
 			continue;
 		if (before != HTTP_CODING_IDENTITY) /* one on top of another */
 			return HTTP_CODING_OTHER;

@@ -275,12 +275,16 @@ static int h1_parse_framing(const struct http_request *r, struct http_framing *f
 {
 	bool has_coding = false, is_unknown = false, is_close = false, is_keep = false;
 	unsigned n_hosts = 0;
+	str_t host = STR("");
 	int rc = H1_DONE;
 	for (size_t i = 0; i < r->n_headers && rc == H1_DONE; i++) {
 		str_t name = r->header[i].name, value = r->header[i].value;
 		switch (name.n) {
 		case 4:
-			n_hosts += str_ieq(name, STR("host"));
+			if (str_ieq(name, STR("host"))) {
+				n_hosts++;
+				host = value;
+			}
 			break;
 		case 6:
 			if (!str_ieq(name, STR("expect")) || r->version_minor == 0)
@@ -314,6 +318,8 @@ static int h1_parse_framing(const struct http_request *r, struct http_framing *f
 		return rc;
 	if (n_hosts > 1 || (n_hosts == 0 && r->version_minor == 1))
 		return h1_refuse(why, 400, n_hosts > 1 ? "more than one Host" : "the Host field is missing");
+	if (!http_host_is_good(host))
+		return h1_refuse(why, 400, "malformed Host");
 	if (has_coding && f->has_length)
 		return h1_refuse(why, 400, "both Content-Length and Transfer-Encoding");
 	if (has_coding && r->version_minor == 0)

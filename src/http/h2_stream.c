@@ -47,7 +47,7 @@ static int h2_parse_host(struct h2_stream *s, str_t value, bool *has_host, const
 	*has_host = true;
 	if (s->authority.p != NULL && !str_ieq(value, s->authority))
 		return h2_refuse(why, 400, "Host and :authority differ");
-	return H2_OK;
+	return http_host_is_good(value) ? H2_OK : h2_refuse(why, 400, "malformed Host");
 }
 
 static int h2_parse_fields(struct h2_stream *s, const char **why)
@@ -85,6 +85,8 @@ static int h2_parse_request(struct h2_stream *s, const char **why)
 		return h2_refuse(why, 414, "the request target is too long");
 	if (!http_target_is_visible(r->target))
 		return h2_refuse(why, 400, "malformed request target");
+	if (!http_host_is_good(s->authority))
+		return h2_refuse(why, 400, "malformed :authority");
 	int rc = h2_parse_fields(s, why);
 	if (rc != H2_OK)
 		return rc;

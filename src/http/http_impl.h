@@ -70,6 +70,9 @@ int h1_chunks_decode(struct h1_chunks *d, str_t in, size_t *n_used, struct buf *
 /* --- query.c --- */
 /** No blanks, control bytes, bytes beyond ASCII or fragment: what a request target may be made of. */
 bool http_target_is_visible(str_t target);
+/** HOST or HOST:PORT as in a Host field or :authority: an IP literal in brackets or a name, which may be
+ * empty. */
+bool http_host_is_good(str_t host);
 /** Splits r->target into path and query and decodes the path. H1_DONE or a status. */
 int http_request_split_target(struct http_request *r, const char **why);
 

@@ -174,12 +174,13 @@ const struct http_route *http_admit(struct http_request *r, const struct http_fr
 	}
 	const struct http_route *route = http_path_method(p, r->method);
 	r->route = route;
+	if (route == NULL)
+		http_response_add_header(r, a, STR("allow"), buf_str(&p->allow));
 	if (http_authorize(r, a) != 0)
 		return NULL;
 	if (route == NULL) {
 		http_response_text(a, 405, "Error: method " STR_FMT " is not allowed here",
 				   STR_ARG(r->method));
-		http_response_add_header(r, a, STR("allow"), buf_str(&p->allow));
 		return NULL;
 	}
 	if (!http_admit_body(r, route, f, a))

@@ -349,6 +349,12 @@ def test_blank_line_before_a_request_and_absolute_target(daemon):
         assert c.answer()[2] == b"OK"
 
 
+def test_escaped_slash_is_no_separator(daemon):
+    assert daemon.request("GET", LIVENESS.replace("-", "%2D"))[0] == 200
+    for escape in ("%2f", "%2F"):
+        assert daemon.request("GET", LIVENESS.replace("/v1", escape + "v1"))[0] == 404
+
+
 # --- refusals that keep the connection in step ---
 
 def test_unknown_path(daemon):
@@ -360,6 +366,13 @@ def test_unknown_path(daemon):
 
 @pytest.mark.parametrize("method,path,allow", [("POST", LIVENESS, "GET,HEAD"), ("GET", INJECT, "POST"), ("DELETE", INJECT, "POST"),
                                                ("OPTIONS", INJECT, "POST"), ("PUT", "/metrics", "GET,HEAD")])
+def test_method_that_the_lists_refuse(daemon, method, path, allow):
+    status, headers, body = daemon.request(method, path)
+    assert (status, headers["allow"]) == (401, allow) and headers["www-authenticate"].startswith("Basic ")
+    assert body.decode() == f"<Unauthenticated>@ ip=127.0.0.1 not permitted {method} on http_listener/127.0.0.1:{daemon.port}{path}"
+
+
+@pytest.mark.parametrize("method,path,allow", [("DELETE", "/api/admin/bump-config-epoch", "POST"), ("POST", "/api/admin/task-dump", "GET,HEAD")])
 def test_method_not_allowed(daemon, method, path, allow):
     status, headers, body = daemon.request(method, path)
     assert (status, headers["allow"]) == (405, allow)
@@ -456,6 +469,12 @@ MALFORMED = {
     "blank before the first field": (400, bad(GET, " Host: x")),
     "no Host": (400, bad(GET)),
     "two Hosts": (400, bad(GET, "Host: x", "Host: x")),
+    "blank in Host": (400, bad(GET, "Host: a b")),
+    "path in Host": (400, bad(GET, "Host: a/b")),
+    "user in Host": (400, bad(GET, "Host: u@x")),
+    "port in Host is no number": (400, bad(GET, "Host: x:80a")),
+    "user in the target": (400, bad(f"GET http://u:p@x{LIVENESS} HTTP/1.1", "Host: x")),
+    "https target without TLS": (400, bad(f"GET https://x{LIVENESS} HTTP/1.1", "Host: x")),
     "chunked twice": (400, bad(POST, "Host: x", "Transfer-Encoding: chunked, chunked", body=b"0\r\n\r\n")),
     "chunked not last": (400, bad(POST, "Host: x", "Transfer-Encoding: chunked, gzip", body=b"0\r\n\r\n")),
     "coding without chunked": (400, bad(POST, "Host: x", "Transfer-Encoding: gzip", body=b"0\r\n\r\n")),

@@ -118,7 +118,7 @@ def test_curl(daemon):
     status, trace, body = curl(daemon, "/nope")
     assert (status, body) == (404, b"")
     status, trace, body = curl(daemon, INJECT)
-    assert status == 405 and "< allow: POST" in trace
+    assert status == 401 and "< allow: POST" in trace
     for size in (100, 20000, 1 << 20):
         status, _, body = curl(daemon, INJECT, "-H", "Content-Type: application/json", "--data-binary", "@-", data=message(size))
         assert status == 200 and json.loads(body)["success_count"] == 1
@@ -320,6 +320,11 @@ def test_host_and_authority(daemon):
         assert c.answer(s)[0] == 200
         assert c.answer(c.request("GET", LIVENESS, ("host", "X")))[0] == 200
         assert c.answer(c.request("GET", LIVENESS, ("host", "y")))[0] == 400
+        for authority in ("u@x", "x:y", "[::1"):
+            s = c.next_stream
+            c.next_stream += 2
+            c.send(frame(h2raw.HEADERS, 5, s, c.block([(":method", "GET"), (":scheme", "http"), (":path", LIVENESS), (":authority", authority)])))
+            assert c.answer(s)[0] == 400
         assert c.is_alive()
 
 

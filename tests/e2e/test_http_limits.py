@@ -126,9 +126,10 @@ def test_unknown_and_stacked_codings(daemon, coding):
 
 
 def test_identity_is_no_coding(daemon):
-    for coding in ("identity", "Identity", "identity, identity"):
+    for coding in ("identity", "Identity", "identity, identity", "", ","):
         assert post(daemon, "h1", NOBODY, coding)[0] == 200
     assert post(daemon, "h1", gzip.compress(NOBODY), "identity, GZIP")[0] == 200
+    assert post(daemon, "h1", gzip.compress(NOBODY), "gzip, ,")[0] == 200
     assert post(daemon, "h1", gzip.compress(NOBODY), "x-gzip")[0] == 200
 
 

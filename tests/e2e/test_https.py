@@ -209,6 +209,13 @@ def test_injection_over_tls_and_clear_text_is_refused(where):
             assert not s.recv(4096).startswith(b"HTTP")
 
 
+def test_a_target_may_say_https(where):
+    with Https(where, https_policy(where)) as d:
+        for scheme in ("https", "HTTPS", "http"):
+            code, text = d.curl("-k", "--http1.1", "--request-target", f"{scheme}://mail.example.com:1/api/check-liveness/v1")
+            assert (code, text) == (0, "OK")
+
+
 # --- renewal ---
 
 def test_renewal_of_files(where):

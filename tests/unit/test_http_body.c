@@ -23,7 +23,7 @@ static void test_names(void **state)
 		{{"gzip;q=1"}, HTTP_CODING_OTHER},	{{"gzip, gzip"}, HTTP_CODING_OTHER},
 		{{"gzip", "gzip"}, HTTP_CODING_OTHER},	{{"deflate", "identity"}, HTTP_CODING_DEFLATE},
 		{{"gzip, br"}, HTTP_CODING_OTHER},	{{"br, gzip"}, HTTP_CODING_OTHER},
-		{{"gzip,"}, HTTP_CODING_OTHER},		{{""}, HTTP_CODING_OTHER},
+		{{"gzip, ,"}, HTTP_CODING_GZIP},	{{""}, HTTP_CODING_IDENTITY},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		enum http_coding c = HTTP_CODING_IDENTITY;

@@ -70,6 +70,10 @@ static const struct {
 	{STR("GET HTTP://x HTTP/1.1\r\nHost: x\r\n\r\n"), H1_DONE},
 	{STR("GET http:///a HTTP/1.1\r\nHost: x\r\n\r\n"), 400},
 	{STR("GET ftp://x/a HTTP/1.1\r\nHost: x\r\n\r\n"), 400},
+	{STR("GET https://x/a HTTP/1.1\r\nHost: x\r\n\r\n"), 400}, /* without TLS */
+	{STR("GET http://u@x/a HTTP/1.1\r\nHost: x\r\n\r\n"), 400},
+	{STR("GET http://x:y/a HTTP/1.1\r\nHost: x\r\n\r\n"), 400},
+	{STR("GET http://[::1]:80?a HTTP/1.1\r\nHost: x\r\n\r\n"), H1_DONE},
 	{STR("FROB / HTTP/1.1\r\nHost: x\r\n\r\n"), 501},
 	{STR("get / HTTP/1.1\r\nHost: x\r\n\r\n"), 501},
 	{STR("DESCRIBE / HTTP/1.1\r\nHost: x\r\n\r\n"), 501},
@@ -100,6 +104,23 @@ static const struct {
 	{STR("GET / HTTP/1.1\r\nHost: x\r\nX: a\tb\r\n\r\n"), H1_DONE},
 	/* fields that frame */
 	{STR("GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n"), 400},
+	{STR("GET / HTTP/1.1\r\nHost: a b\r\n\r\n"), 400},
+	{STR("GET / HTTP/1.1\r\nHost: a, b\r\n\r\n"), 400},
+	{STR("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n"), 400},
+	{STR("GET / HTTP/1.1\r\nHost: u@a\r\n\r\n"), 400},
+	{STR("GET / HTTP/1.1\r\nHost: a:80:80\r\n\r\n"), 400},
+	{STR("GET / HTTP/1.1\r\nHost: a:8x\r\n\r\n"), 400},
+	{STR("GET / HTTP/1.1\r\nHost: a%4\r\n\r\n"), 400},
+	{STR("GET / HTTP/1.1\r\nHost: \xc3\xa4\r\n\r\n"), 400},
+	{STR("GET / HTTP/1.1\r\nHost: [::1\r\n\r\n"), 400},
+	{STR("GET / HTTP/1.1\r\nHost: []\r\n\r\n"), 400},
+	{STR("GET / HTTP/1.1\r\nHost: [::g]\r\n\r\n"), 400},
+	{STR("GET / HTTP/1.1\r\nHost: [::1]80\r\n\r\n"), 400},
+	{STR("GET / HTTP/1.1\r\nHost: ::1\r\n\r\n"), 400},
+	{STR("GET / HTTP/1.1\r\nHost: [::ffff:10.0.0.1]:80\r\n\r\n"), H1_DONE},
+	{STR("GET / HTTP/1.1\r\nHost: a_b-c.example:\r\n\r\n"), H1_DONE},
+	{STR("GET / HTTP/1.1\r\nHost: A%2d:8000\r\n\r\n"), H1_DONE},
+	{STR("GET / HTTP/1.1\r\nHost: :80\r\n\r\n"), H1_DONE},
 	{STR("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"), H1_DONE},
 	{STR("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 005\r\n\r\n"), H1_DONE},
 	{STR("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n"), 400},
@@ -169,7 +190,7 @@ static void http_parse_reads(void **state)
 				1000, &arena);
 	assert_int_equal(p.status, H1_DONE);
 	assert_str_is(p.r.method, "POST");
-	assert_str_is(p.r.path, "/a b/c");
+	assert_str_is(p.r.path, "/a b%2fc");
 	assert_str_is(p.r.query, "x=1&name=a+b%26c&empty=&flag");
 	assert_int_equal(p.r.version_minor, 1);
 	assert_int_equal(p.r.n_headers, 7);
