@@ -68,6 +68,12 @@ void http_memory_give(uint64_t n_bytes)
 
 /* --- one body --- */
 
+uint64_t http_body_limit(const struct http_listener *l)
+{
+	uint64_t max = atomic_load_explicit(&http_memory.max, memory_order_relaxed);
+	return l->p.request_body_limit < max ? l->p.request_body_limit : max;
+}
+
 uint64_t http_body_wire_limit(enum http_coding c, uint64_t limit)
 {
 	uint64_t more = limit / 8 + 4096;

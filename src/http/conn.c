@@ -262,7 +262,7 @@ static int conn_read_sized_body(struct http_conn *c, const char **why)
 static int conn_take_chunks(struct http_conn *c, struct h1_chunks *chunks, str_t in, size_t *n_used,
 			    uint64_t *n_data, const char **why)
 {
-	uint64_t limit = http_body_wire_limit(c->f.coding, c->l->p.request_body_limit);
+	uint64_t limit = http_body_wire_limit(c->f.coding, http_body_limit(c->l));
 	if (c->f.coding == HTTP_CODING_IDENTITY) {
 		int rc = http_body_reserve(&c->body, in.n, why);
 		return rc == H1_MORE ? h1_chunks_decode(chunks, in, n_used, &c->body.buf, limit, why) : rc;
@@ -305,7 +305,7 @@ static int conn_read_body(struct http_conn *c)
 {
 	const char *why = NULL;
 	int rc = CONN_OK;
-	http_body_begin(&c->body, c->f.coding, c->l->p.request_body_limit);
+	http_body_begin(&c->body, c->f.coding, http_body_limit(c->l));
 	if (c->f.is_chunked)
 		rc = conn_read_chunked_body(c, &why);
 	else if (c->f.content_length != 0)

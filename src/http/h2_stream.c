@@ -166,7 +166,7 @@ static int h2_wait_for_body(struct h2_stream *s, const char **why)
 
 static int h2_read_body(struct h2_stream *s, const char **why)
 {
-	http_body_begin(&s->body, s->f.coding, s->c->l->p.request_body_limit);
+	http_body_begin(&s->body, s->f.coding, http_body_limit(s->c->l));
 	if (s->status != 0) {
 		*why = s->why;
 		return s->status;

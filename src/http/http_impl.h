@@ -109,6 +109,9 @@ int http_body_reserve(struct http_body *b, size_t n_bytes, const char **why);
 int http_body_end(struct http_body *b, const char **why);
 void http_body_reset(struct http_body *b); /* for the next one; a small buffer is kept */
 void http_body_fini(struct http_body *b);
+/** How large a content this listener takes. Not more than the memory of all bodies, whatever it was told: a
+ * client must not be told to try again with what never fits. */
+uint64_t http_body_limit(const struct http_listener *l);
 /** How large a body may be on the wire for `limit` bytes of content. */
 uint64_t http_body_wire_limit(enum http_coding c, uint64_t limit);
 bool http_memory_has(uint64_t n_bytes); /* is left for bodies, at this moment */

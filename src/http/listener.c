@@ -110,6 +110,13 @@ const struct net_addr *http_listener_addr(const struct http_listener *l)
 
 void http_listener_start(struct http_listener *l)
 {
+	uint64_t limit = http_body_limit(l);
+	if (limit < l->p.request_body_limit)
+		log_warn("kumod",
+			 "request_body_limit of the listener on %s is %llu instead of %llu, as the bodies of "
+			 "all requests may have no more memory together",
+			 http_listener_name(l), (unsigned long long)limit,
+			 (unsigned long long)l->p.request_body_limit);
 	listener_start(l->listener);
 }
 

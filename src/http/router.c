@@ -142,7 +142,7 @@ static bool http_admit_body(struct http_request *r, const struct http_route *rou
 		return false;
 	}
 	if (f->has_length &&
-	    f->content_length > http_body_wire_limit(f->coding, r->listener->p.request_body_limit)) {
+	    f->content_length > http_body_wire_limit(f->coding, http_body_limit(r->listener))) {
 		http_response_refuse(r, a, 413, HTTP_TOO_LARGE);
 		return false;
 	}

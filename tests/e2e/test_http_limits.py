@@ -328,6 +328,17 @@ def test_memory_of_all_bodies(where):
     print(probe)
 
 
+def test_body_that_can_never_fit(where):
+    """It is too large, not something to try again with."""
+    with Daemon(where, listener(where, request_body_limit=1 << 30)) as d:
+        warned = re.search(r"WARN .*request_body_limit of the listener on \S+ is (\d+) instead of 1073741824", d.stderr())
+        head = f"POST {INJECT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n"
+        for more, status in ((0, b"100"), (1, b"413")):
+            with connect(d.port) as s:
+                s.sendall((head + f"Content-Length: {int(warned.group(1)) + more}\r\n\r\n").encode())
+                assert s.recv(1000).split()[1] == status
+
+
 def not_enough_memory(d, head, size):
     with connect(d.port) as s:
         s.sendall((head + f"Content-Length: {size}\r\nExpect: 100-continue\r\n\r\n").encode())
