@@ -63,8 +63,9 @@ def test_default_address(where):
                 get("::1", 8000)
 
 
-def test_all_ipv4_addresses(where):
-    with Daemon(where, policy(where).replace("127.0.0.1:0", "0.0.0.0:0")) as d:
+@pytest.mark.parametrize("written", ["0.0.0.0:0", "0:0"])
+def test_all_ipv4_addresses(where, written):
+    with Daemon(where, policy(where).replace("127.0.0.1:0", written)) as d:
         (address, port), = listeners(d)
         assert address == "0.0.0.0"
         for host in ["127.0.0.1", "127.0.0.2", "127.1.2.3", *machine_addresses()]:
