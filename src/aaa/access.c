@@ -1,19 +1,20 @@
 /* access.c - resolving the lists and asking them, with two caches: of the list of each name, and of each
  * decision by privilege, resource and person. Both hold 128 entries and are bound to the configuration epoch.
- * A failure of the event is kept too, but for a second at most, so that a policy whose database is away is
- * not asked for each request and yet is asked again soon.
+ * Requests that want the same at the same time ask once. A failure of the event is kept too, but for a second
+ * at most, so that a policy whose database is away is not asked for each request and yet is asked again soon.
  *
  * Without a handler the built-in map is a hash look-up per name; that path takes no lock and no cache. */
 #include "aaa/access.h"
 
 #include "aaa/acct.h"
 #include "aaa/acl_object.h"
-#include "aaa/ttl_cache.h"
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "policy/memoize.h"
 #include "policy/policy.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -23,26 +24,38 @@
 
 enum { ACL_CACHE_ENTRIES = 128 };
 
-static struct ttl_cache acl_definitions = TTL_CACHE_INIT(acl_definitions, ACL_CACHE_ENTRIES);
-static struct ttl_cache acl_checks = TTL_CACHE_INIT(acl_checks, ACL_CACHE_ENTRIES);
-static _Atomic int64_t acl_ttl_ns = INT64_C(300000000), acl_check_ttl_ns = INT64_C(300000000);
+static struct memo_cache *acl_definitions, *acl_checks;
+static pthread_once_t access_once = PTHREAD_ONCE_INIT;
 static atomic_bool acl_is_falling_back = true;
+
+static void access_init(void)
+{
+	struct memo_params p = {.ttl = ACL_TTL,
+				.capacity = ACL_CACHE_ENTRIES,
+				.invalidate_with_epoch = true,
+				.populate_timeout = {-1}};
+	acl_definitions = memo_cache_new(&p);
+	acl_checks = memo_cache_new(&p);
+}
 
 void access_set_fall_back(bool is_falling_back)
 {
+	pthread_once(&access_once, access_init);
 	atomic_store(&acl_is_falling_back, is_falling_back);
-	ttl_cache_clear(&acl_definitions);
-	ttl_cache_clear(&acl_checks);
+	memo_cache_clear(acl_definitions);
+	memo_cache_clear(acl_checks);
 }
 
 void access_set_acl_ttl(dur_t ttl)
 {
-	atomic_store(&acl_ttl_ns, ttl.ns);
+	pthread_once(&access_once, access_init);
+	memo_cache_set_ttl(acl_definitions, ttl);
 }
 
 void access_set_check_ttl(dur_t ttl)
 {
-	atomic_store(&acl_check_ttl_ns, ttl.ns);
+	pthread_once(&access_once, access_init);
+	memo_cache_set_ttl(acl_checks, ttl);
 }
 
 void access_reset(void)
@@ -50,12 +63,6 @@ void access_reset(void)
 	access_set_fall_back(true);
 	access_set_acl_ttl(ACL_TTL);
 	access_set_check_ttl(ACL_TTL);
-}
-
-static dur_t access_ttl(_Atomic int64_t *ttl_ns, bool is_error)
-{
-	dur_t ttl = dur_ns(atomic_load(ttl_ns));
-	return is_error && dur_cmp(ttl, ACL_ERROR_TTL) > 0 ? ACL_ERROR_TTL : ttl;
 }
 
 /* A cancelled or hurried caller says nothing about the policy. */
@@ -67,27 +74,16 @@ static bool access_is_worth_keeping(void)
 /* --- the list of a name --- */
 
 struct acl_definition {
-	struct cached base;
+	struct memo_value base;
 	struct acl *acl; /* NULL: this name has none */
 	bool is_error;
 };
 
-static void acl_definition_free(struct cached *v)
+static void acl_definition_free(struct memo_value *v)
 {
 	struct acl_definition *d = container_of(v, struct acl_definition, base);
 	acl_unref(d->acl);
 	free(d);
-}
-
-static void acl_definition_keep(str_t name, struct acl *acl, bool is_error, uint64_t epoch)
-{
-	struct acl_definition *d = xnew(struct acl_definition);
-	atomic_init(&d->base.refs, 1);
-	d->base.free = acl_definition_free;
-	d->acl = acl != NULL ? acl_ref(acl) : NULL;
-	d->is_error = is_error;
-	ttl_cache_put(&acl_definitions, name, &d->base, access_ttl(&acl_ttl_ns, is_error), epoch);
-	cached_unref(&d->base);
 }
 
 static struct acl *acl_built_in(str_t name)
@@ -129,57 +125,55 @@ static int acl_ask(str_t name, struct acl **out, mono_t deadline)
 	return rc < 0 ? -1 : 0;
 }
 
+/* Asks the policy, for everybody who waits for the same. A reference. Yields. */
+static struct acl_definition *acl_ask_once(str_t name, uint64_t epoch, mono_t deadline)
+{
+	struct acl_definition *d = xnew(struct acl_definition);
+	bool is_kept = true;
+	atomic_init(&d->base.refs, 1);
+	d->base.free_fn = acl_definition_free;
+	if (acl_ask(name, &d->acl, deadline) != 0) {
+		err_wrap(ACL_EVENT "(" STR_FMT ")", STR_ARG(name));
+		log_error("kumod::aaa", "%s", err_text());
+		is_kept = access_is_worth_keeping();
+		d->base.max_ttl = ACL_ERROR_TTL;
+		d->is_error = true;
+	}
+	memo_finish(acl_definitions, name, is_kept ? &d->base : NULL, epoch);
+	return d;
+}
+
 /* A reference in *out, or NULL there. Yields. */
 static int acl_resolve(str_t name, struct acl **out, mono_t deadline)
 {
 	uint64_t epoch = policy_epoch();
-	struct cached *v = ttl_cache_get(&acl_definitions, name, epoch);
-	if (v != NULL) {
-		const struct acl_definition *d = container_of(v, struct acl_definition, base);
-		bool is_error = d->is_error;
-		*out = d->acl != NULL ? acl_ref(d->acl) : NULL;
-		cached_unref(v);
-		if (is_error)
-			err_set(ERR_LUA, ACL_EVENT "(" STR_FMT ") has just failed", STR_ARG(name));
-		return is_error ? -1 : 0;
-	}
-	if (acl_ask(name, out, deadline) == 0) {
-		acl_definition_keep(name, *out, false, epoch);
-		return 0;
-	}
-	err_wrap(ACL_EVENT "(" STR_FMT ")", STR_ARG(name));
-	log_error("kumod::aaa", "%s", err_text());
-	if (access_is_worth_keeping())
-		acl_definition_keep(name, NULL, true, epoch);
-	return -1;
+	struct memo_value *known = NULL;
+	int rc = memo_begin(acl_definitions, name, &known, deadline);
+	if (rc < 0)
+		return -1;
+	struct acl_definition *d = rc > 0 ? container_of(known, struct acl_definition, base)
+					  : acl_ask_once(name, epoch, deadline);
+	*out = d->acl != NULL ? acl_ref(d->acl) : NULL;
+	if (d->is_error && rc > 0)
+		err_set(ERR_LUA, ACL_EVENT "(" STR_FMT ") has just failed", STR_ARG(name));
+	rc = d->is_error ? -1 : 0;
+	memo_value_unref(&d->base);
+	return rc;
 }
 
 /* --- decisions --- */
 
 struct access_decision {
-	struct cached base;
+	struct memo_value base;
 	struct access_result result;
 	bool is_error;
 };
 
-static void access_decision_free(struct cached *v)
+static void access_decision_free(struct memo_value *v)
 {
 	struct access_decision *d = container_of(v, struct access_decision, base);
 	access_result_fini(&d->result);
 	free(d);
-}
-
-static void access_keep(str_t key, const struct access_result *r, bool is_error, uint64_t epoch)
-{
-	struct access_decision *d = xnew(struct access_decision);
-	atomic_init(&d->base.refs, 1);
-	d->base.free = access_decision_free;
-	d->result = *r;
-	if (r->acl != NULL)
-		acl_ref(r->acl);
-	d->is_error = is_error;
-	ttl_cache_put(&acl_checks, key, &d->base, access_ttl(&acl_check_ttl_ns, is_error), epoch);
-	cached_unref(&d->base);
 }
 
 static void access_key(const struct resource *what, const struct auth_info *who, str_t privilege,
@@ -220,28 +214,47 @@ static int access_decide(const struct resource *what, const struct auth_info *wh
 	return 0;
 }
 
+/* The same for everybody who waits for it. A reference. */
+static struct access_decision *access_decide_once(str_t key, const struct resource *what,
+						  const struct auth_info *who, str_t privilege,
+						  uint64_t epoch, mono_t deadline)
+{
+	struct access_decision *d = xnew(struct access_decision);
+	bool is_kept = true;
+	atomic_init(&d->base.refs, 1);
+	d->base.free_fn = access_decision_free;
+	if (access_decide(what, who, privilege, true, &d->result, deadline) != 0) {
+		is_kept = access_is_worth_keeping();
+		d->base.max_ttl = ACL_ERROR_TTL;
+		d->is_error = true;
+	}
+	memo_finish(acl_checks, key, is_kept ? &d->base : NULL, epoch);
+	return d;
+}
+
 static int access_decide_cached(const struct resource *what, const struct auth_info *who, str_t privilege,
 				struct access_result *out, mono_t deadline)
 {
 	struct buf key = BUF_INIT;
 	uint64_t epoch = policy_epoch();
-	int rc;
+	struct memo_value *known = NULL;
+	pthread_once(&access_once, access_init);
 	access_key(what, who, privilege, &key);
-	struct cached *v = ttl_cache_get(&acl_checks, buf_str(&key), epoch);
-	if (v != NULL) {
-		const struct access_decision *d = container_of(v, struct access_decision, base);
-		*out = d->result;
-		if (out->acl != NULL)
-			acl_ref(out->acl);
-		rc = d->is_error ? -1 : 0;
-		cached_unref(v);
-		if (rc != 0)
-			err_set(ERR_LUA, ACL_EVENT " has just failed");
-	} else {
-		rc = access_decide(what, who, privilege, true, out, deadline);
-		if (rc == 0 || access_is_worth_keeping())
-			access_keep(buf_str(&key), out, rc != 0, epoch);
-	}
+	int rc = memo_begin(acl_checks, buf_str(&key), &known, deadline);
+	*out = (struct access_result){.n_considered = 0};
+	if (rc < 0)
+		goto out;
+	struct access_decision *d =
+		rc > 0 ? container_of(known, struct access_decision, base)
+		       : access_decide_once(buf_str(&key), what, who, privilege, epoch, deadline);
+	*out = d->result;
+	if (out->acl != NULL)
+		acl_ref(out->acl);
+	if (d->is_error && rc > 0)
+		err_set(ERR_LUA, ACL_EVENT " has just failed");
+	rc = d->is_error ? -1 : 0;
+	memo_value_unref(&d->base);
+out:
 	buf_fini(&key);
 	return rc;
 }

@@ -1,18 +1,20 @@
 /* login.c - asking the policy about a credential, and remembering what it said: for 60 s, of 128 credentials,
  * of one configuration epoch. The key of the memory is an HMAC of the credential under a key that is made at
- * start, so that the credentials themselves are nowhere in it. An error is remembered for a second only: a
- * user database that is away is not asked for each request, and a login works again as soon as it is back.
+ * start, so that the credentials themselves are nowhere in it. Of requests that come at the same time with
+ * one credential a single one asks, the others wait for its answer: checking a password may be made to be
+ * slow. An error is remembered for a second only: a user database that is away is not asked for each request,
+ * and a login works again as soon as it is back.
  *
  * The text of a failed handler goes to the diagnostic log; should it quote the password or the token, these
  * are taken out. */
 #include "aaa/login.h"
 
 #include "aaa/acct.h"
-#include "aaa/ttl_cache.h"
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "base/secret.h"
+#include "policy/memoize.h"
 #include "policy/policy.h"
 
 #include <openssl/evp.h>
@@ -28,35 +30,43 @@ enum { LOGIN_CACHE_ENTRIES = 128, LOGIN_KEY_BYTES = 32, LOGIN_MASK_MIN_BYTES = 3
 enum login_outcome { LOGIN_WRONG, LOGIN_GOOD, LOGIN_ERROR };
 
 struct login {
-	struct cached base;
+	struct memo_value base;
 	enum login_outcome outcome;
 	struct arena arena;
 	struct auth_info info; /* LOGIN_GOOD: what the login adds */
 };
 
-static struct ttl_cache logins = TTL_CACHE_INIT(logins, LOGIN_CACHE_ENTRIES);
-
-void login_reset(void)
-{
-	ttl_cache_clear(&logins);
-}
-
-/* --- the key --- */
-
+static struct memo_cache *login_cache;
 static unsigned char login_hmac_key[LOGIN_KEY_BYTES];
-static pthread_once_t login_hmac_once = PTHREAD_ONCE_INIT;
+static pthread_once_t login_once = PTHREAD_ONCE_INIT;
 
-static void login_hmac_make_key(void)
+static void login_init(void)
 {
+	login_cache = memo_cache_new(&(struct memo_params){.ttl = LOGIN_TTL,
+							   .capacity = LOGIN_CACHE_ENTRIES,
+							   .invalidate_with_epoch = true,
+							   .populate_timeout = {-1}});
 	if (RAND_bytes(login_hmac_key, sizeof(login_hmac_key)) != 1)
 		panic("no random bytes");
 }
+
+static struct memo_cache *logins(void)
+{
+	pthread_once(&login_once, login_init);
+	return login_cache;
+}
+
+void login_reset(void)
+{
+	memo_cache_clear(logins());
+}
+
+/* --- the key --- */
 
 static void login_key(const struct credential *c, unsigned char out[LOGIN_KEY_BYTES])
 {
 	unsigned n = LOGIN_KEY_BYTES;
 	struct buf b = BUF_INIT;
-	pthread_once(&login_hmac_once, login_hmac_make_key);
 	buf_reserve(&b, c->secret.n + 1); /* at once: no freed copies of it */
 	buf_add_c(&b, c->kind == CREDENTIAL_BASIC ? 'b' : 't');
 	buf_add_str(&b, c->secret);
@@ -69,7 +79,7 @@ static void login_key(const struct credential *c, unsigned char out[LOGIN_KEY_BY
 
 /* --- asking --- */
 
-static void login_free(struct cached *v)
+static void login_free(struct memo_value *v)
 {
 	struct login *l = container_of(v, struct login, base);
 	arena_fini(&l->arena);
@@ -80,7 +90,7 @@ static struct login *login_new(void)
 {
 	struct login *l = xnew(struct login);
 	atomic_init(&l->base.refs, 1);
-	l->base.free = login_free;
+	l->base.free_fn = login_free;
 	l->arena = ARENA_INIT;
 	auth_info_init(&l->info, NULL, &l->arena);
 	return l;
@@ -174,21 +184,24 @@ static struct login *login_find(const struct credential *c, mono_t deadline)
 {
 	unsigned char key_bytes[LOGIN_KEY_BYTES];
 	str_t key = {(const char *)key_bytes, sizeof(key_bytes)};
+	struct memo_cache *cache = logins();
+	struct memo_value *known = NULL;
 	uint64_t epoch = policy_epoch();
+	bool is_kept = true;
 	login_key(c, key_bytes);
-	struct cached *v = ttl_cache_get(&logins, key, epoch);
-	if (v != NULL)
-		return container_of(v, struct login, base);
+	int rc = memo_begin(cache, key, &known, deadline);
+	if (rc > 0)
+		return container_of(known, struct login, base);
 	struct login *l = login_new();
-	dur_t ttl = LOGIN_TTL;
-	if (login_ask(c, l, deadline) != 0) {
+	if (rc < 0 || login_ask(c, l, deadline) != 0) {
 		/* A cancelled or hurried caller says nothing about the credential. */
-		bool is_ours = err_is(ERR_CANCELLED) || err_is(ERR_TIMEOUT) || err_is(ERR_SHUTDOWN);
-		ttl = is_ours ? DUR_ZERO : LOGIN_ERROR_TTL;
+		is_kept = !err_is(ERR_CANCELLED) && !err_is(ERR_TIMEOUT) && !err_is(ERR_SHUTDOWN);
+		l->base.max_ttl = LOGIN_ERROR_TTL;
 		l->outcome = LOGIN_ERROR;
 		login_complain(c);
 	}
-	ttl_cache_put(&logins, key, &l->base, ttl, epoch);
+	if (rc == 0)
+		memo_finish(cache, key, is_kept ? &l->base : NULL, epoch);
 	return l;
 }
 
@@ -207,7 +220,7 @@ int login_check(const struct credential *c, struct auth_info *who, mono_t deadli
 	if (outcome == LOGIN_GOOD)
 		auth_info_merge(who, &l->info);
 	acct_log_login(who, login_attempted(c, l), login_context(c), outcome == LOGIN_GOOD, deadline);
-	cached_unref(&l->base);
+	memo_value_unref(&l->base);
 	if (outcome == LOGIN_ERROR)
 		err_set(ERR_LUA, "%s failed", login_event(c));
 	return outcome == LOGIN_ERROR ? -1 : outcome == LOGIN_GOOD;

@@ -1,4 +1,4 @@
-/* memoize.c - caches by name, each a map and a list (least recently used first) under one short mutex that is
+/* memoize.c - caches, each a map and a list (least recently used first) under one short mutex that is
  * never held across a wait. An entry that is being computed has a list of those who wait for it, each with an
  * event of its own; when it is done all are woken and look again, so that a failure lets one of them try.
  * Such an entry is not evicted: the cache may exceed its capacity by as many. */
@@ -60,12 +60,39 @@ static struct metric_series *memo_metric(const char *metric, const char *help, c
 	return metric_get(metric_declare(METRIC_COUNTER, metric, help, label, NULL, 0), &name);
 }
 
-static struct memo_cache *memo_cache_new(const char *name)
+static void memo_count(struct metric_series *s)
+{
+	if (s != NULL)
+		metric_inc(s);
+}
+
+static void memo_cache_set_params(struct memo_cache *c, const struct memo_params *p)
+{
+	pthread_mutex_lock(&c->lock);
+	c->params = *p;
+	c->params.name = NULL;
+	pthread_mutex_unlock(&c->lock);
+}
+
+struct memo_cache *memo_cache_new(const struct memo_params *p)
 {
 	struct memo_cache *c = xnew(struct memo_cache);
-	c->name = str_dup(str_of(name));
 	pthread_mutex_init(&c->lock, NULL);
 	list_init(&c->lru);
+	memo_cache_set_params(c, p);
+	return c;
+}
+
+void memo_cache_set_ttl(struct memo_cache *c, dur_t ttl)
+{
+	pthread_mutex_lock(&c->lock);
+	c->params.ttl = ttl;
+	pthread_mutex_unlock(&c->lock);
+}
+
+static void memo_cache_name_it(struct memo_cache *c, const char *name)
+{
+	c->name = str_dup(str_of(name));
 	c->n_lookups =
 		memo_metric("memoize_cache_lookup_count", "How many times a memoize cache was asked.", name);
 	c->n_hits =
@@ -74,7 +101,6 @@ static struct memo_cache *memo_cache_new(const char *name)
 				  "How many times a memoize cache did not have the value.", name);
 	c->n_populated = memo_metric("memoize_cache_populated_count",
 				     "How many times a value was computed for a memoize cache.", name);
-	return c;
 }
 
 struct memo_cache *memo_cache_get(const struct memo_params *p)
@@ -82,14 +108,12 @@ struct memo_cache *memo_cache_get(const struct memo_params *p)
 	pthread_mutex_lock(&registry_lock);
 	struct memo_cache *c = map_find(&registry, str_of(p->name));
 	if (c == NULL) {
-		c = memo_cache_new(p->name);
+		c = memo_cache_new(p);
+		memo_cache_name_it(c, p->name);
 		map_put(&registry, str_of(c->name), c);
 	}
 	pthread_mutex_unlock(&registry_lock);
-	pthread_mutex_lock(&c->lock);
-	c->params = *p;
-	c->params.name = NULL;
-	pthread_mutex_unlock(&c->lock);
+	memo_cache_set_params(c, p);
 	return c;
 }
 
@@ -112,11 +136,11 @@ static void memo_entry_take_out(struct memo_cache *c, struct memo_entry *e)
 	list_remove(&e->link);
 }
 
-/** Takes entries over the capacity out into dead, whose values are let go of after unlocking. */
-static void memo_cache_evict(struct memo_cache *c, struct list *dead)
+/** Takes entries over n_max out into dead, whose values are let go of after unlocking. */
+static void memo_cache_evict(struct memo_cache *c, size_t n_max, struct list *dead)
 {
 	struct list *l = c->lru.next;
-	while (c->entries.n > (size_t)c->params.capacity && l != &c->lru) {
+	while (c->entries.n > n_max && l != &c->lru) {
 		struct memo_entry *e = list_entry(l, struct memo_entry, link);
 		l = l->next;
 		if (e->is_computing)
@@ -155,6 +179,16 @@ static void memo_free_entries(struct list *dead)
 	}
 }
 
+void memo_cache_clear(struct memo_cache *c)
+{
+	struct list dead;
+	list_init(&dead);
+	pthread_mutex_lock(&c->lock);
+	memo_cache_evict(c, 0, &dead);
+	pthread_mutex_unlock(&c->lock);
+	memo_free_entries(&dead);
+}
+
 /** Waits for whoever computes it. until: the populate_timeout. 0: look again; 1: waited long enough; -1 with
  * the error. */
 static int memo_wait(struct memo_cache *c, struct memo_waiter *w, mono_t until, mono_t deadline)
@@ -175,25 +209,30 @@ static int memo_wait(struct memo_cache *c, struct memo_waiter *w, mono_t until, 
 int memo_begin(struct memo_cache *c, str_t key, struct memo_value **value, mono_t deadline)
 {
 	mono_t until = MONO_NEVER;
-	metric_inc(c->n_lookups);
+	memo_count(c->n_lookups);
 	for (bool is_first = true;; is_first = false) {
 		struct memo_waiter w;
 		pthread_mutex_lock(&c->lock);
 		if (is_first && c->params.populate_timeout.ns >= 0)
 			until = mono_after(c->params.populate_timeout);
 		bool can_retry = c->params.retry_on_populate_timeout;
+		if (c->params.ttl.ns == 0 && !c->params.allow_stale_reads) { /* nobody has anything of it */
+			pthread_mutex_unlock(&c->lock);
+			memo_count(c->n_misses);
+			return 0;
+		}
 		struct memo_entry *e = memo_cache_entry(c, key);
 		if (memo_entry_is_fresh(c, e) ||
 		    (e->is_computing && e->value != NULL && c->params.allow_stale_reads)) {
 			*value = memo_value_ref(e->value);
 			pthread_mutex_unlock(&c->lock);
-			metric_inc(c->n_hits);
+			memo_count(c->n_hits);
 			return 1;
 		}
 		if (!e->is_computing) {
 			e->is_computing = true;
 			pthread_mutex_unlock(&c->lock);
-			metric_inc(c->n_misses);
+			memo_count(c->n_misses);
 			return 0;
 		}
 		w.event = event_new();
@@ -203,7 +242,7 @@ int memo_begin(struct memo_cache *c, str_t key, struct memo_value **value, mono_
 		if (rc == 0)
 			continue;
 		if (rc > 0 && can_retry) {
-			metric_inc(c->n_misses);
+			memo_count(c->n_misses);
 			return 0; /* both compute it; the last result stays */
 		}
 		if (rc > 0)
@@ -225,9 +264,10 @@ void memo_finish(struct memo_cache *c, str_t key, struct memo_value *value, uint
 	if (value != NULL) {
 		old = e->value;
 		e->value = memo_value_ref(value);
-		e->expires = mono_after(c->params.ttl);
+		bool is_short = value->max_ttl.ns > 0 && dur_cmp(value->max_ttl, c->params.ttl) < 0;
+		e->expires = mono_after(is_short ? value->max_ttl : c->params.ttl);
 		e->epoch = epoch;
-		metric_inc(c->n_populated);
+		memo_count(c->n_populated);
 	}
 	for (struct list *l; (l = list_pop_front(&e->waiters)) !=
 			     NULL;) /* (a waiter that gives up takes itself out under the lock) */
@@ -236,7 +276,7 @@ void memo_finish(struct memo_cache *c, str_t key, struct memo_value *value, uint
 		memo_entry_take_out(c, e);
 		list_push_back(&dead, &e->link);
 	}
-	memo_cache_evict(c, &dead);
+	memo_cache_evict(c, (size_t)c->params.capacity, &dead);
 	pthread_mutex_unlock(&c->lock);
 	memo_value_unref(old);
 	memo_free_entries(&dead);

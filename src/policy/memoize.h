@@ -1,7 +1,7 @@
-/* memoize.h - results of the policy's functions, kept for all Lua states of the process
- * (docs/reference/kumo/memoize.md). A cache has a name; a key is the text of the arguments, a value is
- * refcounted and never changes. Of several callers that want the same key at once one computes it, the others
- * wait for it. Any thread. */
+/* memoize.h - what the policy has said, kept for a while for the whole process: results of its functions, in
+ * caches that have a name (docs/reference/kumo/memoize.md), and its answers to modules, in caches of their
+ * own. A value is refcounted and never changes. Of several callers that want the same key at once one
+ * computes it, the others wait for it. Any thread. */
 #pragma once
 
 #include "base/clock.h"
@@ -12,6 +12,7 @@
 struct memo_value {
 	_Atomic uint32_t refs;
 	void (*free_fn)(struct memo_value *v);
+	dur_t max_ttl; /* more than nothing: it is kept no longer than that, whatever the cache's ttl */
 };
 void memo_value_unref(struct memo_value *v); /* NULL is fine */
 
@@ -29,6 +30,11 @@ struct memo_cache;
 /** The cache of that name, made at first use; later calls change its settings. It stays until the process
  * ends. */
 struct memo_cache *memo_cache_get(const struct memo_params *p);
+/** A cache without a name, which is counted nowhere. It stays until the process ends. */
+struct memo_cache *memo_cache_new(const struct memo_params *p);
+void memo_cache_set_ttl(struct memo_cache *c, dur_t ttl); /* of values to come; zero: nothing is kept */
+/** Forgets what is kept. What is being computed goes on. */
+void memo_cache_clear(struct memo_cache *c);
 const char *memo_cache_name(const struct memo_cache *c);
 /** Yields while another caller computes the value. 1: *value is a new reference. 0: the caller computes it,
  * and then calls memo_finish in every case. -1 ERR_TIMEOUT (the populate_timeout, or the deadline),

@@ -1,5 +1,6 @@
 """Who may use the HTTP service: logins (Basic, Bearer), access control lists, the built-in list, caches, the accounting log."""
 import base64
+import concurrent.futures
 import http.client
 import json
 import re
@@ -454,6 +455,23 @@ def test_login_is_cached(service):
         assert service.status("GET", LIVENESS, f"odd:{PASSWORD}") == 200
         assert service.status("GET", LIVENESS, f"odd:{WRONG}") == 401
     assert service.count("basic for odd with") == n + 2
+
+
+def test_requests_at_once_ask_once(where):
+    """A policy may make the check of a password slow on purpose: a crowd of one client must not multiply that."""
+    slow = """
+    kumo.on('http_server_validate_auth_basic', function(user, password) kumo.log_info('asked for ' .. user) kumo.sleep(0.3) return true end)
+    kumo.on('get_acl_definition', function(resource) kumo.log_info('asked for ' .. resource) kumo.sleep(0.05) return nil end)
+    """
+    init = second_listener() + "kumo.aaa.set_acl_cache_ttl '10 minutes' kumo.aaa.set_check_cache_ttl '10 minutes'" + acct(where)
+    with Service(where, policy(where, init=init, extra=slow)) as d:
+        with concurrent.futures.ThreadPoolExecutor(20) as pool:
+            assert set(pool.map(lambda _: d.status("POST", INJECT, "scott:x", far=True), range(20))) == {200}
+        assert d.count("asked for scott") == 1
+        for resource in ("http_listener/*/api/inject/v1", "http_listener/*/api/inject"):
+            assert d.count(f"asked for {resource}\n") == 1
+        assert len(d.wait_accounted(20, type="Authentication", success=True)) == 20
+        assert len(d.wait_accounted(20, type="Authorization", access="Allow")) == 20
 
 
 # --- the accounting log ---

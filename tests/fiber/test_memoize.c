@@ -2,9 +2,11 @@
 #include "base/alloc.h"
 #include "base/metric.h"
 #include "bind/bind_aaa.h"
+#include "policy/memoize.h"
 #include "policy_env.h"
 
 #include <stdatomic.h>
+#include <stdlib.h>
 
 static atomic_int n_computed; /* calls of probe() by the policy */
 
@@ -281,12 +283,76 @@ static void metrics(void *arg)
 }
 RUN(metrics)
 
+/* --- a cache of one's own --- */
+
+static atomic_int n_values;
+
+static void value_free(struct memo_value *v)
+{
+	atomic_fetch_sub(&n_values, 1);
+	free(v);
+}
+
+static struct memo_value *value_new(dur_t max_ttl)
+{
+	struct memo_value *v = xnew(struct memo_value);
+	atomic_init(&v->refs, 1);
+	v->free_fn = value_free;
+	v->max_ttl = max_ttl;
+	atomic_fetch_add(&n_values, 1);
+	return v;
+}
+
+/* Whether it is there; if not, it is from now on. */
+static bool has(struct memo_cache *c, const char *key, dur_t max_ttl)
+{
+	struct memo_value *v = NULL;
+	uint64_t epoch = policy_epoch();
+	int rc = memo_begin(c, str_of(key), &v, soon());
+	CHECK(rc >= 0);
+	if (rc == 0) {
+		v = value_new(max_ttl);
+		memo_finish(c, str_of(key), v, epoch);
+	}
+	memo_value_unref(v);
+	return rc == 1;
+}
+
+static void own(void *arg)
+{
+	CHECK(start("") == 0);
+	static struct memo_cache *c;
+	c = memo_cache_new(&(struct memo_params){
+		.ttl = dur_s(3600), .capacity = 3, .invalidate_with_epoch = true, .populate_timeout = {-1}});
+	CHECK(!has(c, "a", DUR_ZERO) && !has(c, "b", DUR_ZERO) && !has(c, "c", DUR_ZERO));
+	CHECK(has(c, "a", DUR_ZERO)); /* b is now the least recently used */
+	CHECK(!has(c, "d", DUR_ZERO) && atomic_load(&n_values) == 3);
+	CHECK(has(c, "a", DUR_ZERO) && has(c, "c", DUR_ZERO) && has(c, "d", DUR_ZERO));
+	memo_cache_clear(c);
+	CHECK(atomic_load(&n_values) == 0);
+
+	CHECK(!has(c, "short", dur_ms(1)));
+	CHECK(fiber_sleep(dur_ms(5), soon()) == 0);
+	CHECK(!has(c, "short", dur_s(7200)));
+	CHECK(has(c, "short", DUR_ZERO));
+
+	struct memo_value *v = NULL;
+	memo_cache_set_ttl(c, DUR_ZERO); /* then nobody waits for anybody */
+	CHECK(memo_begin(c, STR("x"), &v, soon()) == 0 && memo_begin(c, STR("x"), &v, soon()) == 0);
+	memo_finish(c, STR("x"), NULL, policy_epoch());
+	memo_finish(c, STR("x"), NULL, policy_epoch());
+	CHECK(!has(c, "x", DUR_ZERO) && !has(c, "x", DUR_ZERO));
+	memo_cache_clear(c);
+	CHECK(atomic_load(&n_values) == 0);
+	policy_stop();
+}
+RUN(own)
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(test_##fn, setup, teardown)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {TEST(results), TEST(keys_and_capacity),
-					   TEST(expiry),  TEST(errors),
-					   TEST(crowds),  TEST(metrics)};
+	const struct CMUnitTest tests[] = {TEST(results), TEST(keys_and_capacity), TEST(expiry), TEST(errors),
+					   TEST(crowds),  TEST(metrics),	   TEST(own)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,7 +5,6 @@
 #include "aaa/acl.h"
 #include "aaa/credential.h"
 #include "aaa/resource.h"
-#include "aaa/ttl_cache.h"
 #include "base/alloc.h"
 #include "base/err.h"
 #include "policy/value.h"
@@ -642,71 +641,6 @@ static void test_bearer(void **state)
 	arena_fini(&arena);
 }
 
-/* --- the cache --- */
-
-static int n_values;
-static void value_free(struct cached *v)
-{
-	n_values--;
-	free(v);
-}
-
-static void put(struct ttl_cache *c, const char *key, dur_t ttl, uint64_t epoch)
-{
-	struct cached *v = xnew(struct cached);
-	atomic_init(&v->refs, 1);
-	v->free = value_free;
-	n_values++;
-	ttl_cache_put(c, str_of(key), v, ttl, epoch);
-	cached_unref(v);
-}
-
-static bool has(struct ttl_cache *c, const char *key, uint64_t epoch)
-{
-	struct cached *v = ttl_cache_get(c, str_of(key), epoch);
-	cached_unref(v);
-	return v != NULL;
-}
-
-static void test_cache(void **state)
-{
-	static struct ttl_cache c = TTL_CACHE_INIT(c, 3);
-	clock_set_virtual((mono_t){NS_PER_S}, (wall_t){0});
-	put(&c, "a", dur_ms(300), 1);
-	assert_true(has(&c, "a", 1));
-	assert_false(has(&c, "b", 1));
-	clock_advance(dur_ms(299));
-	assert_true(has(&c, "a", 1));
-	clock_advance(dur_ms(1));
-	assert_false(has(&c, "a", 1)); /* its time is over */
-	assert_int_equal(n_values, 0);
-
-	put(&c, "a", dur_s(9), 1);
-	assert_false(has(&c, "a", 2)); /* another policy */
-	assert_int_equal(n_values, 0);
-	put(&c, "a", DUR_ZERO, 1);
-	assert_false(has(&c, "a", 1));
-
-	put(&c, "a", dur_s(9), 1);
-	put(&c, "b", dur_s(9), 1);
-	put(&c, "c", dur_s(9), 1);
-	assert_true(has(&c, "a", 1)); /* b is now the least recently used */
-	put(&c, "d", dur_s(9), 1);
-	assert_false(has(&c, "b", 1));
-	assert_true(has(&c, "a", 1) && has(&c, "c", 1) && has(&c, "d", 1));
-	assert_int_equal(ttl_cache_size(&c), 3);
-	put(&c, "d", dur_s(9), 1); /* replaces */
-	assert_int_equal(ttl_cache_size(&c), 3);
-	assert_int_equal(n_values, 3);
-	ttl_cache_clear(&c);
-	assert_int_equal(ttl_cache_size(&c), 0);
-	assert_int_equal(n_values, 0);
-	put(&c, "a", dur_s(9), 1);
-	assert_true(has(&c, "a", 1));
-	ttl_cache_clear(&c);
-	clock_set_real();
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -725,7 +659,7 @@ int main(void)
 		cmocka_unit_test(test_bad_auth_info),
 		cmocka_unit_test(test_basic),
 		cmocka_unit_test(test_bearer),
-		cmocka_unit_test(test_cache),
+
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
