@@ -69,6 +69,13 @@ static const char *service_why_not(void)
 	return why != NULL ? why : spool_health(service.spool);
 }
 
+/* The same in the words of check-liveness, where a full disk has a name of its own. */
+static const char *service_why_not_alive(void)
+{
+	const char *why = service_why_not();
+	return why != NULL && why == record_disk_health() ? "storage is too full" : why;
+}
+
 static int service_load_body(struct message *m, mono_t deadline)
 {
 	return spool_load_body(service.spool, m, deadline);
@@ -94,7 +101,7 @@ static void service_register(void)
 	api_register_routes();
 	api_authorize_register();
 	api_inject_register();
-	api_set_liveness(service_why_not);
+	api_set_liveness(service_why_not_alive);
 }
 
 /** A handler that is never called is not passed over in silence. */

@@ -89,6 +89,15 @@ def test_memory_stats(daemon):
     assert 1 << 20 < resident < 1 << 32
 
 
+def test_full_disk(where):
+    init = f"kumo.configure_local_logs {{ log_dir = '{where}/more', min_free_space = '100%' }}"
+    with Daemon(where, policy(where, init=init)) as d:
+        assert d.request("GET", "/api/check-liveness/v1")[::2] == (503, b"storage is too full")
+        status, text = d.inject()
+        assert (status, text) == (503, "Error: disk is too full")
+        assert d.request("GET", "/metrics")[0] == 200
+
+
 def test_task_dump(daemon):
     """An idle connection is there by name, and what it waits for; the request that asks is there too."""
     idle = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=30)
