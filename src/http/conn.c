@@ -7,8 +7,8 @@
  *
  * Every byte of a request is consumed before the next one is looked at, or else the connection closes: after
  * a refusal the rest of a small body is read and dropped, a big one is not waited for. Closing then lingers
- * (RFC 9112 section 9.6): our side is shut down and what still comes is dropped for a while, since unread
- * input would turn the close into a reset that can take the answer away from the client.
+ * (RFC 9112 section 9.6): our side is shut down, as always, and what still comes is dropped for a while,
+ * since unread input would turn the close into a reset that can take the answer away from the client.
  *
  * Memory: arena, answer and body buffers are kept from request to request; a connection that has been idle
  * for HTTP_IDLE_TRIM holds nothing but its fiber and the stream. A body buffer grows with what has arrived,
@@ -411,7 +411,6 @@ static int conn_serve_request(struct http_conn *c)
 
 static void conn_linger(struct http_conn *c)
 {
-	stream_shutdown_write(c->st);
 	c->session->is_idle = true;
 	dur_t patience = http_listener_is_stopping(c->l) ? HTTP_LINGER_STOPPING : HTTP_LINGER_TIMEOUT;
 	stream_drain(c->st, SIZE_MAX, mono_after(patience));
@@ -428,6 +427,10 @@ void h1_conn_main(struct http_session *s)
 	}
 	bool is_flushed = conn_flush(&c) == CONN_OK;
 	conn_trim(&c);
-	if (is_flushed && c.is_lingering)
+	if (!is_flushed)
+		return;
+	stream_shutdown_write(
+		c.st); /* by TLS a client must be told that this is all (RFC 9112 section 9.8) */
+	if (c.is_lingering)
 		conn_linger(&c);
 }

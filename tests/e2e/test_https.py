@@ -209,6 +209,23 @@ def test_injection_over_tls_and_clear_text_is_refused(where):
             assert not s.recv(4096).startswith(b"HTTP")
 
 
+@pytest.mark.parametrize("end", ["Connection: close", "HTTP/1.0", "idle_timeout", "an error"])
+def test_the_end_is_told(where, end):
+    """By a close_notify, without which a client cannot tell it from an attack that cuts the answer short."""
+    sent = {"HTTP/1.0": "GET /api/check-liveness/v1 HTTP/1.0\r\n\r\n", "an error": "GET /api/check-liveness/v1 HTTP/1.1\r\n\r\n"}
+    request = sent.get(end, f"GET /api/check-liveness/v1 HTTP/1.1\r\nHost: x\r\n{end if ':' in end else 'X: y'}\r\n\r\n")
+    context = ssl._create_unverified_context()
+    context.options &= ~0x80  # SSL_OP_IGNORE_UNEXPECTED_EOF, which some Pythons set
+    with Https(where, https_policy(where, "idle_timeout = '100ms'" if end == "idle_timeout" else "")) as d:
+        with socket.create_connection(("127.0.0.1", d.tls_port), timeout=20) as raw:
+            with context.wrap_socket(raw, suppress_ragged_eofs=False) as s:
+                s.sendall(request.encode())
+                answer = b""
+                while data := s.recv(4096):  # raises when the end is not told
+                    answer += data
+        assert answer.startswith(b"HTTP/1.1 400" if end == "an error" else b"HTTP/1.1 200")
+
+
 def test_a_target_may_say_https(where):
     with Https(where, https_policy(where)) as d:
         for scheme in ("https", "HTTPS", "http"):
