@@ -5,27 +5,22 @@
 
 #include "base/defs.h"
 
-enum { ACCEPT_NONE = -1 };
-
 struct accept_range {
 	str_t type, params; /* params: what stands behind the first semicolon */
 	int quality;	    /* in thousandths */
 };
 
-/* "1", "0.25": in thousandths; -1 when it is none (RFC 9110 section 12.4.2). */
-static int accept_quality(str_t s)
+int http_weight(str_t s)
 {
-	int q = 0, unit = 1000;
 	if (s.n == 0 || s.n > 5 || (s.p[0] != '0' && s.p[0] != '1') || (s.n > 1 && s.p[1] != '.'))
-		return ACCEPT_NONE;
-	q = s.p[0] == '1' ? 1000 : 0;
-	for (size_t i = 2; i < s.n; i++) {
+		return -1;
+	int q = (s.p[0] - '0') * 1000, unit = 100;
+	for (size_t i = 2; i < s.n; i++, unit /= 10) {
 		if (s.p[i] < '0' || s.p[i] > '9')
-			return ACCEPT_NONE;
-		unit /= 10;
+			return -1;
 		q += (s.p[i] - '0') * unit;
 	}
-	return q <= 1000 ? q : ACCEPT_NONE;
+	return q <= 1000 ? q : -1;
 }
 
 static str_t accept_unquote(str_t s)
@@ -53,7 +48,7 @@ static bool accept_range_parse(str_t s, struct accept_range *r)
 	r->type = str_trim(semicolon < 0 ? s : str_head(s, (size_t)semicolon));
 	r->params = semicolon < 0 ? STR_NULL : str_skip(s, (size_t)semicolon + 1);
 	str_t q = accept_param(r->params, STR("q"));
-	r->quality = q.p == NULL ? 1000 : accept_quality(q);
+	r->quality = q.p == NULL ? 1000 : http_weight(q);
 	return r->quality >= 0 && str_chr(r->type, '/', 0) > 0;
 }
 

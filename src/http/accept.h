@@ -3,6 +3,9 @@
 
 #include "base/str.h"
 
+/** "0.25" as 250; -1 when it is no weight (section 12.4.2). */
+int http_weight(str_t s);
+
 struct http_media {
 	const char *type;	 /* "text/plain" */
 	const char *param;	 /* a parameter that tells versions apart, or NULL */

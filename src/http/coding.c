@@ -2,6 +2,8 @@
  * which one a client wants for the answer (section 12.5.3). */
 #include "http/coding.h"
 
+#include "http/accept.h"
+
 static const str_t http_coding_names[] = {
 	[HTTP_CODING_IDENTITY] = {"identity", 8},
 	[HTTP_CODING_GZIP] = {"gzip", 4},
@@ -36,20 +38,6 @@ enum http_coding http_coding_add(enum http_coding before, str_t value)
 		before = c;
 	}
 	return before;
-}
-
-/* "0.25" as 250; -1 when it is no weight (section 12.4.2). */
-static int http_weight(str_t s)
-{
-	if (s.n == 0 || s.n > 5 || (s.p[0] != '0' && s.p[0] != '1') || (s.n > 1 && s.p[1] != '.'))
-		return -1;
-	int q = (s.p[0] - '0') * 1000, unit = 100;
-	for (size_t i = 2; i < s.n; i++, unit /= 10) {
-		if (s.p[i] < '0' || s.p[i] > '9')
-			return -1;
-		q += (s.p[i] - '0') * unit;
-	}
-	return q <= 1000 ? q : -1;
 }
 
 void http_codings_add(struct http_codings *a, str_t value)
