@@ -57,9 +57,13 @@ const struct auth_info *api_request_who(struct http_request *r)
 	return r->auth != NULL ? r->auth : authorize_peer(r);
 }
 
+/* Says how one can log in here: with a token, too, when the policy knows any. */
 static int authorize_ask_for_login(struct http_request *r, struct http_response *a)
 {
-	http_response_add_header(r, a, STR("www-authenticate"), STR("Basic realm=\"cirrus\""));
+	bool has_tokens = policy_has_handler("http_server_validate_auth_bearer");
+	http_response_add_header(r, a, STR("www-authenticate"),
+				 has_tokens ? STR("Basic realm=\"cirrus\", Bearer realm=\"cirrus\"")
+					    : STR("Basic realm=\"cirrus\""));
 	return -1;
 }
 

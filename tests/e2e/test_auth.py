@@ -14,7 +14,7 @@ from cirrus import Daemon, policy, wait_for
 LIVENESS = "/api/check-liveness/v1"
 INJECT = "/api/inject/v1"
 TRUSTED = "kumomta:http-listener-trusted-ip"
-REALM = 'Basic realm="cirrus"'
+REALM = 'Basic realm="cirrus", Bearer realm="cirrus"'
 NOBODY = json.dumps({"envelope_sender": "s@example.com", "recipients": [], "content": "Subject: x\r\n\r\nhi\r\n"}).encode()
 JSON = {"Content-Type": "application/json"}
 SECRETS = ["tiger-in-the-tank", "l10n-is-wrong", "sesame-open-yourself", "not-this-token"]
