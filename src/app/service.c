@@ -236,12 +236,12 @@ int service_start(const struct options *o)
 	queue_start(&(struct queue_params){.spool = service.spool, .hostname = service.hostname});
 	service.is_queue_started = true;
 	bind_inject_message_set_gate(service_why_not);
+	policy_on_epoch(service_on_epoch, NULL);
+	http_listeners_start_all(); /* they say what is waited for, as reading the spool may take long */
+	smtp_listeners_start_all();
 	if (queue_recover(MONO_NEVER) != 0)
 		return -1;
-	policy_on_epoch(service_on_epoch, NULL);
 	atomic_store(&service.is_ready, true);
-	http_listeners_start_all();
-	smtp_listeners_start_all();
 	worker_set_watchdog(dur_ms(WATCHDOG_DEFAULT_MS));
 	log_info("kumod", "initialization complete");
 	return 0;

@@ -125,6 +125,34 @@ def test_lines_on_stderr(where):
     assert "received Terminated, stopping" in last and "stopped in good order" in last.splitlines()[-1]
 
 
+def test_listeners_answer_while_the_spool_is_read(where):
+    """A queue for each message is asked of the policy, which may take its time: who asks meanwhile is told what is waited for."""
+    listener = "kumo.start_esmtp_listener { listen = '127.0.0.1:0' }"
+    d = Daemon(where, policy(where, queue=smtp_queue(closed_port()), init=listener))
+    with d:
+        d.accept(to=["r@slow.example"])
+    wait = f"while io.open('{where}/go') == nil do kumo.sleep(0.02) end"
+    d.set_policy(policy(where, init=listener).replace("kumo.on('get_queue_config', function(domain, tenant, campaign, routing_domain)",
+                                                      "kumo.on('get_queue_config', function(domain)\n  " + wait))
+    starting = threading.Thread(target=d.start)
+    n = d.runs
+    starting.start()
+    try:
+        wait_for("the listeners", lambda: d.runs > n and (where / f"stderr.{n + 1}").exists() and "smtp listener on" in d.stderr())
+        d.port, smtp_port = (int(re.search(rf"{kind} listener on \S+:(\d+)", d.stderr()).group(1)) for kind in ("http", "smtp"))
+        assert d.request("GET", "/api/check-liveness/v1")[::2] == (503, b"waiting for spool startup")
+        assert d.inject() == (503, "Error: waiting for spool startup")
+        assert d.request("GET", "/metrics")[0] == 200
+        with socket.create_connection(("127.0.0.1", smtp_port), timeout=30) as s:
+            assert re.fullmatch(rb"421 4\.3\.2 \S+ waiting for spool startup\. Try again soon!\r\n", s.recv(1000))
+        assert "initialization complete" not in d.stderr()
+    finally:
+        (where / "go").touch()
+        starting.join()
+    assert d.request("GET", "/api/check-liveness/v1")[0] == 200
+    assert d.stop() == 0
+
+
 def test_node_id_is_made_once(where):
     d = Daemon(where, policy(where))
     with d:
