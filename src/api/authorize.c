@@ -4,9 +4,9 @@
  *
  * Who sends a wrong credential must learn it, whatever the address or the path would allow without: 401. A
  * refusal by the lists is 401 as long as a login could help, which is where there was none, and 403 after a
- * good one, by password, token or certificate. The lists know nothing of which methods a path has: most
- * that it does not have are refused by them, with the router's Allow beside it, and only one that they let
- * through is 405.
+ * good one, by password, token or certificate. A method that the path does not have is for a peer that is
+ * known, by its address or a login, 405 rather than the advice to log in, unless a rule speaks of it; the
+ * router says it, and has put the methods that there are beside either answer.
  *
  * Texts for clients name who and what, never how a credential looked; what failed inside is for the
  * diagnostic log only. */
@@ -155,7 +155,9 @@ static int authorize_access(struct http_request *r, struct http_response *a, con
 		rc = authorize_fail(a);
 		goto out;
 	}
-	if (result.is_allowed)
+	bool is_known = is_logged_in || http_request_peer_is_trusted(r);
+	bool is_method_missing = r->route == NULL && result.rule == NULL && is_known;
+	if (result.is_allowed || is_method_missing)
 		rc = 0;
 	else
 		rc = authorize_refuse(r, a, who, &what, &result, is_logged_in);

@@ -182,7 +182,9 @@ def test_refused_after_a_good_login(service):
     # A login without identities is one all the same; and groups count.
     assert service.status("GET", "/metrics", f"group:{PASSWORD}", far=True) == 200
     status, headers, _ = service.ask("POST", LIVENESS, f"group:{PASSWORD}", far=True)
-    assert (status, headers["allow"]) == (403, "GET,HEAD")
+    assert (status, headers["allow"]) == (405, "GET,HEAD")
+    status, headers, _ = service.ask("POST", LIVENESS, far=True)
+    assert (status, headers["allow"]) == (401, "GET,HEAD")
 
 
 def test_refusal_costs_no_body(service):
