@@ -191,6 +191,14 @@ size_t str_utf8_step(str_t s, size_t *n_bad)
 	return n;
 }
 
+bool str_is_ascii(str_t s)
+{
+	unsigned char any = 0;
+	for (size_t i = 0; i < s.n; i++) /* no early exit: this way it is vectorised */
+		any |= (unsigned char)s.p[i];
+	return any < 0x80;
+}
+
 bool str_is_utf8(str_t s)
 {
 	size_t i = 0, n_bad;

@@ -48,6 +48,7 @@ bool str_split(str_t *rest, char sep, str_t *field);
 bool str_to_u64(str_t s, uint64_t *out);
 bool str_to_i64(str_t s, int64_t *out);
 bool str_to_double(str_t s, double *out);
+bool str_is_ascii(str_t s); /* no byte over 127 */
 /** True when the bytes are well-formed UTF-8 (RFC 3629: no surrogates, no overlong forms). */
 bool str_is_utf8(str_t s);
 /** Length of the well-formed UTF-8 sequence that s starts with, 0 when s starts with none; *n_bad is then how

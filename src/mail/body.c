@@ -53,10 +53,7 @@ bool body_is_8bit(struct body *b)
 {
 	uint8_t known = atomic_load_explicit(&b->eight_bit, memory_order_relaxed);
 	if (known == 0) {
-		unsigned char any = 0;
-		for (size_t i = 0; i < b->n_bytes; i++) /* no early exit: this way it is vectorised */
-			any |= (unsigned char)b->p[i];
-		known = any >= 0x80 ? 2 : 1;
+		known = str_is_ascii(str_mk(b->p, b->n_bytes)) ? 1 : 2;
 		atomic_store_explicit(&b->eight_bit, known, memory_order_relaxed);
 	}
 	return known == 2;

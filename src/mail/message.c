@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/err.h"
 #include "mail/schedule.h"
+#include "mime/idna.h"
 
 #include <stdlib.h>
 
@@ -57,21 +58,13 @@ wall_t message_created(const struct message *m)
 	return uuid_v1_time(&m->id);
 }
 
-static bool bytes_are_8bit(const char *p, size_t n)
-{
-	unsigned char any = 0;
-	for (size_t i = 0; i < n; i++) /* no early exit: this way it is vectorised */
-		any |= (unsigned char)p[i];
-	return any >= 0x80;
-}
-
 void message_set_body(struct message *m, struct body *body)
 {
 	if (body == m->body)
 		return;
 	if (body != NULL) {
 		body_ref(body);
-		m->is_8bit_body = body_is_8bit(body) || bytes_are_8bit(m->prefix, m->n_prefix_bytes);
+		m->is_8bit_body = body_is_8bit(body) || !str_is_ascii(str_mk(m->prefix, m->n_prefix_bytes));
 		m->size_bytes = (uint32_t)(m->n_prefix_bytes + body->n_bytes);
 	}
 	body_unref(m->body);
@@ -120,7 +113,7 @@ void message_set_prefix(struct message *m, str_t headers)
 	free(m->prefix);
 	m->prefix = prefix;
 	m->n_prefix_bytes = (uint32_t)headers.n;
-	m->is_8bit_body |= bytes_are_8bit(prefix, headers.n);
+	m->is_8bit_body |= !str_is_ascii(headers);
 	m->is_changed = true;
 }
 
@@ -169,6 +162,20 @@ static void buf_add_lower(struct buf *out, str_t s)
 		buf_add_c(out, s.p[i] >= 'A' && s.p[i] <= 'Z' ? (char)(s.p[i] + 32) : s.p[i]);
 }
 
+/* In ASCII, so that both forms of an international name are one queue, and DNS knows it. What is no such name
+ * stays as it is: its queue says what is wrong when it asks for the host. */
+static void message_add_queue_domain(struct buf *out, str_t domain)
+{
+	size_t before = out->n;
+	if (str_is_ascii(domain)) {
+		buf_add_lower(out, domain);
+	} else if (idna_to_ascii(domain, out) != 0) {
+		err_clear();
+		buf_truncate(out, before);
+		buf_add_lower(out, domain);
+	}
+}
+
 int message_queue_name(const struct message *m, struct buf *out)
 {
 	int rc = -1;
@@ -197,7 +204,7 @@ int message_queue_name(const struct message *m, struct buf *out)
 	buf_add_str(out, tenant);
 	if (campaign.p != NULL || tenant.p != NULL)
 		buf_add_c(out, '@');
-	buf_add_lower(out, str_of(at + 1));
+	message_add_queue_domain(out, str_of(at + 1));
 	if (routing.p != NULL) {
 		buf_add_c(out, '!');
 		buf_add_str(out, routing);

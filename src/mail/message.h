@@ -68,8 +68,8 @@ void message_add_prefix(struct message *m, str_t headers);
 void message_keep_recipients(struct message *m, const bool *keep);
 
 /** The name of the queue (contracts B3): meta `queue` verbatim, else
- * [campaign:][tenant]@domain[!routing_domain] from the metadata and the lower-cased domain of the first
- * recipient. A key that is null is not set. -1 ERR_INVALID when one of them is not a string. */
+ * [campaign:][tenant]@domain[!routing_domain] from the metadata and the lower-cased ASCII form of the domain
+ * of the first recipient. A key that is null is not set. -1 ERR_INVALID when one of them is not a string. */
 MUST_CHECK int message_queue_name(const struct message *m, struct buf *out);
 
 /** The taken-apart form of such a name; slices into it. Absent parts have p NULL (a tenant may be present and

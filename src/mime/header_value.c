@@ -42,14 +42,6 @@ enum header_kind header_kind_of(str_t name)
 	return HEADER_TEXT;
 }
 
-static bool bytes_are_ascii(str_t s)
-{
-	for (size_t i = 0; i < s.n; i++)
-		if ((unsigned char)s.p[i] >= 0x80)
-			return false;
-	return true;
-}
-
 static bool header_write_addresses(struct header_writer *w, str_t text)
 {
 	struct address_list l;
@@ -66,7 +58,7 @@ void header_write_named(struct buf *out, str_t name, str_t text)
 	enum header_kind kind = header_kind_of(name);
 	bool is_addresses = kind == HEADER_ADDRESSES || kind == HEADER_MAILBOXES || kind == HEADER_MAILBOX;
 	header_write_begin(&w, out, name);
-	if (!is_addresses || bytes_are_ascii(text) || !header_write_addresses(&w, text))
+	if (!is_addresses || str_is_ascii(text) || !header_write_addresses(&w, text))
 		header_write_text(&w, text);
 	err_clear();
 	header_write_end(&w);

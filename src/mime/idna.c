@@ -6,14 +6,6 @@
 
 #include <idn2.h>
 
-static bool bytes_are_ascii(str_t s)
-{
-	for (size_t i = 0; i < s.n; i++)
-		if ((unsigned char)s.p[i] >= 0x80)
-			return false;
-	return true;
-}
-
 /* The mapping of UTS 46 makes ASCII of look-alikes: a
  * blank, `@` or `>` that way must not get into a header. */
 static bool name_is_valid(const char *z)
@@ -31,7 +23,7 @@ static bool name_is_valid(const char *z)
 
 int idna_to_ascii(str_t domain, struct buf *out)
 {
-	if (bytes_are_ascii(domain)) {
+	if (str_is_ascii(domain)) {
 		buf_add_str(out, domain);
 		return 0;
 	}
@@ -54,7 +46,7 @@ int idna_to_ascii(str_t domain, struct buf *out)
 
 int mailbox_ascii(const struct mailbox *mb, struct buf *out)
 {
-	if (!mb->is_utf8 || !bytes_are_ascii(mb->local)) {
+	if (!mb->is_utf8 || !str_is_ascii(mb->local)) {
 		buf_add_str(out, mb->email);
 		return 0;
 	}

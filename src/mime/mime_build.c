@@ -100,14 +100,6 @@ static int field_rule_find(str_t name)
 	return -1;
 }
 
-static bool bytes_are_ascii(str_t s)
-{
-	for (size_t i = 0; i < s.n; i++)
-		if ((unsigned char)s.p[i] >= 0x80)
-			return false;
-	return true;
-}
-
 /* ".headers[NAME]", with what may not stand in a message text made visible. */
 static void header_path(str_t name, struct buf *out)
 {
@@ -130,7 +122,7 @@ static int mime_check_header(const struct mime_header *h, uint32_t *seen, const 
 		return mime_refuse(path, field, "given twice, but a message has one such field");
 	if (i >= 0 && field_rules[i].is_single)
 		*seen |= 1u << i;
-	if (i >= 0 && field_rules[i].is_ascii && !bytes_are_ascii(h->value))
+	if (i >= 0 && field_rules[i].is_ascii && !str_is_ascii(h->value))
 		return mime_refuse(path, field, "must be ASCII");
 	return mime_check_value(h->value, true, path, field);
 }
@@ -198,7 +190,7 @@ static const char *content_type_objection(str_t s)
 		return "expected type/subtype";
 	if (str_istarts(s, STR("multipart/")))
 		return "an attachment cannot be a multipart";
-	if (!bytes_are_ascii(s))
+	if (!str_is_ascii(s))
 		return "must be ASCII";
 	return s.n > CONTENT_TYPE_MAX ? "longer than 500 bytes" : NULL;
 }

@@ -43,77 +43,6 @@ struct delivery {
 	uint32_t n_left;		      /* without an answer */
 };
 
-static bool text_is_8bit(const char *z)
-{
-	for (; *z != 0; z++)
-		if ((unsigned char)*z >= 128)
-			return true;
-	return false;
-}
-
-static bool message_needs_utf8(const struct message *m)
-{
-	if (text_is_8bit(m->sender))
-		return true;
-	for (uint32_t i = 0; i < m->n_rcpt; i++)
-		if (text_is_8bit(m->rcpt[i]))
-			return true;
-	return false;
-}
-
-static bool address_is_sendable(const char *z)
-{
-	for (; *z != 0; z++)
-		if ((unsigned char)*z < 32 || *z == 127)
-			return false;
-	return true;
-}
-
-static bool message_is_sendable(const struct message *m)
-{
-	for (uint32_t i = 0; i < m->n_rcpt; i++)
-		if (!address_is_sendable(m->rcpt[i]))
-			return false;
-	return address_is_sendable(m->sender);
-}
-
-/** What the peer cannot take is refused here, permanently (contracts B10). False, and *r, when it is so. */
-static bool delivery_is_possible(const struct out_conn *c, const struct message *m, struct smtp_response *r)
-{
-	if (!message_is_sendable(m)) { /* whatever way it came: it must not become a command of its own */
-		*r = (struct smtp_response){
-			.code = 553,
-			.enhanced = {5, 1, 0},
-			.content = STR("KumoMTA internal: control characters in an envelope address")};
-		return false;
-	}
-	if (m->is_8bit_body && !c->has_8bitmime && !session_path(c->s)->ignore_8bit_checks) {
-		*r = (struct smtp_response){
-			.code = 554,
-			.enhanced = {5, 6, 3},
-			.content =
-				STR("KumoMTA internal: DATA is 8bit, destination does not support 8BITMIME. "
-				    "Conversion via msg:check_fix_conformance during reception is required")};
-		return false;
-	}
-	if (message_needs_utf8(m) && !c->has_smtputf8) {
-		*r = (struct smtp_response){.code = 554,
-					    .enhanced = {5, 6, 7},
-					    .content = STR("KumoMTA internal: envelope is 8bit, destination "
-							   "does not support SMTPUTF8.")};
-		return false;
-	}
-	if (c->has_size && c->max_size_bytes > 0 &&
-	    m->size_bytes > c->max_size_bytes) { /* RFC 1870 section 6.1 */
-		*r = (struct smtp_response){.code = 552,
-					    .enhanced = {5, 3, 4},
-					    .content = STR("KumoMTA internal: the message is larger "
-							   "than the SIZE that the destination accepts")};
-		return false;
-	}
-	return true;
-}
-
 /* --- the envelope --- */
 
 static int transaction_write(struct transaction *t, dur_t timeout)
@@ -150,17 +79,24 @@ static void transaction_build(struct transaction *t)
 	struct out_conn *c = t->c;
 	struct message *m = t->m;
 	struct buf b = BUF_INIT;
-	buf_printf(&b, "MAIL FROM:<%s>", m->sender);
+	buf_add_z(&b, "MAIL FROM:<");
+	out_add_address(m->sender, &b);
+	buf_add_c(&b, '>');
 	if (c->has_size)
 		buf_printf(&b, " SIZE=%u", m->size_bytes);
 	if (m->is_8bit_body && c->has_8bitmime)
 		buf_add_z(&b, " BODY=8BITMIME");
-	if (message_needs_utf8(m))
+	if (c->has_smtputf8 && out_message_is_utf8(m))
 		buf_add_z(&b, " SMTPUTF8");
 	buf_add_z(&b, "\r\n");
 	t->mail_command = buf_steal(&b, NULL);
-	for (uint32_t i = 0; i < t->n_rcpt; i++)
-		t->rcpt_command[i] = xasprintf("RCPT TO:<%s>\r\n", m->rcpt[t->rcpt[i]]);
+	for (uint32_t i = 0; i < t->n_rcpt; i++) {
+		struct buf to = BUF_INIT;
+		buf_add_z(&to, "RCPT TO:<");
+		out_add_address(m->rcpt[t->rcpt[i]], &to);
+		buf_add_z(&to, ">\r\n");
+		t->rcpt_command[i] = buf_steal(&to, NULL);
+	}
 }
 
 /** Between transactions; a peer that does not take it is of no more use. */
@@ -527,7 +463,7 @@ enum out_result out_deliver(struct out_conn *c, struct message *m, bool is_retry
 {
 	struct session_peer peer = out_conn_peer(c);
 	struct smtp_response impossible;
-	if (!delivery_is_possible(c, m, &impossible)) {
+	if (!out_message_is_possible(c, m, &impossible)) {
 		session_done_all(c->s, m, &impossible, &peer);
 		return OUT_DONE;
 	}

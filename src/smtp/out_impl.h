@@ -48,6 +48,13 @@ void out_conn_quit(struct out_conn *c);	 /* QUIT, and waits for its answer; yiel
 void out_conn_fini(struct out_conn *c);
 struct session_peer out_conn_peer(struct out_conn *c);
 
+/** Appends the address as the peer gets it. */
+void out_add_address(const char *address, struct buf *out);
+/** Whether SMTPUTF8 is to be announced where it is offered. The body is in memory. */
+bool out_message_is_utf8(const struct message *m);
+/** What the peer cannot take is refused here, permanently (contracts B10): false, and *r, when it is so. */
+bool out_message_is_possible(const struct out_conn *c, const struct message *m, struct smtp_response *r);
+
 /** What came of a transaction, as far as the connection is concerned. */
 enum out_result {
 	OUT_DONE,      /* reported; the connection stands */

@@ -207,6 +207,68 @@ def test_utf8_address_over_smtputf8(where):
         assert m.recipients == ["jürgen@example.org"] and "SMTPUTF8" in m.options
 
 
+def without(*keywords):
+    """A handler of EHLO that does not offer these."""
+    async def answer(server, session, envelope, hostname, responses):
+        session.host_name = hostname
+        return [r for r in responses if not any(k in r for k in keywords)]
+    return answer
+
+
+BUILT = {"text_body": "x", "subject": "x", "from": {"email": "jürgen@example.com"}}
+
+
+def test_a_domain_goes_out_in_ascii(where):
+    """Without a UTF-8 local part nothing asks for SMTPUTF8, and both forms of the name are one queue (RFC 5891)."""
+    with Sink() as sink:
+        sink.handler.handle_EHLO = without("SMTPUTF8")
+        with Daemon(where, policy(where, smtp_queue(sink.port))) as d:
+            d.accept(to=["r@bücher.example", "r@xn--bcher-kva.example"], sender="s@bücher.example")
+            first, second = d.wait_record("Delivery", 2)
+            for m in wait_for("both", lambda: len(sink.messages) == 2 and sink.messages):
+                assert m.recipients == ["r@xn--bcher-kva.example"] and m.sender == "s@xn--bcher-kva.example"
+                assert "SMTPUTF8" not in m.options
+            assert first["queue"] == second["queue"] == "xn--bcher-kva.example"
+            assert {first["recipient"], second["recipient"]} == {"r@bücher.example", "r@xn--bcher-kva.example"}
+
+
+def test_utf8_in_a_header_is_announced(where):
+    with Sink() as sink, Daemon(where, policy(where, smtp_queue(sink.port))) as d:
+        d.accept(BUILT)
+        m, = wait_for("what was built", lambda: sink.messages)
+        assert "SMTPUTF8" in m.options and "BODY=8BITMIME" in m.options
+        d.accept("Subject: grün\r\n\r\nx\r\n")
+        m = wait_for("what was given", lambda: len(sink.messages) == 2 and sink.messages[1])
+        assert "SMTPUTF8" in m.options and "BODY=8BITMIME" in m.options
+        d.accept("Subject: x\r\n\r\ngrün\r\n")
+        m = wait_for("8-bit text", lambda: len(sink.messages) == 3 and sink.messages[2])
+        assert "SMTPUTF8" not in m.options and "BODY=8BITMIME" in m.options
+
+
+def test_utf8_in_an_address_of_a_header_needs_smtputf8(where):
+    """RFC 6531 section 3.2. UTF-8 in its text goes by 8BITMIME, as it always has."""
+    with Sink() as sink:
+        sink.handler.handle_EHLO = without("SMTPUTF8")
+        with Daemon(where, policy(where, smtp_queue(sink.port))) as d:
+            d.accept("Subject: grün\r\nFrom: Jürgen <j@example.com>\r\n\r\nx\r\n")
+            d.wait_record("Delivery")
+            d.accept(BUILT)
+            r, = d.wait_record("Bounce")
+            assert r["response"]["code"] == 554 and r["response"]["enhanced_code"] == {"class": 5, "subject": 6, "detail": 7}
+            assert "an address in the header" in r["response"]["content"]
+            assert len(sink.messages) == 1
+
+
+def test_8bit_checks_are_ignored_when_asked(where):
+    with Sink() as sink:
+        sink.handler.handle_EHLO = without("SMTPUTF8", "8BITMIME")
+        with Daemon(where, policy(where, smtp_queue(sink.port), "ignore_8bit_checks = true")) as d:
+            d.accept(BUILT)
+            d.accept("Subject: x\r\n\r\ngrün\r\n")
+            d.wait_record("Delivery", 2)
+            assert [m.options for m in sink.messages] == [[o for o in m.options if o.startswith("SIZE")] for m in sink.messages]
+
+
 def test_ehlo_refused_falls_back_to_helo_and_no_pipelining(where):
     async def refuse(server, session, envelope, hostname, responses):
         return ["502 5.5.1 what is EHLO"]

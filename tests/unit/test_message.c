@@ -1,7 +1,7 @@
 /* test_message.c - messages, queue names and the spool record. */
 #include "base/err.h"
 #include "base/alloc.h"
-#include "mail/message.h"
+#include "mail/message_utf8.h"
 #include "mail/schedule.h"
 
 #include <setjmp.h>
@@ -119,6 +119,60 @@ static void test_message_queue_name_needs_domain(void **state)
 	message_unref(m);
 	buf_fini(&out);
 	err_clear();
+}
+
+/* Both forms of an international name are one queue (RFC 5891). */
+static void test_message_queue_name_is_ascii(void **state)
+{
+	static const char *const cases[][2] = {
+		{"a@b\xc3\xbc"
+		 "cher.example",
+		 "xn--bcher-kva.example"},
+		{"\xc3\xbc@B\xc3\x9c"
+		 "CHER.Example",
+		 "xn--bcher-kva.example"},
+		{"a@XN--BCHER-KVA.example", "xn--bcher-kva.example"},
+		{"a@\xef\xbc\xa0.Example", "\xef\xbc\xa0.example"}, /* its mapping is no name */
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct buf out = BUF_INIT;
+		struct message *m = message_new(STR(""), (str_t[]){str_of(cases[i][0])}, 1, NULL);
+		meta_set_str(&m->meta, STR("tenant"), STR("t"));
+		assert_int_equal(message_queue_name(m, &out), 0);
+		assert_memory_equal(out.p, "t@", 2);
+		assert_string_equal(out.p + 2, cases[i][1]);
+		buf_fini(&out);
+		message_unref(m);
+	}
+}
+
+static void test_message_header_utf8(void **state)
+{
+	static const struct {
+		const char *prefix, *data;
+		enum message_utf8 want;
+	} cases[] = {
+		{"", "Subject: x\r\n\r\nh\xc3\xa9\r\n", MESSAGE_UTF8_NONE},
+		{"", "Subject: h\xc3\xa9\r\n\r\nx\r\n", MESSAGE_UTF8_TEXT},
+		{"X: h\xc3\xa9\r\n", "Subject: x\r\n\r\nx\r\n", MESSAGE_UTF8_TEXT},
+		{"", "Subject: h\xe9\r\nFrom: \xe9@example.com\r\n\r\n", MESSAGE_UTF8_NONE}, /* Latin-1 */
+		{"", "From: J\xc3\xb6rg <j@example.com>\r\n\r\n", MESSAGE_UTF8_TEXT},
+		{"", "From: j <j\xc3\xb6@example.com>\r\n\r\n", MESSAGE_UTF8_ADDRESS},
+		{"", "Subject: h\xc3\xa9\r\nreply-TO: j\xc3\xb6@example.com\r\n\r\n", MESSAGE_UTF8_ADDRESS},
+		{"", "Resent-Cc: a@b, g: x@y, z@\xc3\xbc.example;\r\n\r\n", MESSAGE_UTF8_ADDRESS},
+		{"To: <\xc3\xa9@example.com>\r\n", "Subject: x\r\n\r\n", MESSAGE_UTF8_ADDRESS},
+		{"", "From: not an address \xc3\xa9\r\n\r\n", MESSAGE_UTF8_TEXT},
+		{"", "X-From: \xc3\xa9@example.com\r\n\r\n", MESSAGE_UTF8_TEXT},
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct body *b = body_new(str_of(cases[i].data));
+		struct message *m = message_new(STR("s@example.org"), (str_t[]){STR("r@example.org")}, 1, b);
+		message_set_prefix(m, str_of(cases[i].prefix));
+		assert_int_equal(message_header_utf8(m), cases[i].want);
+		assert_true(err_is(ERR_NONE));
+		body_unref(b);
+		message_unref(m);
+	}
 }
 
 static void check_part(str_t got, const char *want)
@@ -377,6 +431,8 @@ int main(void)
 		cmocka_unit_test(test_message_parts),
 		cmocka_unit_test(test_message_queue_names),
 		cmocka_unit_test(test_message_queue_name_needs_domain),
+		cmocka_unit_test(test_message_queue_name_is_ascii),
+		cmocka_unit_test(test_message_header_utf8),
 		cmocka_unit_test(test_queue_name_parse),
 		cmocka_unit_test(test_message_changes),
 		cmocka_unit_test(test_record_round_trip),

@@ -158,6 +158,8 @@ static void str_utf8(void **state)
 			assert_int_equal(n_bad, rows[i].n_bad);
 	}
 	assert_true(str_is_utf8(STR_NULL));
+	assert_true(str_is_ascii(STR_NULL) && str_is_ascii(STR("a\x7f")) &&
+		    !str_is_ascii(STR("12345678\x80")));
 	assert_false(str_is_utf8(STR("12345678\xff")));
 	char long_text[100]; /* longer than what is looked at in one go: anything may be anywhere in it */
 	for (size_t at = 0; at + 2 <= sizeof(long_text); at++) {
