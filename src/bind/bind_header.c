@@ -158,6 +158,26 @@ static int map_get(lua_State *L)
 	return header_push_as(L, f, header_kind_of(name));
 }
 
+/* `headers.subject()`, without the map, is what the documentation has: a getter comes with its map. */
+static int map_get_bound(lua_State *L)
+{
+	if (lua_gettop(L) == 0)
+		lua_pushvalue(L, lua_upvalueindex(2));
+	return map_get(L);
+}
+
+/* The methods are the first upvalue; there a getter is the index of its field. */
+static int map_on_index(lua_State *L)
+{
+	lua_settop(L, 2);
+	lua_gettable(L, lua_upvalueindex(1));
+	if (lua_isinteger(L, 2)) {
+		lua_pushvalue(L, 1);
+		lua_pushcclosure(L, map_get_bound, 2);
+	}
+	return 1;
+}
+
 static int map_set(lua_State *L)
 {
 	str_t name = map_upvalue_field(L);
@@ -295,7 +315,6 @@ void bind_open_header_map(lua_State *L)
 	for (size_t i = 0; i < ARRAY_SIZE(map_fields); i++) {
 		char name[40];
 		lua_pushinteger(L, (lua_Integer)i);
-		lua_pushcclosure(L, map_get, 1);
 		map_method_name("", map_fields[i], name);
 		lua_setfield(L, -2, name);
 		lua_pushinteger(L, (lua_Integer)i);
@@ -303,6 +322,7 @@ void bind_open_header_map(lua_State *L)
 		map_method_name("set_", map_fields[i], name);
 		lua_setfield(L, -2, name);
 	}
+	lua_pushcclosure(L, map_on_index, 1);
 	lua_setfield(L, -2, "__index");
 	lua_pop(L, 1);
 }

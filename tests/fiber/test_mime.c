@@ -211,6 +211,15 @@ static const struct script header_scripts[] = {
 		 "headers[name](headers)) eq(tostring(headers), before)\n"
 		 "end",
 	 NULL, NULL},
+	/* an id is set as it is read, and a getter knows its map */
+	{HEADERS "headers:set_message_id 'a@b' headers:set_content_id(headers:message_id())\n"
+		 "eq(tostring(headers), 'Subject: x\\r\\nMessage-ID: <a@b>\\r\\nContent-ID: <a@b>\\r\\n')\n"
+		 "eq(headers.subject(), 'x') eq(headers.message_id(), 'a@b') eq(headers.to(), nil)\n"
+		 "local get = headers.subject eq(get(), 'x') eq(get(headers), 'x')\n"
+		 "eq(get(kumo.mimepart.parse('Subject: y\\r\\n\\r\\n').headers), 'y')\n"
+		 "eq(headers.nope, nil) fails('HeaderMap expected', headers.iter)\n"
+		 "fails('HeaderMap expected, got string', get, 'x')",
+	 NULL, NULL},
 	{HEADERS
 	 "fails('invalid header `From`: invalid address: expected an address, not a group', "
 	 "headers.set_from, headers, 'G: a@b;')\n"
@@ -219,7 +228,7 @@ static const struct script header_scripts[] = {
 	 "fails('invalid header `Sender`: invalid address: expected one, "
 	 "found 2', headers.set_sender, headers, 'a@b, c@d')\n"
 	 "fails('invalid header `Message-ID`: invalid message id', headers.set_message_id, headers, "
-	 "'missing.angles@example.com')\n"
+	 "'missing angles@example.com')\n"
 	 "fails('invalid header `Message-ID`: the value: ', headers.set_message_id, headers, { 'a' })\n"
 	 "fails('invalid header `References`: [1]: invalid message id', "
 	 "headers.set_references, headers, { 'a b' })\n"
