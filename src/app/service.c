@@ -80,6 +80,10 @@ static int service_load_body(struct message *m, mono_t deadline)
 {
 	return spool_load_body(service.spool, m, deadline);
 }
+static int service_load_meta(struct message *m, mono_t deadline)
+{
+	return spool_load_meta(service.spool, m, deadline);
+}
 static int service_save(struct message *m, mono_t deadline)
 {
 	return spool_save(service.spool, m, deadline);
@@ -225,6 +229,7 @@ int service_start(const struct options *o)
 	record_set_body_loader(service_load_body);
 	bind_message_set_loader(service_load_body);
 	bind_message_set_saver(service_save);
+	policy_set_meta_loader(service_load_meta);
 	api_inject_init(
 		&(struct api_inject_params){.why_not = service_why_not, .hostname = service.hostname});
 	in_set_gate(service_why_not);

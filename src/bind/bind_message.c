@@ -318,10 +318,12 @@ static int message_shrink_data(lua_State *L)
 	return 0;
 }
 
-/* Metadata stays: a dozen entries cost less than reading them back. */
 static int message_shrink(lua_State *L)
 {
-	return message_shrink_data(L);
+	struct message *m = message_save_first(L);
+	message_set_body(m, NULL);
+	message_shed_meta(m);
+	return 0;
 }
 
 static int message_set_force_sync(lua_State *L)

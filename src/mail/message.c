@@ -80,6 +80,21 @@ void message_replace_body(struct message *m, struct body *body)
 	m->is_changed = true; /* its size */
 }
 
+void message_shed_meta(struct message *m)
+{
+	meta_fini(&m->meta);
+	m->meta = (struct meta){0};
+	m->is_meta_shed = true;
+}
+
+void message_take_meta(struct message *m, struct message *stored)
+{
+	meta_fini(&m->meta);
+	m->meta = stored->meta;
+	stored->meta = (struct meta){0};
+	m->is_meta_shed = false;
+}
+
 void message_set_sender(struct message *m, str_t sender)
 {
 	char *copy = str_dup(sender); /* first: it may be a part of the old one */

@@ -20,6 +20,7 @@ struct message {
 	bool is_changed;      /* the spool has an older state of all but the body */
 	bool is_body_changed; /* the spool has another body; so long, this one is kept in memory */
 	bool is_8bit_body;    /* it has, or had, bytes over 127, prefix included */
+	bool is_meta_shed;    /* its metadata are in the spool only, and meta is empty: see spool_load_meta */
 	char *sender;	      /* "" is the null sender */
 	char **rcpt;	      /* recipients still to be served */
 	uint32_t n_rcpt;
@@ -51,6 +52,10 @@ wall_t message_created(const struct message *m);
 void message_set_body(struct message *m, struct body *body); /* takes its own reference; NULL drops it */
 /** Gives it another body than it had. Takes its own reference. */
 void message_replace_body(struct message *m, struct body *body);
+/** Lets go of the metadata, which the spool has. It is not to be stored before they are back. */
+void message_shed_meta(struct message *m);
+/** Takes them back out of what was stored. */
+void message_take_meta(struct message *m, struct message *stored);
 /** Something of it besides the body is not what the spool has any more. */
 static inline void message_touch(struct message *m)
 {

@@ -317,6 +317,8 @@ int policy_call_run(struct policy_call *c, int n_args, int n_results, mono_t dea
 	if (h != NULL)
 		metric_inc(h->started);
 	int rc = policy_call_handlers(c, n_args, n_results);
+	if (message_boxes_complete(c->state, deadline) != 0)
+		rc = -1;
 	if (h != NULL)
 		metric_observe(h->latency, dur_seconds(mono_sub(mono_now(), start)));
 	return rc;

@@ -9,6 +9,12 @@
 #include <lauxlib.h>
 
 static const char message_class_key, message_methods_key;
+static policy_load_meta_fn *message_load_meta;
+
+void policy_set_meta_loader(policy_load_meta_fn *load)
+{
+	message_load_meta = load;
+}
 
 static int message_on_gc(lua_State *L)
 {
@@ -104,12 +110,16 @@ static struct message_box *message_check_box(lua_State *L, int idx)
 
 struct message *policy_check_message(lua_State *L, int idx)
 {
-	return message_check_box(L, idx)->msg;
+	struct message *m = message_check_box(L, idx)->msg;
+	if (m->is_meta_shed && message_load_meta(m, policy_deadline(L)) != 0)
+		policy_raise(L);
+	return m;
 }
 
 struct message *policy_check_message_to_edit(lua_State *L, int idx)
 {
 	struct message_box *b = message_check_box(L, idx);
+	policy_check_message(L, idx);
 	if (b->is_read_only) {
 		const char *event = policy_current_event(L);
 		luaL_argerror(L, idx,
@@ -126,6 +136,23 @@ void policy_forget_message(lua_State *L, int idx, const char *why)
 	message_unref(b->msg);
 	b->msg = NULL;
 	b->why_gone = why;
+}
+
+int message_boxes_complete(struct policy_state *st, mono_t deadline)
+{
+	for (struct list *l = st->messages.next; l != &st->messages; l = l->next) {
+		struct message *m = list_entry(l, struct message_box, link)->msg;
+		bool is_held = atomic_load_explicit(&m->refs, memory_order_relaxed) > 1;
+		if (!m->is_meta_shed || !is_held)
+			continue;
+		struct err e = err_take();
+		if (message_load_meta(m, deadline) != 0) {
+			err_fini(&e);
+			return -1;
+		}
+		err_put(e);
+	}
+	return 0;
 }
 
 void message_boxes_release(struct policy_state *st)

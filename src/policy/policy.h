@@ -125,3 +125,7 @@ struct message *policy_check_message_to_edit(lua_State *L, int idx);
  * which is static. */
 void policy_forget_message(lua_State *L, int idx, const char *why);
 void policy_push_message_class(lua_State *L);
+/** How the metadata come back of a message that message:shrink has made let go of them: with its next use,
+ * and at the latest when the call is over, for whoever has it then. load yields; -1 with the error set. */
+typedef int policy_load_meta_fn(struct message *m, mono_t deadline);
+void policy_set_meta_loader(policy_load_meta_fn *load);

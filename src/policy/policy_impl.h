@@ -88,6 +88,8 @@ struct message_box {
 	bool is_read_only;
 	const char *why_gone; /* static; NULL: the call is over */
 };
+/** Makes whole those that somebody else has, too. Yields. Keeps the error unless it fails itself. */
+MUST_CHECK int message_boxes_complete(struct policy_state *st, mono_t deadline);
 void message_boxes_release(struct policy_state *st);
 
 /* --- policy.c --- */

@@ -72,13 +72,15 @@ MUST_CHECK int spool_put_record(struct spool *sp, struct message *m, mono_t dead
 MUST_CHECK int spool_save(struct spool *sp, struct message *m, mono_t deadline);
 /** Records new attempts, due time, recipients or metadata of a stored message. Does not wait: it is written
  * in order with the rest and durable with the next commit. Never yields, never fails (a later write error is
- * latched: spool_health). */
+ * latched: spool_health). One whose metadata could not be brought back stays as it was stored. */
 void spool_update(struct spool *sp, struct message *m);
 /** Forgets a message. As spool_update. */
 void spool_remove(struct spool *sp, const struct uuid *id);
 /** Brings the body back into m->body. Yields (reads on an offload thread). -1 ERR_NOT_FOUND, ERR_CORRUPT,
  * ERR_IO. */
 MUST_CHECK int spool_load_body(struct spool *sp, struct message *m, mono_t deadline);
+/** Brings back the metadata of a message that has let go of them (message_shed_meta). As spool_load_body. */
+MUST_CHECK int spool_load_meta(struct spool *sp, struct message *m, mono_t deadline);
 /** Reads a message back whole by id. NULL: ERR_NOT_FOUND, ERR_CORRUPT, ERR_IO. Yields. */
 MUST_CHECK struct message *spool_load(struct spool *sp, const struct uuid *id, mono_t deadline);
 

@@ -437,6 +437,8 @@ int spool_put_record(struct spool *sp, struct message *m, mono_t deadline)
 
 void spool_update(struct spool *sp, struct message *m)
 {
+	if (m->is_meta_shed)
+		return;
 	struct op *op = op_new(OP_UPDATE, 1);
 	struct buf rec = BUF_INIT;
 	message_encode(m, &rec);

@@ -205,6 +205,16 @@ static struct message *load_record(struct spool *sp, const struct uuid *id, mono
 	return m;
 }
 
+int spool_load_meta(struct spool *sp, struct message *m, mono_t deadline)
+{
+	struct message *stored = load_record(sp, &m->id, deadline);
+	if (stored == NULL)
+		return -1;
+	message_take_meta(m, stored);
+	message_unref(stored);
+	return 0;
+}
+
 struct message *spool_load(struct spool *sp, const struct uuid *id, mono_t deadline)
 {
 	struct message *m = load_record(sp, id, deadline);

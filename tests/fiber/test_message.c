@@ -641,6 +641,55 @@ static void check_stored(const struct message *m, const char *sender, const char
 	message_unref(s);
 }
 
+static unsigned n_meta_loads;
+
+static int count_meta_load(struct message *m, mono_t deadline)
+{
+	CHECK(m->meta.n == 0 && m->body == NULL);
+	n_meta_loads++;
+	return service_load_meta(m, deadline);
+}
+
+static int fail_meta_load(struct message *m, mono_t deadline)
+{
+	err_set(ERR_CORRUPT, "no metadata");
+	return -1;
+}
+
+static void check_seen(struct message *m)
+{
+	str_t seen;
+	CHECK(!m->is_meta_shed && meta_get_json(&m->meta, STR("seen"), &seen) && str_eq(seen, STR("true")));
+}
+
+/* Metadata come back with the next use, and when the event is over however it ended. */
+static void run_shrunk_metadata(void *arg)
+{
+	struct message *m = message_of("", SAMPLE);
+	policy_set_meta_loader(count_meta_load);
+	CHECK(call("shrink", m, false) == 0 && n_meta_loads == 1);
+	check_seen(m);
+	CHECK(call("shrink_data", m, false) == 0 && n_meta_loads == 1);
+	CHECK(call("shrink_and_use", m, false) == 0 && n_meta_loads == 3);
+	check_seen(m);
+	CHECK(call("shrink_and_refuse", m, false) == -1 && n_meta_loads == 4);
+	CHECK(err_is(ERR_REJECT) && strstr(err_text(), "no thanks") != NULL);
+	err_clear();
+	check_seen(m);
+	CHECK(call("shrink_a_draft", m, false) == 0 && n_meta_loads == 4);
+
+	policy_set_meta_loader(fail_meta_load);
+	CHECK(call("shrink", m, false) == -1 && strstr(err_text(), "no metadata") != NULL);
+	err_clear();
+	spool_update(service.spool, m); /* does not store the lack of them */
+	CHECK(m->is_meta_shed && service_load_meta(m, soon()) == 0);
+	check_seen(m);
+	CHECK(call("shrink_and_use", m, false) == -1 && strstr(err_text(), "no metadata") != NULL);
+	err_clear();
+	message_unref(m);
+	policy_set_meta_loader(service_load_meta);
+}
+
 static void run_spool(void *arg)
 {
 	struct message *m = message_of("P: 1\r\n", SAMPLE);
@@ -686,6 +735,10 @@ static void test_spool(void **state)
 	      "other\\n\\ndata\\n' msg:append_header('X', 'y') end)\n"
 	      "kumo.on('shrink', function(msg) msg:set_meta('seen', true) msg:shrink() end)\n"
 	      "kumo.on('shrink_data', function(msg) msg:shrink_data() end)\n"
+	      "kumo.on('shrink_and_use', function(msg) msg:shrink() assert(msg:get_meta 'seen') msg:shrink() "
+	      "end)\n"
+	      "kumo.on('shrink_and_refuse', function(msg) msg:shrink() kumo.reject(550, 'no thanks') end)\n"
+	      "kumo.on('shrink_a_draft', function() kumo.make_message('a@b', 'c@d', 'X: y'):shrink() end)\n"
 	      "kumo.on('read', function(msg) assert(msg:get_first_named_header_value 'Subject') "
 	      "assert(msg:get_meta 'seen') end)\n"
 	      "kumo.on('rewrite', function(msg) msg:shrink() msg:append_header('Z', 'last') "
@@ -693,6 +746,7 @@ static void test_spool(void **state)
 	      "kumo.on('light', function(msg) msg:set_meta('a', 1) msg:prepend_header('Y', '1') "
 	      "msg:set_force_sync(true) msg:save() end)\n");
 	worker_run(run_spool, NULL);
+	worker_run(run_shrunk_metadata, NULL);
 	end();
 }
 

@@ -38,6 +38,11 @@ static inline int service_load_body(struct message *m, mono_t deadline)
 {
 	return spool_load_body(service.spool, m, deadline);
 }
+static inline int service_load_meta(struct message *m, mono_t deadline)
+{
+	return spool_load_meta(service.spool, m, deadline);
+}
+
 static inline int service_save(struct message *m, mono_t deadline)
 {
 	return spool_save(service.spool, m, deadline);
@@ -89,6 +94,7 @@ static inline void service_up(void *arg)
 					   .body_budget_bytes = service.body_budget_bytes});
 	bind_message_set_loader(service_load_body);
 	bind_message_set_saver(service_save);
+	policy_set_meta_loader(service_load_meta);
 	bind_inject_message_set_gate(service_takes_mail);
 	if (*is_recovering)
 		CHECK(queue_recover(MONO_NEVER) == 0);
