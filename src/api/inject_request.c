@@ -387,9 +387,19 @@ static void request_options(struct inject_request *r)
 							  : TEMPLATE_JINJA;
 }
 
+/* The documentation writes its default, no names, as `{}`. */
+static void request_take_no_names(json_t *root)
+{
+	json_t *trace = json_object_get(root, "trace_headers"),
+	       *names = json_object_get(trace, "include_meta_names");
+	if (json_is_object(names) && json_object_size(names) == 0)
+		json_object_set_new(trace, "include_meta_names", json_array());
+}
+
 int inject_request_of_json(json_t *root, struct inject_request *out)
 {
 	struct inject_request r = {.root = root};
+	request_take_no_names(root);
 	int rc = json_shape_check(root, &inject_request_schema);
 	if (rc == 0 && (rc = request_sender(&r)) == 0 && (rc = request_content(&r)) == 0 &&
 	    (rc = request_trace(&r)) == 0) {

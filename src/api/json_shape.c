@@ -88,7 +88,14 @@ static int shape_check_names(const json_t *obj, const struct http_schema *s, con
 json_t *json_shape_parse(str_t body, const struct http_schema *s, int *status)
 {
 	char expected[SHAPE_PATH_BYTES];
-	json_t *root = value_parse_json(body);
+	json_t *root = value_parse_json_unique(body);
+	if (root == NULL && err_is(ERR_EXISTS)) {
+		struct err e = err_take(); /* one of the two would be lost */
+		err_set(ERR_INVALID, JSON_SHAPE_BAD "%s", e.text);
+		err_fini(&e);
+		*status = 422;
+		return NULL;
+	}
 	if (root == NULL) {
 		err_wrap("Failed to parse the request body as JSON");
 		*status = 400;

@@ -35,6 +35,8 @@ const struct value_encoder *value_encoder_at(lua_State *L, int idx);
 /** Text form: -1 ERR_INVALID with line and column. Nesting is checked before jansson's recursion sees the
  * text, so this is the one to use for JSON from the network. Strings may hold NUL, keys may not. */
 MUST_CHECK json_t *value_parse_json(str_t text);
+/** The same, but an object that has a key twice is an error: ERR_EXISTS. */
+MUST_CHECK json_t *value_parse_json_unique(str_t text);
 /** What policies get: comments (C, C++ and shell style) count as blanks. */
 MUST_CHECK json_t *value_parse_json_relaxed(str_t text);
 /** Dates and times become strings as written; inf and nan are refused. Source: TOML 1.0. */

@@ -69,7 +69,7 @@ static int value_json_scan(str_t t, bool is_relaxed, struct buf *copy)
 	return 0;
 }
 
-static json_t *value_json_parse(str_t text, bool is_relaxed)
+static json_t *value_json_parse(str_t text, bool is_relaxed, size_t flags)
 {
 	struct buf copy = BUF_INIT;
 	json_t *v = NULL;
@@ -83,9 +83,10 @@ static json_t *value_json_parse(str_t text, bool is_relaxed)
 		goto out;
 	if (copy.n != 0)
 		text = buf_str(&copy);
-	v = json_loadb(text.n != 0 ? text.p : "", text.n, JSON_DECODE_ANY | JSON_ALLOW_NUL, &e);
+	v = json_loadb(text.n != 0 ? text.p : "", text.n, JSON_DECODE_ANY | JSON_ALLOW_NUL | flags, &e);
 	if (v == NULL)
-		err_set(ERR_INVALID, "%s at line %d column %d", e.text, e.line, e.column);
+		err_set(json_error_code(&e) == json_error_duplicate_key ? ERR_EXISTS : ERR_INVALID,
+			"%s at line %d column %d", e.text, e.line, e.column);
 out:
 	buf_fini(&copy);
 	return v;
@@ -94,12 +95,18 @@ out:
 json_t *value_parse_json(str_t text)
 {
 	json_t *v = value_json_read(text);
-	return v != NULL ? v : value_json_parse(text, false);
+	return v != NULL ? v : value_json_parse(text, false, 0);
+}
+
+json_t *value_parse_json_unique(str_t text)
+{
+	json_t *v = value_json_read(text);
+	return v != NULL ? v : value_json_parse(text, false, JSON_REJECT_DUPLICATES);
 }
 
 json_t *value_parse_json_relaxed(str_t text)
 {
-	return value_json_parse(text, true);
+	return value_json_parse(text, true, 0);
 }
 
 static void value_json_indent(struct buf *out, bool is_pretty, int depth)

@@ -235,10 +235,11 @@ static bool read_member(struct json_reader *r, json_t *obj)
 		return false;
 	char *copy = r->text.n > 0 ? str_dup(key) : NULL; /* the value's strings use the same place */
 	json_t *v = read_is(r, ':') ? read_value(r) : NULL;
+	size_t before = json_object_size(obj);
 	if (v != NULL)
 		value_obj_set(obj, copy != NULL ? str_mk(copy, key.n) : key, v);
 	free(copy);
-	return v != NULL;
+	return json_object_size(obj) > before; /* a key that is there twice is jansson's to judge */
 }
 
 static json_t *read_object(struct json_reader *r)

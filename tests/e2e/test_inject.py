@@ -296,6 +296,15 @@ def test_shape(daemon, fields, error):
     assert refused(daemon, **fields).startswith(SHAPE + error)
 
 
+@pytest.mark.parametrize("text,where", [
+    ('{"envelope_sender": "a@example.com", "envelope_sender": "b@example.com", "recipients": [], "content": "x"}', "envelope_sender"),
+    ('{"envelope_sender": "a@example.com", "recipients": [], "content": {"headers": {"X-A": "1", "X-A": "2"}}}', "X-A"),
+])
+def test_no_field_twice(daemon, text, where):
+    status, _, body = daemon.request("POST", "/api/inject/v1", text, {"Content-Type": "application/json"})
+    assert status == 422 and body.decode().startswith(SHAPE + "duplicate object key near") and where in body.decode()
+
+
 FIELD_ERRORS = [
     ({"content": {}}, "content: the message is empty"),
     ({"content": ""}, "content: the message is empty"),
@@ -531,6 +540,14 @@ def test_the_supplemental_header_is_there_by_default(daemon):
     data = send(daemon, "Subject: x\r\n\r\nhi\r\n", r)
     assert data.startswith(b"X-KumoRef: ") and data.split(b"\r\n", 1)[1] == b"Subject: x\r\n\r\nhi\r\n"
     assert decode(parse(data)["X-KumoRef"]) == {"_@_": "\\_/", "recipient": r["email"]}
+
+
+def test_no_names_of_metadata_as_documented(daemon):
+    """The page of the endpoint has the default as `"include_meta_names": {}`."""
+    data = send(daemon, "Subject: x\r\n\r\nhi\r\n", trace_headers={"include_meta_names": {}})
+    assert data.startswith(b"X-KumoRef: ")
+    assert refused(daemon, trace_headers={"include_meta_names": {"a": 1}}).startswith(
+        SHAPE + "trace_headers.include_meta_names: invalid type: map, expected a sequence")
 
 
 def test_no_trace_headers(daemon):

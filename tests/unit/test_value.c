@@ -201,7 +201,6 @@ static void test_quick_json(void **state)
 		"{}",
 		"[]",
 		" { \"a\" : [ 1 , { \"b\" : null } ] , \"\" : \"\" } ",
-		"{\"a\":1,\"b\":2,\"a\":3}",
 		"\"\\\"\\\\\\/\\b\\f\\n\\r\\t\"",
 		"\"\\u0041\\u00e9\\u20ac\\uD83D\\udE00\\u0000\"",
 		"{\"\\u0041\\n\":\"\\u0042\"}",
@@ -279,6 +278,7 @@ static void test_no_quick_json(void **state)
 		"\"\xed\xa0\x80\"",
 		"\"\xf5\x80\x80\x80\"",
 		"{\"\\u0000\":1}",
+		"{\"a\":1,\"b\":2,\"a\":3}",
 		"1 1",
 		"'a'",
 		"\xef\xbb\xbf{}",
@@ -292,6 +292,23 @@ static void test_no_quick_json(void **state)
 	char deep[129];
 	memset(deep, '[', sizeof(deep));
 	assert_null(value_json_read(str_mk(deep, sizeof(deep))));
+}
+
+static void test_json_keys_twice(void **state)
+{
+	json_t *v = value_parse_json(STR("{\"a\":1,\"b\":2,\"a\":3}"));
+	assert_int_equal(json_integer_value(json_object_get(v, "a")), 3);
+	json_decref(v);
+	v = value_parse_json_unique(STR("[{\"a\":{\"a\":1}},{\"a\":2}]"));
+	assert_int_equal(json_array_size(v), 2);
+	json_decref(v);
+	assert_null(value_parse_json_unique(STR("[{\"b\":{\"a\":1,\n\"a\":1}}]")));
+	assert_true(err_is(ERR_EXISTS));
+	assert_string_equal(err_text(), "duplicate object key near '\"a\"' at line 2 column 3");
+	err_clear();
+	assert_null(value_parse_json_unique(STR("{\"a\":1,\"a\"}")));
+	assert_true(err_is(ERR_INVALID) || err_is(ERR_EXISTS));
+	err_clear();
 }
 
 static void test_parse_json_relaxed(void **state)
@@ -431,6 +448,7 @@ int main(void)
 		cmocka_unit_test(test_parse_json),
 		cmocka_unit_test(test_quick_json),
 		cmocka_unit_test(test_no_quick_json),
+		cmocka_unit_test(test_json_keys_twice),
 		cmocka_unit_test(test_parse_json_relaxed),
 		cmocka_unit_test(test_write_pretty),
 		cmocka_unit_test(test_yaml),
