@@ -189,7 +189,7 @@ int mime_part_set_body(struct mime_part *p, str_t content, str_t type)
 		mime_params_fini(&params);
 		return -1;
 	}
-	if (str_istarts(params.value, STR("multipart/"))) {
+	if (str_istarts(params.value, STR("multipart/")) || (type.p == NULL && p->boundary != NULL)) {
 		err_set(ERR_INVALID, "the content of a multipart is its parts: "
 				     "give another content type, or change the parts");
 		mime_params_fini(&params);

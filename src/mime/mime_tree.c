@@ -455,7 +455,7 @@ void mime_part_set_boundary(struct mime_part *p, char *boundary)
 int mime_part_append(struct mime_part *p, const struct mime_part *child)
 {
 	struct buf bytes = BUF_INIT;
-	if (!mime_part_is_type(p, STR("multipart/"))) {
+	if (p->boundary == NULL && !mime_part_is_type(p, STR("multipart/"))) {
 		err_set(ERR_INVALID, "a part can be appended to a multipart only");
 		return -1;
 	}
@@ -503,9 +503,8 @@ struct mime_part *mime_part_new_multipart(str_t type, str_t boundary)
 		err_set(ERR_INVALID,
 			"`" STR_FMT "` cannot be a boundary: 1 to 70 letters, digits and '()+_,-./:=?",
 			STR_ARG(str_head(given, 80)));
-	} else if (!str_istarts(params.value, STR("multipart/"))) {
-		err_set(ERR_INVALID, "`" STR_FMT "` is no multipart type",
-			STR_ARG(str_head(params.value, 80)));
+	} else if (str_chr(params.value, '/', 0) < 0) {
+		err_set(ERR_INVALID, "`" STR_FMT "` is no type", STR_ARG(str_head(params.value, 80)));
 	} else if (mime_params_check(&params) == 0) {
 		struct buf whole = BUF_INIT;
 		struct header_writer w;
