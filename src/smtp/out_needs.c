@@ -23,6 +23,8 @@ void out_add_address(const char *address, struct buf *out)
 
 static bool address_is_utf8(const char *address)
 {
+	if (str_is_ascii(str_of(address)))
+		return false;
 	struct buf wire = BUF_INIT;
 	out_add_address(address, &wire);
 	bool is_utf8 = !str_is_ascii(buf_str(&wire));
