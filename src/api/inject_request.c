@@ -316,7 +316,8 @@ static int request_attachments(struct inject_request *r, const json_t *list)
 					      .content_id = request_str(v, "content_id"),
 					      .file_name = request_str(v, "file_name")};
 		a->is_inline = a->content_id.p != NULL;
-		if (!request_flag(v, "base64", false))
+		a->is_utf8 = !request_flag(v, "base64", false);
+		if (a->is_utf8)
 			continue;
 		bool is_good = request_decode(a->data, bytes);
 		a->data = bytes->n > 0 ? buf_str(bytes) : STR("");

@@ -13,6 +13,7 @@
 #include "mime/header.h"
 #include "mime/header_value.h"
 #include "mime/idna.h"
+#include "mime/mime_params.h"
 #include "mime/transfer.h"
 
 #define CONTENT_TYPE_MAX 500
@@ -253,12 +254,33 @@ static bool content_type_has_name(str_t type)
 	return false;
 }
 
+/* The charset that the bytes have. False, nothing written: the type stands as it is. */
+static bool attachment_write_utf8_type(const struct mime_attachment *a, struct header_writer *w)
+{
+	struct mime_params p;
+	if (!a->is_utf8 || !str_istarts(a->content_type, STR("text/")) || str_is_ascii(a->data))
+		return false;
+	if (mime_params_parse(a->content_type, &p) != 0) {
+		err_clear();
+		return false;
+	}
+	bool is_another = !str_ieq(mime_params_get(&p, STR("charset")), STR("utf-8"));
+	if (is_another) {
+		mime_params_set(&p, STR("charset"), STR("utf-8"));
+		mime_params_clean(&p);
+		mime_params_write(&p, w);
+	}
+	mime_params_fini(&p);
+	return is_another;
+}
+
 static void attachment_write_fields(const struct mime_attachment *a, struct buf *out)
 {
 	str_t type = a->content_type.n > 0 ? a->content_type : STR("application/octet-stream");
 	struct header_writer w;
 	header_write_begin(&w, out, STR("Content-Type"));
-	header_write_text(&w, type);
+	if (!attachment_write_utf8_type(a, &w))
+		header_write_text(&w, type);
 	if (a->file_name.n > 0 && !content_type_has_name(type))
 		header_write_param_words(&w, STR("name"), a->file_name);
 	header_write_end(&w);

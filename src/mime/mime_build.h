@@ -25,6 +25,7 @@ struct mime_attachment {
 	str_t content_id;   /* with or without angle brackets; p NULL: none */
 	str_t file_name;    /* p NULL: none */
 	bool is_inline;	    /* belongs to the HTML */
+	bool is_utf8;	    /* data is text in UTF-8, whatever charset content_type may have */
 };
 /** A part as it stands in the message: fields, empty line, encoded data. Immutable once made; any thread. */
 struct mime_encoded_part {

@@ -147,6 +147,23 @@ def test_attachments(daemon):
     assert image.get_filename() is None and image.get_content() == GIF
 
 
+def test_attached_text_says_its_charset(daemon):
+    """Data without base64 are UTF-8, so that is what the part says; what comes in base64 has the charset that the caller gave it."""
+    latin1 = base64.b64encode("größe".encode("latin-1")).decode()
+    m = build(daemon, text_body="x", attachments=[
+        {"data": "größe", "content_type": "text/plain", "file_name": "1.txt"},
+        {"data": "größe", "content_type": 'text/csv; charset="iso-8859-1"; header=present', "file_name": "ü.csv"},
+        {"data": "size", "content_type": "text/plain; charset=us-ascii"},
+        {"data": latin1, "base64": True, "content_type": "text/plain; charset=iso-8859-1"},
+        {"data": "größe", "content_type": "application/json"}])
+    plain, csv, ascii_, given, json_ = list(m.iter_parts())[1:]
+    assert plain.get_content() == csv.get_content() == given.get_content() == "größe" and ascii_.get_content() == "size"
+    assert plain["Content-Type"].params == {"charset": "utf-8", "name": "1.txt"}
+    assert csv.get_content_charset() == "utf-8" and csv["Content-Type"].params["header"] == "present" and csv.get_filename() == "ü.csv"
+    assert ascii_.get_content_charset() == "us-ascii" and given.get_content_charset() == "iso-8859-1"
+    assert json_["Content-Type"].params == {} and json_.get_content() == "größe".encode()
+
+
 def test_everything_at_once(daemon):
     m = build(daemon, {"name": "Ann"}, text_body="t", html_body="h", subject="s", reply_to={"email": "r@example.com"}, headers={"X-Tag": "abc"},
               attachments=[{"data": "a", "content_type": "text/plain"},
