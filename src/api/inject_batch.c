@@ -138,6 +138,10 @@ static int batch_call_policy(struct inject_batch *b, struct message *m, mono_t d
 	value_push_json(c.L, b->origin.who_json);
 	rc = policy_call_run(&c, 2, 0, deadline);
 	policy_call_end(&c);
+	if (rc >= 0 && m->size_bytes == 0) {
+		err_set(ERR_INVALID, "the event " EVENT_GENERATED " has left no data of the message");
+		rc = -1;
+	}
 	return rc < 0 ? -1 : 0;
 }
 

@@ -30,6 +30,7 @@ kumo.on('http_message_generated', function(msg)
   if user:find('^broken') then error('a mistake of the policy') end
   if user:find('^tenant') then msg:set_meta('tenant', 'acme') end
   if user:find('^void') then msg:set_meta('queue', 'null') end
+  if user:find('^empty') then msg:set_data '' end
 end)"""
     text = policy(where, f"protocol = {{ maildir_path = '{where}/mail/{{{{ email }}}}' }}", extra=extra)
     text = text.replace("listen = '127.0.0.1:0'", "listen = '127.0.0.1:0', request_body_limit = 100000000")
@@ -591,11 +592,12 @@ def test_trace_headers_come_before_what_is_made(daemon):
 # --- the policy ---
 
 def test_the_policy_decides_for_each(daemon):
-    to = [f"{u}{next(NUMBER)}@example.org" for u in ("ok", "reject", "broken", "void")]
+    to = [f"{u}{next(NUMBER)}@example.org" for u in ("ok", "reject", "broken", "void", "empty")]
     status, answer = post(daemon, request(to=[{"email": t} for t in to]))
-    assert status == 200 and (answer["success_count"], answer["fail_count"]) == (2, 2)
-    assert answer["failed_recipients"] == to[1:3]
+    assert status == 200 and (answer["success_count"], answer["fail_count"]) == (2, 3)
+    assert answer["failed_recipients"] == [to[1], to[2], to[4]]
     assert answer["errors"][0].startswith(f"{to[1]}: 550 5.7.1 no thanks") and "a mistake of the policy" in answer["errors"][1]
+    assert "has left no data" in answer["errors"][2]
     assert [m["recipient"] for m in answer["messages"]] == [to[0], to[3]]
     raw(daemon, to[0])
     assert not (daemon.dir / "mail" / to[3]).exists()
