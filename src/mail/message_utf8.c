@@ -6,6 +6,8 @@
 #include "mime/address_list.h"
 #include "mime/header.h"
 
+#define FIELD_BYTES_MAX ((size_t)256 << 10) /* a longer one is not read: no real one is */
+
 static bool field_has_addresses(str_t name)
 {
 	static const str_t known[] = {
@@ -51,7 +53,8 @@ static enum message_utf8 header_utf8(str_t bytes)
 	while (header_next(&it, &f)) {
 		if (str_is_ascii(f.raw_value) || !str_is_utf8(f.raw_value))
 			continue;
-		if (field_has_addresses(f.name) && !addresses_are_ascii(f.raw_value))
+		if (f.raw_value.n <= FIELD_BYTES_MAX && field_has_addresses(f.name) &&
+		    !addresses_are_ascii(f.raw_value))
 			return MESSAGE_UTF8_ADDRESS;
 		found = MESSAGE_UTF8_TEXT;
 	}
