@@ -329,6 +329,15 @@ static int request_attachments(struct inject_request *r, const json_t *list)
 	return 0;
 }
 
+/* null is as good as not there. */
+static bool request_has_any(const json_t *obj)
+{
+	const char *key;
+	const json_t *v;
+	json_object_foreach((json_t *)(uintptr_t)obj, key, v) if (!json_is_null(v)) return true;
+	return false;
+}
+
 static int request_content(struct inject_request *r)
 {
 	const json_t *content = json_object_get(r->root, "content"), *v;
@@ -336,7 +345,7 @@ static int request_content(struct inject_request *r)
 		r->text = json_shape_str(content);
 		if (r->text.n > 0)
 			return 0;
-	} else if (json_object_size(content) > 0) {
+	} else if (request_has_any(content)) {
 		const json_t *headers = json_object_get(content, "headers");
 		const char *key;
 		size_t key_n;

@@ -224,7 +224,7 @@ static int mime_check_attachment_at(const struct mime_attachment *a, const char 
 	    mime_check_value(a->content_id, false, path, ".content_id") != 0 ||
 	    mime_check_value(a->file_name, false, path, ".file_name") != 0)
 		return -1;
-	if (a->content_type.n > 0 && (why = content_type_objection(a->content_type)) != NULL)
+	if (a->content_type.p != NULL && (why = content_type_objection(a->content_type)) != NULL)
 		return mime_refuse(path, ".content_type", why);
 	if (a->content_id.p != NULL && (why = content_id_objection(a->content_id)) != NULL)
 		return mime_refuse(path, ".content_id", why);

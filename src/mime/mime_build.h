@@ -21,7 +21,7 @@ struct mime_header {
 };
 struct mime_attachment {
 	str_t data;	    /* decoded */
-	str_t content_type; /* may have parameters; empty: application/octet-stream */
+	str_t content_type; /* may have parameters; p NULL: application/octet-stream */
 	str_t content_id;   /* with or without angle brackets; p NULL: none */
 	str_t file_name;    /* p NULL: none */
 	bool is_inline;	    /* belongs to the HTML */

@@ -326,6 +326,8 @@ def test_no_field_twice(daemon, text, where):
 FIELD_ERRORS = [
     ({"content": {}}, "content: the message is empty"),
     ({"content": ""}, "content: the message is empty"),
+    ({"content": {"text_body": None, "from": None}}, "content: the message is empty"),
+    (attachment(content_type=""), "content.attachments[1].content_type: expected type/subtype"),
     ({"trace_headers": {"header_name": ""}}, "trace_headers.header_name: "),
     ({"trace_headers": {"header_name": "X Y"}}, "trace_headers.header_name: "),
     ({"trace_headers": {"header_name": "X:\r\nY"}}, "trace_headers.header_name: "),
