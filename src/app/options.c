@@ -7,20 +7,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define DEFAULT_POLICY \
-	"/opt/kumomta/etc/policy/init.lua" /* contracts B2: where existing installations have it */
+/* where existing installations have it */
+#define DEFAULT_POLICY "/opt/kumomta/etc/policy/init.lua"
 
 static const char usage[] =
-	"Usage: cirrusd [--policy FILE] [--user NAME] [--validate]\n"
+	"Usage: cirrusd [--policy FILE] [--user NAME] [--validate] [--version] [--help]\n"
 	"\n"
 	"  --policy FILE  the Lua policy to run (default " DEFAULT_POLICY ")\n"
 	"  --user NAME    the user to become; when started as root\n"
-	"  --validate     run pre_init and init without opening a port, and exit 0 or 1\n"
-	"  --version      print the version\n"
-	"  --help         print this text\n"
+	"  --validate     run pre_init, init and validate_config, open no port, exit 0 or 1\n"
+	"  --version, -V  print the version\n"
+	"  --help, -h     print this text\n"
 	"\n"
 	"Environment: CIRRUS_LOG or KUMOD_LOG (diagnostic filter, e.g. kumod=debug,lua=info),\n"
-	"KUMO_NODE_ID, KUMO_NODE_ID_PATH, KUMO_AVAILABLE_PARALLELISM (number of workers).\n";
+	"KUMO_NODE_ID, KUMO_NODE_ID_PATH, KUMO_AVAILABLE_PARALLELISM (number of workers);\n"
+	"docs/operations.md has all of it.\n";
 
 void options_parse(struct options *o, int argc, char **argv)
 {

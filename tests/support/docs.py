@@ -21,9 +21,9 @@ def expect(what, is_there):
 
 
 def rows_of(name):
-    """The second cells of the table rows whose first cell has `name`."""
+    """The cells after the first (a type may come before the default) of the table rows whose first cell has `name`."""
     rows = [line.split("|") for line in all_docs.splitlines() if line.startswith("|")]
-    return [r[2] for r in rows if len(r) > 3 and f"`{name}`" in r[1]]
+    return ["|".join(r[2:4]) for r in rows if len(r) > 3 and f"`{name}`" in r[1]]
 
 
 for path, text in sources.items():
