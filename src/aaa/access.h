@@ -1,7 +1,7 @@
-/* access.h - may they? The lists of a resource and of its more general names are asked one after the other
- * for a rule; where none decides, the answer is no. A list is what the event get_acl_definition returns, or
- * the built-in map's (contracts B1, B7). Answers are cached for a moment; with no handler for the event
- * nothing needs to be. */
+/* access.h - may they? The lists of a resource and of its more general names are
+ * asked one after the other for a rule; where none decides, the answer is no. A
+ * list is what the event get_acl_definition returns, or the built-in map's. Answers
+ * are cached for a moment; with no handler for the event nothing needs to be. */
 #pragma once
 
 #include "aaa/acl.h"

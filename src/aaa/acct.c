@@ -1,6 +1,6 @@
-/* acct.c - the accounting log: rendering its two kinds of lines, and the logger of src/record that writes
- * them. The four wishes of the configuration (logins and decisions, good and bad) are the logger's kinds of
- * lines. The fields stand in the order in which existing readers know them (observed/acct-records.jsonl).
+/* acct.c - the accounting log: rendering its two kinds of lines, and the logger of src/record
+ * that writes them. The four wishes of the configuration (logins and decisions, good and bad) are
+ * the logger's kinds of lines. The fields stand in the order in which existing readers know them.
  *
  * The log is configured in init, before there is traffic, and stays until acct_log_stop: readers need no
  * lock. */

@@ -1,6 +1,6 @@
-/* acct.h - the accounting log (kumo.aaa.configure_acct_log): a line of JSON for each login that was tried and
- * for each decision about access, in segment files `acct-...` like those of the records (contracts B6).
- * Passwords and tokens never come here. */
+/* acct.h - the accounting log (kumo.aaa.configure_acct_log): a line of JSON for
+ * each login that was tried and for each decision about access, in segment files
+ * `acct-...` like those of the records. Passwords and tokens never come here. */
 #pragma once
 
 #include "aaa/access.h"

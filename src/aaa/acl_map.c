@@ -1,6 +1,6 @@
-/* acl_map.c - maps from resources to lists: the files of kumo.aaa.load_acl_map, and the built-in map, which
- * is such a file and read by the same code (contracts B7). A rule of a file names several privileges; in the
- * list it becomes a rule for each. */
+/* acl_map.c - maps from resources to lists: the files of kumo.aaa.load_acl_map,
+ * and the built-in map, which is such a file and read by the same code. A rule
+ * of a file names several privileges; in the list it becomes a rule for each. */
 #include "aaa/acl_impl.h"
 
 #include "base/alloc.h"

@@ -1,7 +1,7 @@
-/* login.h - is the credential good, and who is it? The policy says: http_server_validate_auth_basic(user,
- * password) and http_server_validate_auth_bearer(token) return true, false, or an AuthInfo with identities
- * and groups (docs/reference/events/http_server_validate_auth_basic.md; contracts A10). No handler: nobody
- * can log in. */
+/* login.h - is the credential good, and who is it? The policy says:
+ * http_server_validate_auth_basic(user, password) and http_server_validate_auth_bearer(token)
+ * return true, false, or an AuthInfo with identities and groups
+ * (docs/reference/events/http_server_validate_auth_basic.md). No handler: nobody can log in. */
 #pragma once
 
 #include "aaa/auth_info.h"

@@ -1,7 +1,7 @@
-/* resource.h - what is asked for, as a name, and the more general names whose lists are asked next. A URL
- * path /a/b at the listener 127.0.0.1:8000 is http_listener/127.0.0.1:8000/a/b; then come the same up to a,
- * and up to the address; then both paths with a star in the place of the address; then http_listener alone
- * (docs/reference/access_control.md; contracts B7 for the limits). */
+/* resource.h - what is asked for, as a name, and the more general names whose lists are asked
+ * next. A URL path /a/b at the listener 127.0.0.1:8000 is http_listener/127.0.0.1:8000/a/b;
+ * then come the same up to a, and up to the address; then both paths with a star in the place
+ * of the address; then http_listener alone (docs/reference/access_control.md). */
 #pragma once
 
 #include "base/arena.h"

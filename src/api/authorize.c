@@ -1,6 +1,6 @@
-/* authorize.c - the way of a request to its permission: the peer's address and the trusted group, the names
- * in a client certificate that was verified, then a login if the request has one, then the access control
- * lists with the method as privilege (contracts B7).
+/* authorize.c - the way of a request to its permission: the peer's address and the
+ * trusted group, the names in a client certificate that was verified, then a login if
+ * the request has one, then the access control lists with the method as privilege.
  *
  * Who sends a wrong credential must learn it, whatever the address or the path would allow without: 401. A
  * refusal by the lists is 401 as long as a login could help, which is where there was none, and 403 after a

@@ -21,7 +21,7 @@ static void api_set_log_filter(struct http_request *r, struct http_response *a, 
 		return;
 	str_t filter = json_shape_str(json_object_get(root, "filter"));
 	if (log_set_filter(filter) != 0)
-		http_response_err(a, 500); /* the status that clients know (contracts B8) */
+		http_response_err(a, 500); /* the status that clients know */
 	else
 		log_info("kumod", "the filter of the diagnostic log is now '" STR_FMT "'", STR_ARG(filter));
 	json_decref(root);

@@ -1,6 +1,5 @@
 /* inject.h - messages in, as POST /api/inject/v1 describes them
- * (docs/reference/http/kumod/api_inject_v1_post.md, contracts B5, B7): over HTTP, and from a policy
- * (contracts A7). */
+ * (docs/reference/http/kumod/api_inject_v1_post.md): over HTTP, and from a policy. */
 #pragma once
 
 #include "base/throttle.h"

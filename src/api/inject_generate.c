@@ -22,9 +22,9 @@
 #define GENERATOR_QUEUE "generator.kumomta.internal"
 #define GENERATED_KEY STR("generated")
 #define CHUNK_BYTES ((size_t)8 << 20) /* many requests are at work at once */
-#define RETRY_INTERVAL dur_s(10)      /* contracts B3 */
-#define REQUEST_TIME dur_s(600)	      /* to read a request, which other threads may do */
-#define RECIPIENT_TIME dur_s(60)      /* for the policy, mostly */
+#define RETRY_INTERVAL dur_s(10)
+#define REQUEST_TIME dur_s(600)	 /* to read a request, which other threads may do */
+#define RECIPIENT_TIME dur_s(60) /* for the policy, mostly */
 #define DEFAULT_LIMIT 100000
 
 static _Atomic uint64_t generate_limit = DEFAULT_LIMIT;

@@ -1,5 +1,5 @@
-/* trace.c - GET /api/admin/trace-smtp-server/v1: what happens in SMTP sessions, while it happens, on a
- * websocket (contracts B9).
+/* trace.c - GET /api/admin/trace-smtp-server/v1: what happens
+ * in SMTP sessions, while it happens, on a websocket.
  *
  * Events are kept for the client from the upgrade on; what it wants to see of them it says in its first
  * message, and then it says nothing more. The connection's fiber waits for the client and for events at once:

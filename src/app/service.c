@@ -56,7 +56,7 @@ static struct {
 	bool is_queue_started;
 } service;
 
-/** The gate of everything that takes mail (contracts B7): the first reason that applies. */
+/** The gate of everything that takes mail: the first reason that applies. */
 static const char *service_why_not(void)
 {
 	if (atomic_load_explicit(&service.is_stopping, memory_order_relaxed))

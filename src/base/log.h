@@ -1,10 +1,10 @@
-/* log.h - the diagnostic log, on stderr: `2026-11-23T02:33:32.296530Z  INFO worker-0 target: text`, a line a
- * call. (Message records are src/record.) Thread-safe; never blocks on anything but the write(2) itself. The
- * filter is `target=level` directives joined by commas, a bare level is the default; the longest matching
- * target wins (a directive matches targets it is a prefix of: "kumod" also matches "kumod::smtp"). A target
- * without a level means trace; `target[span{field=value}]=level` is taken, the part in brackets has no
- * effect. Targets that no directive matches log errors only, unless there is a bare level. Source: contracts
- * B8. */
+/* log.h - the diagnostic log, on stderr: `2026-11-23T02:33:32.296530Z  INFO worker-0 target:
+ * text`, a line a call. (Message records are src/record.) Thread-safe; never blocks on
+ * anything but the write(2) itself. The filter is `target=level` directives joined by
+ * commas, a bare level is the default; the longest matching target wins (a directive matches
+ * targets it is a prefix of: "kumod" also matches "kumod::smtp"). A target without a level
+ * means trace; `target[span{field=value}]=level` is taken, the part in brackets has no
+ * effect. Targets that no directive matches log errors only, unless there is a bare level. */
 #pragma once
 
 #include "base/str.h"

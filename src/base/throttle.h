@@ -1,5 +1,6 @@
-/* throttle.h - rate limits: the specification of the policy language (docs/reference/kumo/make_throttle.md,
- * contracts A6) and a limiter after the Generic Cell Rate Algorithm, local to the process. */
+/* throttle.h - rate limits: the specification of the policy
+ * language (docs/reference/kumo/make_throttle.md) and a limiter
+ * after the Generic Cell Rate Algorithm, local to the process. */
 #pragma once
 
 #include "base/clock.h"

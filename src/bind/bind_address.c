@@ -1,5 +1,5 @@
-/* bind_address.c - EnvelopeAddress (contracts A0). Its text as printed is the userdata's memory; the parts
- * are computed when they are asked for. */
+/* bind_address.c - EnvelopeAddress. Its text as printed is the
+ * userdata's memory; the parts are computed when they are asked for. */
 #include "base/err.h"
 #include "bind/bind_message_impl.h"
 #include "policy/value.h"

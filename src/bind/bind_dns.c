@@ -9,7 +9,7 @@
 #include <lauxlib.h>
 #include <stdlib.h>
 
-#define DNS_MX_TIME dur_s(5) /* contracts B3 */
+#define DNS_MX_TIME dur_s(5)
 #define DNS_TIME dur_s(30)
 
 /* Reads an optional resolver name at idx: any other than nil raises, as no resolver can be defined in this

@@ -1,7 +1,7 @@
-/* bind_message.c - the message object: identity, envelope, metadata, data, its place in the spool; and
- * kumo.make_message (contracts A5). Headers are in bind_message_headers.c, times in bind_message_schedule.c.
- * A method that changes the message marks what the spool has to store again; it is stored by save, or by
- * whoever has the message next. */
+/* bind_message.c - the message object: identity, envelope, metadata, data, its place
+ * in the spool; and kumo.make_message. Headers are in bind_message_headers.c, times
+ * in bind_message_schedule.c. A method that changes the message marks what the spool
+ * has to store again; it is stored by save, or by whoever has the message next. */
 #include "base/err.h"
 #include "bind/bind_message_impl.h"
 #include "mime/header.h"

@@ -1,5 +1,5 @@
-/* bind_message_mime.c - methods of the message that look into its content: parts, address headers,
- * conformance, reports, and texts that are added to what people read (contracts A5). */
+/* bind_message_mime.c - methods of the message that look into its content: parts,
+ * address headers, conformance, reports, and texts that are added to what people read. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "bind/bind_message_impl.h"

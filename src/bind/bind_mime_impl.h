@@ -38,7 +38,7 @@ str_t bind_check_header_text(lua_State *L, int idx);
 /* --- values of headers --- */
 /** An AddressHeader. Raises. */
 void bind_push_address_header(lua_State *L, const struct address_list *l);
-/** Pushes the form that the field's value has as `kind` (contracts; docs/mime.md). -1 ERR_INVALID, nothing
+/** Pushes the form that the field's value has as `kind` (docs/mime.md). -1 ERR_INVALID, nothing
  * pushed: it has not. Raises what Lua raises. */
 MUST_CHECK int bind_push_header_value(lua_State *L, enum header_kind kind, str_t raw_value);
 /** Text of a field's value, decoded. */

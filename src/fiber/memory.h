@@ -1,5 +1,5 @@
-/* memory.h - how much memory the process uses, held against its limits (docs/reference/memory.md, contracts
- * B8). It is looked at every 3 s; over the soft limit the service takes no mail until it is below again,
+/* memory.h - how much memory the process uses, held against its limits (docs/reference/memory.md).
+ * It is looked at every 3 s; over the soft limit the service takes no mail until it is below again,
  * above the low threshold messages that wait give up their bodies. Any thread, unless it is said. */
 #pragma once
 

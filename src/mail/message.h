@@ -24,7 +24,7 @@ struct message {
 	char *sender;	      /* "" is the null sender */
 	char **rcpt;	      /* recipients still to be served */
 	uint32_t n_rcpt;
-	uint16_t n_attempts;  /* completed attempts that were requeued with increment (contracts B4) */
+	uint16_t n_attempts;  /* completed attempts that were requeued with increment */
 	bool is_force_synced; /* what is written of it waits for stable storage, whatever the spool's `flush`
 				 says */
 	bool is_draft;	      /* a policy has had it made, and has not injected it yet */
@@ -72,7 +72,7 @@ void message_add_prefix(struct message *m, str_t headers);
 /** Drops the recipients for which keep[i] is false. */
 void message_keep_recipients(struct message *m, const bool *keep);
 
-/** The name of the queue (contracts B3): meta `queue` verbatim, else
+/** The name of the queue: meta `queue` verbatim, else
  * [campaign:][tenant]@domain[!routing_domain] from the metadata and the lower-cased ASCII form of the domain
  * of the first recipient. A key that is null is not set. -1 ERR_INVALID when one of them is not a string. */
 MUST_CHECK int message_queue_name(const struct message *m, struct buf *out);

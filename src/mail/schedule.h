@@ -44,7 +44,7 @@ MUST_CHECK int schedule_check(const struct schedule *s);
 
 /** The earliest time from `due` on at which it allows a try. */
 wall_t schedule_adjust(const struct schedule *s, wall_t due);
-/** True when a try at `due` is no longer wanted; why (contracts B4) is appended. */
+/** True when a try at `due` is no longer wanted; why is appended. */
 bool schedule_is_expired(const struct schedule *s, wall_t due, struct buf *why);
 /** As an object: what set_scheduling takes; first_attempt and expires are null when not set, the fields of
  * the window absent. */

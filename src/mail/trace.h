@@ -1,5 +1,5 @@
-/* trace.h - the header fields that a server adds to follow a message by: Received (RFC 5321 section 4.4) and
- * the supplemental field (contracts B5), by which a feedback report is matched to its message. */
+/* trace.h - the header fields that a server adds to follow a message by: Received (RFC 5321
+ * section 4.4) and the supplemental field, by which a feedback report is matched to its message. */
 #pragma once
 
 #include "mail/message.h"

@@ -1,5 +1,5 @@
 /* report_arf.c - abuse feedback (RFC 5965). The message that it is about was ours, perhaps: its supplemental
- * trace header (contracts of the injection; trace.h) tells for which recipient it was. The header has any
+ * trace header (mail/trace.h) tells for which recipient it was. The header has any
  * name that begins with X-, so each such is looked at. */
 #include "mime/report_impl.h"
 

@@ -43,11 +43,11 @@ struct dns_mx {
 	uint16_t port; /* from the domain's ":port" suffix; 0: none. The hosts' names do not carry it */
 	size_t n;
 	struct dns_mx_host *host; /* by preference, then name; of a domain literal: the bare address */
-	char *site_name;	  /* contracts B3: "(alt1|alt2)?.mx.example.com" */
+	char *site_name;	  /* "(alt1|alt2)?.mx.example.com" */
 };
-/** Mail exchangers of a domain (a ":port" suffix is allowed and ends in the site name, contracts B3). A
- * domain that exists but has no MX is its own exchanger, preference 1. NXDOMAIN is a value: status
- * DNS_NXDOMAIN, n 0. */
+/** Mail exchangers of a domain (a ":port" suffix is allowed and ends in
+ * the site name). A domain that exists but has no MX is its own
+ * exchanger, preference 1. NXDOMAIN is a value: status DNS_NXDOMAIN, n 0. */
 MUST_CHECK const struct dns_mx *dns_lookup_mx(str_t domain, mono_t deadline);
 const struct dns_mx *dns_mx_ref(const struct dns_mx *mx);
 void dns_mx_unref(const struct dns_mx *mx);

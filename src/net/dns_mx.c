@@ -4,9 +4,9 @@
  * port inside or behind the brackets: [1.2.3.4], [1.2.3.4:25], [IPv6:::1], [::1]:25, [[::1]:25]. A literal
  * is its own host.
  *
- * The site name is made from the hosts in the order in which they would be tried: their labels are aligned
- * from the right, and each position lists its distinct labels (contracts B3). Domains with the same hosts so
- * share one ready queue. */
+ * The site name is made from the hosts in the order in which they would be
+ * tried: their labels are aligned from the right, and each position lists
+ * its distinct labels. Domains with the same hosts so share one ready queue. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/map.h"

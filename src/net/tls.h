@@ -104,7 +104,7 @@ struct tls_info {
 	bool is_server;
 	bool is_resumed;
 	const char *version, *cipher;		/* OpenSSL's names: "TLSv1.3", "TLS_AES_256_GCM_SHA384" */
-	const char *version_word, *cipher_word; /* contracts B5: "TLSv1_3", "TLS13_AES_256_GCM_SHA384" */
+	const char *version_word, *cipher_word; /* "TLSv1_3", "TLS13_AES_256_GCM_SHA384" */
 	str_t alpn;				/* empty: none */
 	const char *server_name;		/* by SNI, as the peer wrote it; NULL: none */
 	bool has_peer_certificate;

@@ -1,4 +1,4 @@
-/* event.c - registering and calling handlers (contracts B1).
+/* event.c - registering and calling handlers.
  *
  * In each state, the registry holds a table event -> array of functions, and one of who registered them. The
  * process holds the sorted set of events that the newest epoch's first state registered, so that events which

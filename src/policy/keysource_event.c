@@ -1,7 +1,7 @@
-/* keysource_event.c - a KeySource that is an event of the policy: {event_name = 'get_key', event_args =
- * {...}}. The one handler is called with the arguments and returns the bytes as a string (contracts,
- * "KeySource event"). A handler that is missing, or that returns nothing, is an error: a key that is not
- * there must not pass for an empty one. */
+/* keysource_event.c - a KeySource that is an event of the policy: {event_name =
+ * 'get_key', event_args = {...}}. The one handler is called with the arguments
+ * and returns the bytes as a string. A handler that is missing, or that returns
+ * nothing, is an error: a key that is not there must not pass for an empty one. */
 #include "base/err.h"
 #include "net/keysource.h"
 #include "policy/policy.h"

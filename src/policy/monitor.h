@@ -1,5 +1,5 @@
-/* monitor.h - watching the files that the configuration is made of: when one changes, the epoch moves
- * (policy.h). Source: docs/reference/configuration.md, contracts B2. */
+/* monitor.h - watching the files that the configuration is made of: when one
+ * changes, the epoch moves (policy.h). Source: docs/reference/configuration.md. */
 #pragma once
 
 #include "base/clock.h"

@@ -1,7 +1,6 @@
-/* param.h - parameter tables. One schema gives parsing, types, defaults, the errors and the documentation of
- * a table that a policy passes to a make_/start_/configure_ function. An error reads `deserialize error: WHY,
- * while processing {json}` (contracts A0; observed/policy-errors.txt); the binding raises it with file and
- * line. */
+/* param.h - parameter tables. One schema gives parsing, types, defaults, the errors and the
+ * documentation of a table that a policy passes to a make_/start_/configure_ function. An error
+ * reads `deserialize error: WHY, while processing {json}`; the binding raises it with file and line. */
 #pragma once
 
 #include "base/clock.h"

@@ -1,7 +1,7 @@
-/* policy.h - the policy file and its events. A Lua state is made by running the whole file; it is used by one
- * fiber at a time and goes back to the worker's pool after a call that succeeded or was refused (contracts
- * B2). Compiled chunks are shared by all states. Lua runs only under lua_pcall. Functions called by Lua may
- * yield the fiber: fibers are stackful. */
+/* policy.h - the policy file and its events. A Lua state is made by running the whole
+ * file; it is used by one fiber at a time and goes back to the worker's pool after a call
+ * that succeeded or was refused. Compiled chunks are shared by all states. Lua runs only
+ * under lua_pcall. Functions called by Lua may yield the fiber: fibers are stackful. */
 #pragma once
 
 #include "base/clock.h"
@@ -70,9 +70,9 @@ struct policy_call {
 };
 /** 1: a handler exists; 0: none (nothing to end); -1: no state could be made (ERR_LUA...). Yields. */
 MUST_CHECK int policy_call_begin(struct policy_call *c, const char *event, mono_t deadline);
-/** Runs the handlers in order of registration (contracts B1). 1: handled, n_results values (padded with nil)
- * are on the stack; 0: every handler passed (returned no value); -1 ERR_LUA with traceback, ERR_REJECT from
- * kumo.reject, ERR_TIMEOUT... Yields. */
+/** Runs the handlers in order of registration. 1: handled, n_results values (padded
+ * with nil) are on the stack; 0: every handler passed (returned no value); -1
+ * ERR_LUA with traceback, ERR_REJECT from kumo.reject, ERR_TIMEOUT... Yields. */
 MUST_CHECK int policy_call_run(struct policy_call *c, int n_args, int n_results, mono_t deadline);
 void policy_call_end(struct policy_call *c);
 /** From now on a KeySource {event_name, event_args} asks the handler of that event. */
@@ -97,8 +97,8 @@ int policy_raise(lua_State *L);
 int policy_raise_reject(lua_State *L, int code, str_t text, const char *mode);
 /** Pushes "FILE:LINE: " of the innermost Lua function, or "". */
 void policy_push_where(lua_State *L);
-/** Registers the function at fn_idx for the event whose name is at name_idx; raises where contracts B1
- * forbids it. */
+/** Registers the function at fn_idx for the event whose name
+ * is at name_idx; raises where that is not allowed. */
 void policy_register_handler(lua_State *L, int name_idx, int fn_idx);
 /** Pushes who registered the event (an array of arrays of "FILE:LINE"), or nil. */
 void policy_push_registrars(lua_State *L, const char *event);

@@ -1,10 +1,11 @@
 /* pool.c - each worker's spare Lua states, last in first out, so that the warm ones are used and the rest
  * age.
  *
- * A pool is touched by its worker's fibers only: no locks. Rules (contracts B2): a state goes back only after
- * a call that succeeded or was refused by kumo.reject; it retires by age, by uses, when the epoch has moved,
- * when it has grown large, and when the pool holds its share of the maximum. Every SWEEP_S seconds a fiber on
- * each worker frees what is too old and all that was not needed since the sweep before, keeping one. */
+ * A pool is touched by its worker's fibers only: no locks. Rules: a state goes back
+ * only after a call that succeeded or was refused by kumo.reject; it retires by age,
+ * by uses, when the epoch has moved, when it has grown large, and when the pool
+ * holds its share of the maximum. Every SWEEP_S seconds a fiber on each worker frees
+ * what is too old and all that was not needed since the sweep before, keeping one. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"

@@ -1,8 +1,8 @@
-/* value.h - values between Lua, JSON and TOML/YAML. JSON null is the light userdata NULL in Lua (contracts
- * A0). A Lua table is an array when its keys are 1..n, else an object whose keys are strings or integers
- * (written in decimal); a table with both cannot be represented, nor one with a NUL in a key. An empty table
- * is an object unless it came from an empty JSON array. Integers and floats stay apart. No function here
- * yields; any thread. */
+/* value.h - values between Lua, JSON and TOML/YAML. JSON null is the light userdata NULL
+ * in Lua. A Lua table is an array when its keys are 1..n, else an object whose keys are
+ * strings or integers (written in decimal); a table with both cannot be represented, nor
+ * one with a NUL in a key. An empty table is an object unless it came from an empty JSON
+ * array. Integers and floats stay apart. No function here yields; any thread. */
 #pragma once
 
 #include "base/buf.h"

@@ -1,7 +1,7 @@
-/* deliver_maildir.c - delivery into maildirs (contracts B11; the maildir convention: write in tmp, fsync,
- * rename to new). One file per recipient; the path is a template over the message. File work runs on an
- * offload thread. Directories are fsynced too, so that a delivered message survives power loss, of which the
- * spool's copy is then removed. */
+/* deliver_maildir.c - delivery into maildirs (the maildir convention: write in tmp,
+ * fsync, rename to new). One file per recipient; the path is a template over the
+ * message. File work runs on an offload thread. Directories are fsynced too, so that
+ * a delivered message survives power loss, of which the spool's copy is then removed. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "fiber/offload.h"

@@ -18,8 +18,8 @@ struct deliverer {
 };
 /** For the app, before the first message: SMTP. (Maildir is inline: deliver_maildir.c.) */
 void queue_set_smtp_deliverer(const struct deliverer *d);
-/** Queues of this reserved domain are not asked about (contracts B3): d delivers what is in them, and retries
- * begin after retry_interval. Before the first message; domain and d must stay. */
+/** Queues of this reserved domain are not asked about: d delivers what is in them, and
+ * retries begin after retry_interval. Before the first message; domain and d must stay. */
 void queue_set_internal_deliverer(const char *domain, const struct deliverer *d, dur_t retry_interval);
 
 /* --- what a session is about; valid while `run` runs --- */

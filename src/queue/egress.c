@@ -1,8 +1,8 @@
-/* egress.c - asking the policy: the events get_queue_config, get_egress_path_config, get_egress_source and
- * get_egress_pool. Queue configs and paths are kept and refreshed by the queues that use them; sources and
- * pools, which many queues share, are cached here by their ttl behind one mutex. An answer that the policy
- * gives is used as it is; no answer is the default for queues and paths, and an error for sources and pools
- * (contracts B1). */
+/* egress.c - asking the policy: the events get_queue_config, get_egress_path_config,
+ * get_egress_source and get_egress_pool. Queue configs and paths are kept and refreshed
+ * by the queues that use them; sources and pools, which many queues share, are cached
+ * here by their ttl behind one mutex. An answer that the policy gives is used as it is;
+ * no answer is the default for queues and paths, and an error for sources and pools. */
 #include "queue/egress.h"
 
 #include "base/alloc.h"

@@ -1,7 +1,6 @@
 /* egress_schema.c - the parameter tables of make_queue_config, make_egress_path, make_egress_source and
- * make_egress_pool: names, types, defaults (reference/params.tsv, contracts A11), and the parsers of the
- * fields that are more than a scalar. What this version does not honour is listed as PARAM_UNSUPPORTED, so
- * that it is refused by name. */
+ * make_egress_pool: names, types, defaults, and the parsers of the fields that are more than a scalar.
+ * What this version does not honour is listed as PARAM_UNSUPPORTED, so that it is refused by name. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "queue/egress.h"

@@ -1,7 +1,7 @@
-/* internal.c - reserved domains, whose queues are not asked about and whose messages a part of this program
- * delivers: requests to be made into messages (contracts B3). Their ready queues are like any other, so the
- * policy shapes them by get_egress_path_config. The table is written before the first message and only read
- * after. */
+/* internal.c - reserved domains, whose queues are not asked about and whose messages
+ * a part of this program delivers: requests to be made into messages. Their ready
+ * queues are like any other, so the policy shapes them by get_egress_path_config.
+ * The table is written before the first message and only read after. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "queue/queue_impl.h"

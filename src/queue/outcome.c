@@ -1,8 +1,8 @@
-/* outcome.c - what an attempt makes of a message: Delivery, Bounce or TransientFailure per recipient, one
- * record for each distinct answer, then the end of the message, or its next attempt (contracts B4, B10). What
- * the spool must know is issued before the records are written: a record may wait for its logger, and a crash
- * meanwhile must not send the message again. Except where the body is not in memory, so that nothing can have
- * been sent: there the records may still want it. */
+/* outcome.c - what an attempt makes of a message: Delivery, Bounce or TransientFailure per
+ * recipient, one record for each distinct answer, then the end of the message, or its next
+ * attempt. What the spool must know is issued before the records are written: a record may wait
+ * for its logger, and a crash meanwhile must not send the message again. Except where the body
+ * is not in memory, so that nothing can have been sent: there the records may still want it. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"

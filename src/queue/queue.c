@@ -27,7 +27,7 @@ static void orphans_add(struct list *messages)
 	pthread_mutex_unlock(&orphans.lock);
 }
 
-/** Metadata from which no queue name follows: that will not change (contracts B10). */
+/** Metadata from which no queue name follows: that will not change. */
 static void recover_give_up(struct message *m)
 {
 	char *text = xasprintf("Failed to compute queue name: %s", err_text());

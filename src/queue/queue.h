@@ -1,7 +1,7 @@
-/* queue.h - scheduled and ready queues. A message belongs to a scheduled queue (campaign:tenant@domain) from
- * the moment it is durable to its end; while due it also waits in, or is held by a session of, a ready queue
- * (source -> site). Everything here is process-wide behind short mutexes; any worker may call.
- * docs/userguide/general/queues (KumoMTA), contracts B3, B4, B10. */
+/* queue.h - scheduled and ready queues. A message belongs to a scheduled queue
+ * (campaign:tenant@domain) from the moment it is durable to its end; while due it also waits in,
+ * or is held by a session of, a ready queue (source -> site). Everything here is process-wide
+ * behind short mutexes; any worker may call. docs/userguide/general/queues (KumoMTA). */
 #pragma once
 
 #include "fiber/fiber.h"

@@ -223,13 +223,13 @@ void outcome_apply_all(const struct outcome *o, struct message *m, const struct 
 void outcome_admit(struct sched_queue *q, struct message *m);
 /** A message that is going to wait gives its body back while all bodies in memory are over the budget. */
 void outcome_shed_body(struct message *m);
-/** The text of a Delayed record (contracts B4). */
+/** The text of a Delayed record. */
 void outcome_delayed_text(const char *reasons, wall_t now, wall_t due, struct buf *out);
 /** m's turn has come: true when it may be tried. False when its hours have ended or its time has run out
  * while it waited for room: then it waits in the wheel again, or has ended. Yields: writes a record. */
 MUST_CHECK bool outcome_begin(struct message *m);
-/** The end of a message that was never in a queue, with an Expiration record (contracts B10). Consumes the
- * reference. Yields. */
+/** The end of a message that was never in a queue, with an
+ * Expiration record. Consumes the reference. Yields. */
 void outcome_give_up(struct message *m, const struct smtp_response *r);
 void outcome_record(const struct outcome *o, struct message *m, enum record_type type,
 		    const struct smtp_response *r, const char *const *rcpt, size_t n_rcpt);

@@ -141,7 +141,7 @@ static void reception_log(const struct record *how, const struct message *m, con
 	record_log(&rec, MONO_NEVER);
 }
 
-/** It has to wait from the start (contracts B4). */
+/** It has to wait from the start. */
 static void reception_log_delay(const struct record *how, const struct message *m,
 				const struct sched_queue *q)
 {

@@ -12,7 +12,7 @@ struct reception {
 	struct sched_queue **queue; /* of each */
 	bool *is_silent;	    /* of each: it has no Reception record */
 	size_t n, cap;
-	bool logs_null;	      /* those of the null queue have a Reception record, too (contracts B3: SMTP) */
+	bool logs_null;	      /* those of the null queue have a Reception record, too (SMTP) */
 	struct message *also; /* stored already, with changes that the same commit is to store; NULL: none */
 };
 void reception_init(struct reception *r, size_t n_expected);
@@ -21,13 +21,12 @@ void reception_fini(struct reception *r);
 /** Finds the queue of m (get_queue_config) and adds m, taking the caller's reference. Yields. -1 with the
  * error, and the reference stays with the caller. */
 MUST_CHECK int reception_add(struct reception *r, struct message *m, mono_t deadline);
-/** The message added last has no Reception record: another
- * one tells that it came (contracts B6: Feedback). */
+/** The message added last has no Reception record: another one tells that it came (Feedback). */
 void reception_silence_last(struct reception *r);
-/** Makes all of them durable with one commit, and the key, if there is one; those of the null queue are not
- * stored (contracts B3). Yields. -1 with spool_put's error (spool_put_with_key's): then none counts as
- * stored, and what may still become durable is removed again, unless there is a key, which tells whoever
- * repeats the request what became of it. */
+/** Makes all of them durable with one commit, and the key, if there is one; those of the
+ * null queue are not stored. Yields. -1 with spool_put's error (spool_put_with_key's):
+ * then none counts as stored, and what may still become durable is removed again,
+ * unless there is a key, which tells whoever repeats the request what became of it. */
 MUST_CHECK int reception_store(struct reception *r, mono_t deadline);
 /** Brings the body into memory, which a policy may have stored and let go. Yields. -1 with spool_load_body's
  * error. */

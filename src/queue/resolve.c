@@ -1,10 +1,10 @@
-/* resolve.c - finding the way out of a scheduled queue: refresh its configuration, then pool -> sources ->
- * site -> ready queues; or, for a maildir, deliver what is parked. The pump asks for it when there is no
- * fresh route; queues that ask line up, and at most MAX_RESOLVERS fibers take them from there, since a start
- * with many domains would ask the DNS for all of them at once. A resolver may wait for DNS and for the
- * policy, while messages pile up in `parked`. What cannot be resolved makes every parked message fail
- * transiently, with the text of contracts B10; unless the process is stopping: then nobody was asked, and
- * they stay. */
+/* resolve.c - finding the way out of a scheduled queue: refresh its configuration, then pool
+ * -> sources -> site -> ready queues; or, for a maildir, deliver what is parked. The pump asks
+ * for it when there is no fresh route; queues that ask line up, and at most MAX_RESOLVERS
+ * fibers take them from there, since a start with many domains would ask the DNS for all of
+ * them at once. A resolver may wait for DNS and for the policy, while messages pile up in
+ * `parked`. What cannot be resolved makes every parked message fail transiently, with a text
+ * that programs know; unless the process is stopping: then nobody was asked, and they stay. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/log.h"

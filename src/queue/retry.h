@@ -1,4 +1,4 @@
-/* retry.h - when a message is tried again, and when it is given up (contracts B4). Pure arithmetic. */
+/* retry.h - when a message is tried again, and when it is given up. Pure arithmetic. */
 #pragma once
 
 #include "base/clock.h"

@@ -102,7 +102,7 @@ struct sched_queue *sched_queue_get(str_t name, mono_t deadline)
 		err_set(ERR_INVALID, "queue name `" STR_FMT "` has no domain", STR_ARG(name));
 		return NULL;
 	}
-	if (!str_eq(part.domain, STR("null"))) { /* `null` is never asked about (contracts B3) */
+	if (!str_eq(part.domain, STR("null"))) { /* `null` is never asked about */
 		config = internal_queue_config(part.domain);
 		if (config == NULL)
 			config = egress_get_queue_config(part.domain, part.tenant, part.campaign,

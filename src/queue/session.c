@@ -1,8 +1,7 @@
 /* session.c - the queue's side of a delivery session: a fiber, placed on the least-loaded worker, that runs
- * its deliverer until there is nothing more to do. How many run follows the load: with q messages ready or in
- * hand and a limit of L connections, min(q, ceil(L * min(1 - e^(-0.023 q), q))) (contracts A11). A session
- * that finds the queue empty waits in idle_sessions for idle_timeout, and a push hands its message over
- * directly. */
+ * its deliverer until there is nothing more to do. How many run follows the load: with q messages ready or
+ * in hand and a limit of L connections, min(q, ceil(L * min(1 - e^(-0.023 q), q))). A session that finds the
+ * queue empty waits in idle_sessions for idle_timeout, and a push hands its message over directly. */
 #include "queue/queue_impl.h"
 
 #include "base/alloc.h"

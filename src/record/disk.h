@@ -1,6 +1,6 @@
-/* disk.h - watching the free space under logs and spools. A thread looks every 5 s with statvfs(2); the
- * figures are the disk_free_* metrics, and a path under its limit makes record_disk_health() say so until
- * there is room again (contracts B8). Any thread. */
+/* disk.h - watching the free space under logs and spools. A thread looks every 5 s
+ * with statvfs(2); the figures are the disk_free_* metrics, and a path under its
+ * limit makes record_disk_health() say so until there is room again. Any thread. */
 #pragma once
 
 #include "base/str.h"

@@ -80,7 +80,7 @@ static struct message *record_message(const struct record *r)
 	return (struct message *)(uintptr_t)r->msg; /* const for those who only render */
 }
 
-/* True when the filter keeps it. Its errors drop the record (contracts B6). */
+/* True when the filter keeps it. Its errors drop the record. */
 static bool record_filter(const struct record *r, const char *event, mono_t deadline)
 {
 	struct policy_call c;

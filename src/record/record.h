@@ -1,5 +1,5 @@
-/* record.h - log records: one JSON object per event of a message's life, in zstd-compressed segment files
- * (docs/reference/log_record.md, contracts B6). A record is rendered by the caller's thread into the logger's
+/* record.h - log records: one JSON object per event of a message's life, in zstd-compressed segment
+ * files (docs/reference/log_record.md). A record is rendered by the caller's thread into the logger's
  * pending buffer (short mutex) and compressed and written by the logger's own thread. Any worker. */
 #pragma once
 

@@ -1,5 +1,4 @@
-/* render.c - the JSON form of a record, in the documented order of fields (docs/reference/log_record.md,
- * contracts B6).
+/* render.c - the JSON form of a record, in the documented order of fields (docs/reference/log_record.md).
  *
  * This is on the way of every message at least twice, so names and punctuation are constant text appended as
  * it is, and only values go through the escaper. Metadata values are JSON text already. Header fields are

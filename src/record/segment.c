@@ -1,4 +1,4 @@
-/* segment.c - segment files (contracts B6).
+/* segment.c - segment files.
  *
  * Bytes take three steps: compressor, `out`, file. What the compressor has taken cannot be taken back, so
  * `out` keeps its output until write(2) has accepted all of it; while anything is left over no further record

@@ -1,7 +1,7 @@
-/* in_events.c - the policy's part in a session: each event with its arguments, and what its handler's answer
- * or failure means (contracts B1). A refusal by kumo.reject is the reply to what the client has just said;
- * any other failure is ours, and ends the session, because what the policy would have decided is not known.
- * The connection is an argument of every event, lent for its time.
+/* in_events.c - the policy's part in a session: each event with its arguments, and what its
+ * handler's answer or failure means. A refusal by kumo.reject is the reply to what the client
+ * has just said; any other failure is ours, and ends the session, because what the policy would
+ * have decided is not known. The connection is an argument of every event, lent for its time.
  *
  * The call is over before anything is said to the client: the reply may be an event itself. */
 #include "smtp/in_impl.h"
@@ -428,7 +428,7 @@ enum in_verdict in_event_listener_domain(struct in_session *s, str_t domain, str
 		*object = param_object_at(e.c.L, e.c.result_idx, &in_domain_schema);
 		rc = *object != NULL ? 1 : -1;
 	}
-	if (rc < 0 && err_is(ERR_REJECT)) /* not special here (contracts B1) */
+	if (rc < 0 && err_is(ERR_REJECT)) /* not special here */
 		err_set(ERR_LUA, "get_listener_domain refused a domain, which it cannot");
 	return in_event_end(&e, rc, NULL);
 }

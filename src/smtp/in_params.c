@@ -1,6 +1,6 @@
-/* in_params.c - schemas of the listener and of the blocks that override it, and how they are laid over each
- * other: the listener's own fields, then the block for the peer, then the one for our address, and within
- * each block again (contracts C). What a block does not give stays as it is; `meta` is merged key by key.
+/* in_params.c - schemas of the listener and of the blocks that override it, and how they are laid over
+ * each other: the listener's own fields, then the block for the peer, then the one for our address,
+ * and within each block again. What a block does not give stays as it is; `meta` is merged key by key.
  *
  * Blocks are parsed and checked at start, down to the last, and only pointed into by connections. */
 #include "smtp/in_params.h"

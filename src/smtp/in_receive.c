@@ -72,8 +72,8 @@ static enum in_go in_receive(struct in_session *s)
 	return IN_GO;
 }
 
-/* True: the client was told that no message can come now. One that has begun is not stopped by what stops new
- * ones (contracts B8). */
+/* True: the client was told that no message can come now.
+ * One that has begun is not stopped by what stops new ones. */
 static bool in_message_is_refused(struct in_session *s)
 {
 	if (!s->tx.is_open)

@@ -1,7 +1,7 @@
-/* in_trace.h - watching the sessions of the SMTP service from afar: everything that they see (in_observe.c)
- * as JSON events (contracts B9), in a bounded queue of each watcher. Sessions never wait for a watcher: one
- * that is slow loses the oldest events, and is told how many. While there is no watcher this costs a session
- * nothing but a look at a pointer. */
+/* in_trace.h - watching the sessions of the SMTP service from afar: everything that
+ * they see (in_observe.c) as JSON events, in a bounded queue of each watcher. Sessions
+ * never wait for a watcher: one that is slow loses the oldest events, and is told how
+ * many. While there is no watcher this costs a session nothing but a look at a pointer. */
 #pragma once
 
 #include "net/addr.h"

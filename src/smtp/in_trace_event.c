@@ -1,5 +1,5 @@
-/* in_trace_event.c - the events of a trace as JSON (contracts B9): {"conn_meta": {...}, "payload":
- * "Connected" or {"Read": "..."}, "when": ...}. */
+/* in_trace_event.c - the events of a trace as JSON: {"conn_meta":
+ * {...}, "payload": "Connected" or {"Read": "..."}, "when": ...}. */
 #include "smtp/in_impl.h"
 
 #include "mail/message.h"

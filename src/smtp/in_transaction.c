@@ -335,7 +335,7 @@ static enum in_verdict in_find_queue(struct in_delivery *d, struct message *m)
 	if (reception_add(&d->accepted, message_ref(m), d->deadline) == 0)
 		return IN_ACCEPTED;
 	message_unref(m);	/* the reference that would have been taken */
-	if (err_is(ERR_REJECT)) /* get_queue_config has nothing to say to clients (contracts B1) */
+	if (err_is(ERR_REJECT)) /* get_queue_config has nothing to say to clients */
 		err_set(ERR_LUA, "get_queue_config refused a message, which it cannot");
 	in_refuse_error(d->s, POLICY_REJECT, "resolve");
 	return IN_REFUSED;

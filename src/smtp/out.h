@@ -1,5 +1,5 @@
-/* out.h - the SMTP client as a deliverer: RFC 5321 over plain TCP with PIPELINING, 8BITMIME, SIZE and
- * SMTPUTF8; contracts B10. */
+/* out.h - the SMTP client as a deliverer: RFC 5321 over
+ * plain TCP with PIPELINING, 8BITMIME, SIZE and SMTPUTF8. */
 #pragma once
 
 #include "queue/deliverer.h"

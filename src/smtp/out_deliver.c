@@ -280,8 +280,7 @@ static int transaction_send_nothing(struct transaction *t)
 
 /* --- what came of it --- */
 
-/** The answer that a transport failure amounts to (contracts B10, "Dropped connection / timeout mapping").
- * Consumes the error. */
+/** The answer that a transport failure amounts to. Consumes the error. */
 static void transaction_note_failure(struct transaction *t)
 {
 	struct buf *text = &t->failure_text;
@@ -327,8 +326,7 @@ static enum transaction_end transaction_run(struct transaction *t)
 	return TRANSACTION_BROKEN;
 }
 
-/** RFC 5321 section 4.5.3.1.10; 4.5.3 says it whatever the
- * code, with which it may disagree (contracts B10). */
+/** RFC 5321 section 4.5.3.1.10; 4.5.3 says it whatever the code, with which it may disagree. */
 static bool response_is_too_many_recipients(const struct smtp_response *r)
 {
 	if (r->enhanced[0] != 0)
@@ -433,8 +431,8 @@ static bool response_is_transient(const struct smtp_response *r)
 	return r->code / 100 == 3 || r->code / 100 == 4;
 }
 
-/** A transport failure, for all recipients (contracts B10: no connection, no time, or 421): what another host
- * is tried after. */
+/** A transport failure, for all recipients (no connection,
+ * no time, or 421): what another host is tried after. */
 static const struct smtp_response *delivery_transport_failure(const struct delivery *d)
 {
 	for (uint32_t i = 1; i < d->m->n_rcpt; i++)

@@ -267,7 +267,7 @@ def test_message_knows_who_sent_it(service):
                                         "identities": [{"identity": i, "context": c} for i, c in identities]}
 
 
-# --- the built-in lists, contracts B7 ---
+# --- the built-in lists ---
 
 DEFAULTS = [  # path, methods, whether a login is enough, whether anybody may
     (LIVENESS, ["GET"], True, True),

@@ -494,7 +494,7 @@ def test_queue_that_cannot_be_made(where):
 
 
 def test_null_queue(where):
-    """Thrown away, but logged (contracts B3)."""
+    """Thrown away, but logged."""
     with Smtp(where, "", extra="kumo.on('smtp_server_message_received', function(msg) msg:set_meta('queue', 'null') end)") as d:
         with d.client() as c:
             i = c.deliver().ids[0]

@@ -44,6 +44,8 @@ for path, text in sources.items():
         for name in re.findall(r'\{"([a-z]\w*)", \w+\}', text):
             expect(f"{where}: the function `{name}` is neither in docs/policy.md nor in docs/message.md or docs/mime.md",
                    re.search(rf"\b{name}\b", docs["policy.md"] + docs["message.md"] + docs["mime.md"]))
+    for page in re.findall(r"\bdocs/([\w-]+\.md)", text):
+        expect(f"{where}: there is no docs/{page}", page in docs)
     if path.name.startswith("template_"):
         names = re.findall(r'\{"([a-z_]+)", \w+, \w+(?:, \w+, \w+)?\}', text)
         for name in names:
