@@ -44,7 +44,8 @@ struct inject_batch {
 	bool is_crowded;	      /* the chunk is small because much is in memory */
 };
 /** Takes over origin->who_json. -1: what is wrong with the request as a whole (422), or ERR_TIMEOUT,
- * ERR_CANCELLED. The batch is to be released in every case, before req. */
+ * ERR_CANCELLED. The batch is to be released in every case, before req. Large templates are compiled on
+ * another thread: may yield. */
 MUST_CHECK int inject_batch_init(struct inject_batch *b, const struct inject_request *req,
 				 const struct inject_origin *origin, mono_t deadline);
 void inject_batch_fini(struct inject_batch *b);

@@ -44,6 +44,7 @@ extern const struct http_schema inject_request_schema;
  * of the answer; or -1 with an error that names the field, or ERR_TIMEOUT, ERR_CANCELLED. A large body is
  * parsed on another thread: may yield. */
 MUST_CHECK int inject_request_read(str_t body, struct inject_request *out, mono_t deadline);
-/** The same of a body that is parsed already, in place. Takes the reference. */
+/** The same of a body that is parsed already, in place: 0,
+ * 422 or -1, without yielding. Takes the reference. */
 MUST_CHECK int inject_request_of_json(json_t *root, struct inject_request *out);
 void inject_request_fini(struct inject_request *r);

@@ -18,7 +18,8 @@ struct net_addr {
 
 /** "1.2.3.4:25", "[::1]:25", "0.0.0.0:0". -1 ERR_INVALID naming the text. */
 MUST_CHECK int net_addr_parse(str_t s, struct net_addr *out);
-/** An IP literal without a port; the port is set to `port`. Brackets are accepted around IPv6. */
+/** An IP literal without a port; the port is set to `port`. Brackets are accepted around IPv6.
+ * -1 as net_addr_parse. */
 MUST_CHECK int net_addr_parse_ip(str_t s, uint16_t port, struct net_addr *out);
 uint16_t net_addr_port(const struct net_addr *a);
 void net_addr_set_port(struct net_addr *a, uint16_t port);

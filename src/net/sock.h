@@ -35,7 +35,7 @@ void listener_start(struct listener *l);	     /* any thread */
 /** Stops accepting and closes the socket; connections go on. Any thread; takes effect soon. */
 void listener_stop(struct listener *l);
 size_t listener_n_connections(const struct listener *l);
-/** Cancels the connections' fibers on every worker and waits until they are gone. Yields. After
- * listener_stop. */
+/** Cancels the connections' fibers on every worker and waits until they are gone. After
+ * listener_stop. Yields. -1 ERR_TIMEOUT, ERR_CANCELLED: some are left. */
 MUST_CHECK int listener_join(struct listener *l, bool is_cancelling, mono_t deadline);
 void listener_free(struct listener *l); /* after a successful join */

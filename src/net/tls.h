@@ -90,7 +90,7 @@ enum tls_buffered {
 MUST_CHECK int stream_start_tls_server(struct stream *st, struct tls_server *srv, enum tls_buffered buffered,
 				       mono_t deadline);
 /** @server_name  a domain name or an IP address: for SNI (names only), for the check of the certificate, and
- * to find a session to resume. May be NULL with is_unverified. */
+ * to find a session to resume. May be NULL with is_unverified. Yields. -1 as stream_start_tls_server. */
 MUST_CHECK int stream_start_tls_client(struct stream *st, struct tls_client *c, const char *server_name,
 				       enum tls_buffered buffered, mono_t deadline);
 

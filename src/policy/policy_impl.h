@@ -61,7 +61,8 @@ void vm_take_error(struct policy_state *st, enum policy_reject_mode *mode);
 void vm_set_current_event(struct policy_state *st, const char *event);
 
 /* --- pool.c: the spare states of a worker --- */
-struct policy_state *pool_take(mono_t deadline);
+/** A spare state, or a new one as vm_new makes it. */
+MUST_CHECK struct policy_state *pool_take(mono_t deadline);
 void pool_put(struct policy_state *st, bool is_reusable);
 void pool_start(void);
 void pool_stop(void);

@@ -33,7 +33,8 @@ bool sched_queue_is_null(const struct sched_queue *q); /* the `null` queue: mess
 /** Gives a durable message to its queue, which takes the caller's reference: due now, to a ready queue; else
  * to the timer wheel, where its schedule may put it too. Never yields, never fails. */
 void sched_queue_insert(struct sched_queue *q, struct message *m);
-/** Messages read back from the spool at start: finds the queue of each and inserts it. Yields. */
+/** Messages read back from the spool at start: finds the queue of each and inserts it. Yields.
+ * -1 as spool_enumerate, or ERR_CANCELLED. */
 MUST_CHECK int queue_recover(mono_t deadline);
 
 /** How many messages belong to it, wherever they are. */
