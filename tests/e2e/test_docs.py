@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from cirrus import ROOT, Daemon, policy
+from cirrus import ROOT, Daemon, Maildir, policy, wait_for
 from test_https import make_certificate
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -91,6 +91,16 @@ def test_injection(where):
         status, _, body = d.request("POST", "/api/inject/v1", request, {"Content-Type": "application/json"})
         answer = json.loads(body)
         assert status == 200 and answer["success_count"] == 2, answer
+
+
+@pytest.mark.parametrize("source", params(b for b in blocks("") if "{{#" in b[1] or "{% for" in b[1]))
+def test_template(where, source):
+    dialect = "Handlebars" if "{{#" in source else "Jinja"
+    values = {"name": "Ann", "currency": "$", "items": [{"title": "Tea", "price": 2.5}, {"title": "Pot", "price": 30}]}
+    with Daemon(where, policy(where, "protocol = { maildir_path = '" + str(where / "maildir") + "' }")) as d:
+        d.accept("Subject: x\r\n\r\n" + source, template_dialect=dialect, substitutions=values)
+        text = wait_for("the message", Maildir(where / "maildir").messages)[0].decode()
+        assert "Tea" in text and "Pot" in text and "{" not in text
 
 
 def test_answers_are_json():
