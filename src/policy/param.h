@@ -18,7 +18,6 @@ enum param_type {
 	PT_ENUM,	/* int: index into words */
 	PT_CIDRS,	/* struct cidr_set */
 	PT_STRS,	/* struct param_strs */
-	PT_ADDR,	/* struct net_addr (address and port) */
 	PT_IP,		/* struct net_addr, port 0; len 0 when unset */
 	PT_JSON,	/* json_t *: any value; NULL when unset */
 	PT_CUSTOM,	/* whatever `parse` makes of the JSON form */
@@ -63,7 +62,6 @@ struct param {
 #define PARAM_ENUM(s, f, w, ...) PARAM_F_(s, f, int, PT_ENUM, .words = (w), __VA_ARGS__)
 #define PARAM_CIDRS(s, f, ...) PARAM_F_(s, f, struct cidr_set, PT_CIDRS, __VA_ARGS__)
 #define PARAM_STRS(s, f, ...) PARAM_F_(s, f, struct param_strs, PT_STRS, __VA_ARGS__)
-#define PARAM_ADDR(s, f, ...) PARAM_F_(s, f, struct net_addr, PT_ADDR, __VA_ARGS__)
 #define PARAM_IP(s, f, ...) PARAM_F_(s, f, struct net_addr, PT_IP, __VA_ARGS__)
 #define PARAM_JSON(s, f, ...) PARAM_F_(s, f, json_t *, PT_JSON, __VA_ARGS__)
 #define PARAM_CUSTOM(s, f, ...)                                                             \

@@ -173,15 +173,11 @@ static int param_parse_strs(const struct param *p, const json_t *v, struct param
 	return 0;
 }
 
-static int param_parse_addr(const struct param *p, const json_t *v, struct net_addr *field)
+static int param_parse_ip(const struct param *p, const json_t *v, struct net_addr *field)
 {
 	if (!json_is_string(v))
-		return param_fail(p, v, "type",
-				  p->type == PT_IP ? "an IP address"
-						   : "an address and port such as 127.0.0.1:25");
-	if (p->type == PT_IP)
-		return net_addr_parse_ip(param_text(v), 0, field);
-	return net_addr_parse(param_text(v), field);
+		return param_fail(p, v, "type", "an IP address");
+	return net_addr_parse_ip(param_text(v), 0, field);
 }
 
 int param_field_parse(const struct param *p, const json_t *v, void *field)
@@ -206,9 +202,8 @@ int param_field_parse(const struct param *p, const json_t *v, void *field)
 		return param_parse_cidrs(p, v, field);
 	case PT_STRS:
 		return param_parse_strs(p, v, field);
-	case PT_ADDR:
 	case PT_IP:
-		return param_parse_addr(p, v, field);
+		return param_parse_ip(p, v, field);
 	case PT_JSON:
 		/* refcounts of jansson values are not to be shared by threads */
 		*(json_t **)field = json_deep_copy(v);
@@ -240,7 +235,6 @@ json_t *param_field_default(const struct param *p)
 	case PT_STR:
 	case PT_DUR:
 	case PT_ENUM:
-	case PT_ADDR:
 	case PT_IP:
 		return json_stringn(p->def, text.n);
 	case PT_CIDRS:
@@ -348,12 +342,11 @@ json_t *param_field_dump(const struct param *p, const void *field, const json_t 
 			json_array_append_new(v, json_string(s->v[i]));
 		return v;
 	}
-	case PT_ADDR:
 	case PT_IP: {
 		const struct net_addr *a = field;
 		if (a->len == 0)
 			return json_null();
-		return json_string(p->type == PT_IP ? net_addr_fmt_ip(a, addr) : net_addr_fmt(a, addr));
+		return json_string(net_addr_fmt_ip(a, addr));
 	}
 	case PT_JSON: {
 		const json_t *j = *(json_t *const *)field;

@@ -28,7 +28,7 @@ def rows_of(name):
 
 for path, text in sources.items():
     where = path.relative_to(root)
-    for kind, name, rest in re.findall(r"PARAM_(STR|BOOL|INT|BYTES|DUR|ENUM|CIDRS|STRS|ADDR|IP|JSON|CUSTOM)\( ?\w+, (\w+)(.*?)\.doc", text):
+    for kind, name, rest in re.findall(r"PARAM_(STR|BOOL|INT|BYTES|DUR|ENUM|CIDRS|STRS|IP|JSON|CUSTOM)\( ?\w+, (\w+)(.*?)\.doc", text):
         expect(f"{where}: the parameter `{name}` is not in docs/", f"`{name}`" in all_docs or re.search(rf"\b{name} =", all_docs))
         default = re.search(r'\.def = "((?:[^"\\]|\\.)*)"', rest)
         rows = rows_of(name)

@@ -54,7 +54,7 @@ static const struct param sample_params[] = {PARAM_STR(sample, name, .is_require
 					     PARAM_ENUM(sample, mode, modes, .def = "Required"),
 					     PARAM_CIDRS(sample, hosts, .def = "127.0.0.1, ::1"),
 					     PARAM_STRS(sample, list, .def = "a,b"),
-					     PARAM_ADDR(sample, listen, .def = "127.0.0.1:8000"),
+					     PARAM_IP(sample, listen, .def = "127.0.0.1"),
 					     PARAM_IP(sample, source),
 					     PARAM_JSON(sample, extra),
 					     PARAM_CUSTOM(sample, custom, .parse = custom_parse, .def = "4"),
@@ -94,7 +94,7 @@ static void test_defaults(void **state)
 	assert_int_equal(s.hosts.n, 2);
 	assert_int_equal(s.list.n, 2);
 	assert_string_equal(s.list.v[1], "b");
-	assert_string_equal(net_addr_fmt(&s.listen, addr), "127.0.0.1:8000");
+	assert_string_equal(net_addr_fmt_ip(&s.listen, addr), "127.0.0.1");
 	assert_int_equal(s.source.len, 0);
 	assert_null(s.extra);
 	assert_int_equal(s.custom, 4);
