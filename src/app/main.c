@@ -137,7 +137,7 @@ int main(int argc, char **argv)
 
 	if (main_set_log_filter() != 0 || fault_init_from_env() != 0 || bind_check_parallelism() != 0)
 		return main_fail(err_text());
-	if (!o.is_validating && o.user != NULL && privilege_become(o.user) != 0)
+	if (o.user != NULL && privilege_become(o.user) != 0)
 		return main_fail(err_text());
 	if (!o.is_validating && geteuid() == 0)
 		log_warn("kumod", "running as root: start with --user NAME to drop privileges");

@@ -50,6 +50,35 @@ def test_version_and_help(where):
             assert word in out
 
 
+def test_validate_as_a_user_who_is_not_there(where):
+    status, err = Daemon(where, policy(where)).run_to_end("--validate", "--user", "nobody-of-that-name")
+    assert status == 1 and "--user nobody-of-that-name: there is no such user" in err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_validate_as_another_user(where):
+    """Directories of logs that it makes are the user's, and what he may not do is an error."""
+    base = pathlib.Path(tempfile.mkdtemp(prefix="cirrus-nobody-"))
+    try:
+        shutil.chown(base, "nobody")
+        base.chmod(0o755)
+        env = {"ASAN_OPTIONS": "detect_leaks=0"}  # LeakSanitizer cannot look into a process that has changed its user
+        d = Daemon(base, policy(base), args=["--user", "nobody"], env=env)
+        shutil.copy(d.command()[0], base / "cirrusd")
+
+        def validate():
+            return subprocess.run([str(base / "cirrusd"), *d.command("--validate")[1:]], capture_output=True, text=True, env=d.env,
+                                  timeout=30, cwd="/")
+        p = validate()
+        assert p.returncode == 0, p.stderr
+        assert (base / "logs").owner() == "nobody"
+        (base / "policy.lua").chmod(0o600)
+        p = validate()
+        assert p.returncode == 1 and "Permission denied" in p.stderr
+    finally:
+        shutil.rmtree(base)
+
+
 def test_validate_good(where):
     s = socket.socket()
     s.bind(("127.0.0.1", 0))
