@@ -181,7 +181,8 @@ unsigned *fiber_nesting(void)
 	return f != NULL ? &f->nesting : NULL;
 }
 
-struct fiber *fiber_must_self(const char *caller)
+/* The running fiber; panics outside fibers. */
+static struct fiber *fiber_must_self(const char *caller)
 {
 	struct fiber *f = fiber_self();
 	if (UNLIKELY(f == NULL))

@@ -112,8 +112,6 @@ void fiber_release(struct fiber *f);
 void fiber_pool_drain(struct worker *w);
 /** fiber_wait with a word for fiber_each, used when the fiber said nothing itself. */
 MUST_CHECK int fiber_wait_for(struct waiter *w, mono_t deadline, const char *kind);
-/** The running fiber; panics outside fibers. */
-struct fiber *fiber_must_self(const char *caller);
 bool fiber_is_cancel_due(const struct fiber *f); /* cancelled and not shielded: its waits fail */
 void fiber_copy_name(char dst[FIBER_NAME_BYTES], const char *name);
 

@@ -1,6 +1,6 @@
-/* in_begin.c - how a session begins, and begins again after XCLIENT (contracts C): is there room, and does
- * the service take mail at all; a PROXY header, if the parameters for this peer want one; the parameters for
- * the addresses that hold from then on, and what the policy makes of them; TLS, where it is implicit; the
+/* in_begin.c - how a session begins, and begins again after XCLIENT: is there room, and does the service
+ * take mail at all; a PROXY header, if the parameters for this peer want one; the parameters for the
+ * addresses that hold from then on, and what the policy makes of them; TLS, where it is implicit; the
  * policy's word on the connection; the banner. */
 #include "smtp/in_impl.h"
 

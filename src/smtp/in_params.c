@@ -238,12 +238,11 @@ const struct param_schema in_block_schema = {"EsmtpListenerOverrides", in_block_
 					     sizeof(struct in_params), in_block_check};
 
 static const struct param in_listener_fields[] = {
-	PARAM_CUSTOM(
-		in_params, listen, .parse = listen_param_parse, .fini = listen_param_fini,
-		.dump = listen_param_dump, .def = "\"127.0.0.1:2025\"",
-		.doc = "Address and port to listen on; port 0 takes a free one. Or unix:/path, or "
-		       "fd:NAME for a socket that systemd hands down; who has no address of his own there "
-		       "counts as 127.0.0.1."),
+	PARAM_CUSTOM(in_params, listen, .parse = listen_param_parse, .fini = listen_param_fini,
+		     .dump = listen_param_dump, .def = "\"127.0.0.1:2025\"",
+		     .doc = "Address and port to listen on; port 0 takes a free one. "
+			    "Or unix:/path, or fd:NAME for a socket that systemd hands down; "
+			    "who has no address of his own there counts as 127.0.0.1."),
 	PARAM_CUSTOM(in_params, listen_mode, .parse = listen_param_parse_mode, .def = "\"0660\"",
 		     .doc = "Permissions of the socket of unix:/path, in octal."),
 	PARAM_STR(in_params, hostname, .doc = "Name of this service; the machine's when not given."),

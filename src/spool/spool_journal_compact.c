@@ -120,9 +120,9 @@ static bool reclaim_is_dead(const struct spool *sp, const struct segment *seg)
 	       (seg->tombs.n == 0 || seg->tombs_gen != sp->removed_gen);
 }
 
-/* Only the segments that were there before: carried tombs may begin new ones. -1 when tombs could not be
- * carried; the segments that have none are doomed all the same, which is how a full disk gets room for tombs.
- */
+/* Only the segments that were there before: carried tombs may begin new
+ * ones. -1 when tombs could not be carried; the segments that have none
+ * are doomed all the same, which is how a full disk gets room for tombs. */
 static int reclaim_doom(struct spool *sp, int64_t now)
 {
 	int rc = 0;

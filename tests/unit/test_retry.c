@@ -1,5 +1,4 @@
-/* Retry schedule: delays, jitter, expiration (contracts of the reference documentation: exponential, capped,
- * whole seconds). */
+/* Retry schedule: delays, jitter, expiration (exponential, capped, whole seconds). */
 #include "ut.h"
 
 #include "queue/retry.h"
