@@ -1,7 +1,6 @@
 """HTTP in, SMTP out: every message once, every kind of answer, and what the logs say of it."""
 import collections
 import json
-import socket
 
 import pytest
 

@@ -3,7 +3,6 @@ a second cirrusd. With TLS of every kind, and logins."""
 import asyncio
 import base64
 import email.message
-import pathlib
 import re
 import shutil
 import smtplib
@@ -14,8 +13,8 @@ import subprocess
 import aiosmtplib
 import pytest
 
-from cirrus import Daemon, Maildir, policy, smtp_queue, wait_for
-from smtpraw import SIMPLE, Client, Smtp, split
+from cirrus import Daemon, policy, smtp_queue, wait_for
+from smtpraw import Client, Smtp, split
 from test_https import make_certificate
 
 LOGIN = """kumo.on('smtp_server_auth_plain', function(authz, authc, password, conn)
