@@ -35,7 +35,7 @@ void bind_message_set_loader(bind_load_body_fn *load);
 /** How message:save and its neighbours make durable what has changed. save yields; -1 with the error set. */
 typedef int bind_save_fn(struct message *m, mono_t deadline);
 void bind_message_set_saver(bind_save_fn *save);
-/** Pushes an EnvelopeAddress (contracts A0); text is a mailbox with or without brackets, "" the null sender.
+/** Pushes an EnvelopeAddress; text is a mailbox with or without brackets, "" the null sender.
  * Raises. */
 void bind_push_address(lua_State *L, str_t text);
 
