@@ -52,7 +52,7 @@ struct session_peer out_conn_peer(struct out_conn *c);
 void out_add_address(const char *address, struct buf *out);
 /** Whether SMTPUTF8 is to be announced where it is offered. The body is in memory. */
 bool out_message_is_utf8(const struct message *m);
-/** What the peer cannot take is refused here, permanently (contracts B10): false, and *r, when it is so. */
+/** What the peer cannot take is refused here, permanently: false, and *r, when it is so. */
 bool out_message_is_possible(const struct out_conn *c, const struct message *m, struct smtp_response *r);
 
 /** What came of a transaction, as far as the connection is concerned. */
