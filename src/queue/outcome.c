@@ -222,8 +222,9 @@ bool outcome_begin(struct message *m)
 	struct retry_policy policy = outcome_retry_policy((const void *)config->data);
 	struct buf why = BUF_INIT;
 	wall_t due = m->schedule != NULL ? schedule_adjust(m->schedule, now) : now;
-	bool is_over = (is_long || due.ns > now.ns || m->schedule->expires.is_set) &&
-		       outcome_is_too_late(m, &policy, now, due, &why);
+	bool has_end = m->schedule != NULL && m->schedule->expires.is_set;
+	bool is_over =
+		(is_long || has_end || due.ns > now.ns) && outcome_is_too_late(m, &policy, now, due, &why);
 	bool may_be_tried = !is_over && due.ns <= now.ns;
 	if (is_over) {
 		outcome_expire(q, m, &why);
