@@ -45,6 +45,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#define SERVE_AT_LATEST dur_s(1)
 #define SHUTDOWN_TIME dur_s(30)
 #define LISTENERS_STOP_TIME \
 	dur_s(10) /* of it: a client that stalls leaves deliveries theirs, and they begin no new ones */
@@ -54,6 +55,7 @@ static struct {
 	char hostname[HOST_NAME_MAX + 1];
 	_Atomic bool is_ready, is_stopping;
 	bool is_queue_started;
+	bool is_serving; /* the starting worker's */
 } service;
 
 /** The gate of everything that takes mail: the first reason that applies. */
@@ -210,6 +212,25 @@ static void service_on_epoch(void *arg, uint64_t epoch)
 	worker_start_fiber(worker_get(0), "tls-reload", service_reload_certificates, NULL);
 }
 
+static void service_serve(void)
+{
+	if (service.is_serving)
+		return;
+	service.is_serving = true;
+	http_listeners_start_all();
+	smtp_listeners_start_all();
+}
+
+/* Who connects during the start is served when it is over. Where reading the spool takes long, it is told
+ * before what is waited for. On the worker that starts. */
+static void service_serve_fiber(void *arg)
+{
+	if (fiber_sleep(SERVE_AT_LATEST, MONO_NEVER) != 0)
+		err_clear();
+	else if (!atomic_load(&service.is_stopping))
+		service_serve();
+}
+
 int service_start(const struct options *o)
 {
 	if (gethostname(service.hostname, sizeof(service.hostname) - 1) != 0)
@@ -242,11 +263,11 @@ int service_start(const struct options *o)
 	service.is_queue_started = true;
 	bind_inject_message_set_gate(service_why_not);
 	policy_on_epoch(service_on_epoch, NULL);
-	http_listeners_start_all(); /* they say what is waited for, as reading the spool may take long */
-	smtp_listeners_start_all();
+	worker_start_fiber(worker_self(), "serve", service_serve_fiber, NULL);
 	if (queue_recover(MONO_NEVER) != 0)
 		return -1;
 	atomic_store(&service.is_ready, true);
+	service_serve();
 	worker_set_watchdog(dur_ms(WATCHDOG_DEFAULT_MS));
 	log_info("kumod", "initialization complete");
 	return 0;

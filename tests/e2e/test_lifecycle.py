@@ -459,6 +459,32 @@ def test_stop_right_after_the_start(where):
         assert not SANITIZER.search(text), text
 
 
+def test_stop_during_the_start(where):
+    """The policy does not come to name the queue of what is in the spool: the message stays there."""
+    d = Daemon(where, policy(where, queue=smtp_queue(closed_port())))
+    with d:
+        d.accept(to=["r@slow.example"])
+    d.set_policy(policy(where).replace("kumo.on('get_queue_config', function(domain, tenant, campaign, routing_domain)",
+                                       "kumo.on('get_queue_config', function(domain)\n  print('asked') kumo.sleep(3600)"))
+    process = subprocess.Popen(d.command(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=d.env, cwd=where)
+    assert process.stdout.readline() == b"asked\n"
+    process.send_signal(signal.SIGTERM)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 0 and text.decode().rstrip().endswith("stopped in good order"), text
+    d.set_policy(policy(where, queue=smtp_queue(closed_port())))
+    with d:
+        assert "1 messages recovered" in d.stderr()
+
+
+def test_validation_that_is_ended_has_not_passed(where):
+    d = Daemon(where, policy(where, init="print('begun') kumo.sleep(3600)"))
+    process = subprocess.Popen(d.command("--validate"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=d.env, cwd=where)
+    assert process.stdout.readline() == b"begun\n"
+    process.send_signal(signal.SIGTERM)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 1 and b"Error: " in text
+
+
 def test_segments_of_records_are_finished(where):
     """While it is written a segment is writable; when it is whole, it is not, for anybody, and each of its lines is whole."""
     with Sink() as sink, Daemon(where, policy(where, smtp_queue(sink.port)).replace("max_segment_duration = '1s'", "max_segment_duration = '1h'")) as d:
