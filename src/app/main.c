@@ -148,11 +148,7 @@ int main(int argc, char **argv)
 
 	struct start_call c = {.o = &o};
 	main_start(&c, &set);
-	/* Who asks for the end while it starts gets it in good order; what is validated is not valid then. */
-	bool is_cut_short = c.rc != 0 && c.signal != 0 && !o.is_validating;
-	if (is_cut_short) {
-		log_info("kumod", "the start is given up: %s", c.err.text);
-	} else if (c.rc != 0) {
+	if (c.rc != 0) {
 		str_t why = str_of(c.err.text), lead = STR("Initialization raised an error: ");
 		log_error("kumod", "problem initializing: " STR_FMT,
 			  STR_ARG(str_starts(why, lead) ? str_skip(why, lead.n) : why));
@@ -169,10 +165,12 @@ int main(int argc, char **argv)
 	if (!o.is_validating)
 		service_close();
 	offload_stop();
-	if (c.rc != 0 && !is_cut_short)
+	if (c.rc != 0) {
 		main_fail(c.err.text);
-	else if (!o.is_validating)
+		err_fini(&c.err);
+		return 1;
+	}
+	if (!o.is_validating)
 		log_info("kumod", "stopped in good order");
-	err_fini(&c.err);
-	return c.rc != 0 && !is_cut_short ? 1 : 0;
+	return 0;
 }

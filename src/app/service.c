@@ -264,8 +264,13 @@ int service_start(const struct options *o)
 	bind_inject_message_set_gate(service_why_not);
 	policy_on_epoch(service_on_epoch, NULL);
 	worker_start_fiber(worker_self(), "serve", service_serve_fiber, NULL);
-	if (queue_recover(MONO_NEVER) != 0)
-		return -1;
+	if (queue_recover(MONO_NEVER) != 0) {
+		if (!err_is(ERR_CANCELLED))
+			return -1;
+		log_info("kumod", "the start is given up: %s", err_text());
+		err_clear();
+		return 0;
+	}
 	atomic_store(&service.is_ready, true);
 	service_serve();
 	worker_set_watchdog(dur_ms(WATCHDOG_DEFAULT_MS));

@@ -4,7 +4,8 @@
 #include "app/options.h"
 
 /** Loads the policy, runs pre_init and init, opens the spool, recovers the queues, accepts. In a fiber. -1:
- * the error is what to tell the operator; service_stop must still be called. */
+ * the error is what to tell the operator; service_stop must still be called. 0 as well when it is cancelled
+ * once the spool is being read: the end is then in good order. */
 MUST_CHECK int service_start(const struct options *o);
 /** pre_init, init and validate_config without opening anything. In a fiber. -1: not valid. */
 MUST_CHECK int service_validate(const struct options *o);
