@@ -7,6 +7,8 @@ void base64_encode(struct buf *out, str_t in);		  /* standard alphabet, padded *
 MUST_CHECK bool base64_decode(struct buf *out, str_t in); /* strict; out is unspecified on false */
 void hex_encode(struct buf *out, str_t in);		  /* lower case */
 int hex_digit(char c);					  /* 0 to 15, or -1 */
+/** A code point, which is a scalar value, as UTF-8. Returns its length; writes no byte more. */
+size_t utf8_encode(uint32_t c, char out[4]);
 /** Percent-decodes %HH ('+' stays); false on a bad escape. */
 MUST_CHECK bool percent_decode(struct buf *out, str_t in);
 /** CRC-32C (Castagnoli), continuing from crc (0 to start). Uses the CPU's instruction where there is one. */

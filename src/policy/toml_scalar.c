@@ -2,6 +2,7 @@
  * runs, so only control characters and escapes need checks. A string without escapes is a slice of the text;
  * one with them is decoded into the arena, never longer than its source. */
 #include "base/err.h"
+#include "base/text.h"
 #include "policy/toml_impl.h"
 
 #include <math.h>
@@ -12,50 +13,21 @@ static bool toml_is_control(unsigned char c)
 	return (c < 0x20 && c != '\t') || c == 0x7f;
 }
 
-static size_t toml_utf8(uint32_t c, char out[4])
-{
-	if (c < 0x80) {
-		out[0] = (char)c;
-		return 1;
-	}
-	if (c < 0x800) {
-		out[0] = (char)(0xc0 | (c >> 6));
-		out[1] = (char)(0x80 | (c & 63));
-		return 2;
-	}
-	if (c < 0x10000) {
-		out[0] = (char)(0xe0 | (c >> 12));
-		out[1] = (char)(0x80 | ((c >> 6) & 63));
-		out[2] = (char)(0x80 | (c & 63));
-		return 3;
-	}
-	out[0] = (char)(0xf0 | (c >> 18));
-	out[1] = (char)(0x80 | ((c >> 12) & 63));
-	out[2] = (char)(0x80 | ((c >> 6) & 63));
-	out[3] = (char)(0x80 | (c & 63));
-	return 4;
-}
-
 /* \uXXXX and \UXXXXXXXX, at stands on the letter. Ten source bytes make at most four. */
 static int toml_unicode(struct toml *t, char **w)
 {
 	size_t n = t->text.p[t->at] == 'u' ? 4 : 8;
 	uint32_t c = 0;
 	for (size_t i = 1; i <= n; i++) {
-		int d = toml_peek(t, i);
-		uint32_t v;
-		if (d >= '0' && d <= '9')
-			v = (uint32_t)(d - '0');
-		else if ((d >= 'a' && d <= 'f') || (d >= 'A' && d <= 'F'))
-			v = (uint32_t)((d | 0x20) - 'a' + 10);
-		else
+		int digit = hex_digit((char)toml_peek(t, i));
+		if (digit < 0)
 			return toml_fail(t, t->at - 1, "a \\%c escape needs %zu hex digits", t->text.p[t->at],
 					 n);
-		c = c << 4 | v;
+		c = c << 4 | (uint32_t)digit;
 	}
 	if (c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff))
 		return toml_fail(t, t->at - 1, "an escape that is no Unicode scalar value");
-	*w += toml_utf8(c, *w);
+	*w += utf8_encode(c, *w);
 	t->at += n + 1;
 	return 0;
 }

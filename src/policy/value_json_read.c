@@ -8,6 +8,7 @@
  * other. */
 #include "base/alloc.h"
 #include "base/json.h"
+#include "base/text.h"
 #include "policy/value_impl.h"
 
 enum {
@@ -72,28 +73,14 @@ static bool read_hex4(struct json_reader *r, unsigned *out)
 	if (r->end - r->p < 4)
 		return false;
 	for (size_t i = 0; i < 4; i++) {
-		char c = r->p[i];
-		unsigned lower = (unsigned)c | 0x20, digit = (unsigned)c - '0';
-		if (digit > 9)
-			digit = lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : 16;
-		if (digit > 15)
+		int digit = hex_digit(r->p[i]);
+		if (digit < 0)
 			return false;
-		v = v << 4 | digit;
+		v = v << 4 | (unsigned)digit;
 	}
 	r->p += 4;
 	*out = v;
 	return true;
-}
-
-static void read_add_utf8(struct buf *b, unsigned c)
-{
-	char out[4];
-	size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
-	static const unsigned char lead[] = {0, 0, 0xc0, 0xe0, 0xf0};
-	for (size_t i = n - 1; i > 0; i--, c >>= 6)
-		out[i] = (char)(0x80 | (c & 0x3f));
-	out[0] = (char)(lead[n] | c);
-	buf_add(b, out, n);
 }
 
 /* Behind the `u`. */
@@ -112,7 +99,8 @@ static bool read_unicode(struct json_reader *r)
 			return false;
 		c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
 	}
-	read_add_utf8(&r->text, c);
+	char utf8[4];
+	buf_add(&r->text, utf8, utf8_encode(c, utf8));
 	return true;
 }
 

@@ -10,6 +10,8 @@
  * arena. */
 #include "template/template_impl.h"
 
+#include "base/text.h"
+
 #include <stdlib.h>
 
 static bool lex_is_blank(char c)
@@ -179,37 +181,13 @@ static int lex_hex(const char *p, const char *end, int n, uint32_t *out)
 	if (end - p < n)
 		return -1;
 	for (int i = 0; i < n; i++) {
-		char c = p[i];
-		uint32_t d = lex_is_digit(c)			  ? (uint32_t)(c - '0')
-			     : (c | 32) >= 'a' && (c | 32) <= 'f' ? (uint32_t)((c | 32) - 'a' + 10)
-								  : 16;
-		if (d == 16)
+		int digit = hex_digit(p[i]);
+		if (digit < 0)
 			return -1;
-		v = v * 16 + d;
+		v = v * 16 + (uint32_t)digit;
 	}
 	*out = v;
 	return 0;
-}
-
-static void lex_utf8(char **to, uint32_t c)
-{
-	char *o = *to;
-	if (c < 0x80) {
-		*o++ = (char)c;
-	} else if (c < 0x800) {
-		*o++ = (char)(0xc0 | c >> 6);
-		*o++ = (char)(0x80 | (c & 63));
-	} else if (c < 0x10000) {
-		*o++ = (char)(0xe0 | c >> 12);
-		*o++ = (char)(0x80 | (c >> 6 & 63));
-		*o++ = (char)(0x80 | (c & 63));
-	} else {
-		*o++ = (char)(0xf0 | c >> 18);
-		*o++ = (char)(0x80 | (c >> 12 & 63));
-		*o++ = (char)(0x80 | (c >> 6 & 63));
-		*o++ = (char)(0x80 | (c & 63));
-	}
-	*to = o;
 }
 
 /* The escape at p (after the backslash), written to *to.
@@ -226,7 +204,7 @@ static const char *lex_escape(const char *p, const char *end, char **to)
 	if (*p == 'x') {
 		if (lex_hex(p + 1, end, 2, &c) != 0)
 			return NULL;
-		lex_utf8(to, c);
+		*to += utf8_encode(c, *to);
 		return p + 3;
 	}
 	if (*p == 'u') {
@@ -240,7 +218,7 @@ static const char *lex_escape(const char *p, const char *end, char **to)
 			c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
 			p += 6;
 		}
-		lex_utf8(to, c);
+		*to += utf8_encode(c, *to);
 		return p;
 	}
 	if (*p >= '0' && *p <= '7') {
@@ -249,7 +227,7 @@ static const char *lex_escape(const char *p, const char *end, char **to)
 			c = c * 8 + (uint32_t)(*p++ - '0');
 		if (c > 255)
 			return NULL;
-		lex_utf8(to, c);
+		*to += utf8_encode(c, *to);
 		return p;
 	}
 	*(*to)++ = '\\';

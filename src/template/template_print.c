@@ -106,23 +106,7 @@ static void print_locale_init(void)
 void template_sb_char(struct trender *r, uint32_t c)
 {
 	char o[4];
-	size_t n = 0;
-	if (c < 0x80) {
-		o[n++] = (char)c;
-	} else if (c < 0x800) {
-		o[n++] = (char)(0xc0 | c >> 6);
-		o[n++] = (char)(0x80 | (c & 63));
-	} else if (c < 0x10000) {
-		o[n++] = (char)(0xe0 | c >> 12);
-		o[n++] = (char)(0x80 | (c >> 6 & 63));
-		o[n++] = (char)(0x80 | (c & 63));
-	} else {
-		o[n++] = (char)(0xf0 | c >> 18);
-		o[n++] = (char)(0x80 | (c >> 12 & 63));
-		o[n++] = (char)(0x80 | (c >> 6 & 63));
-		o[n++] = (char)(0x80 | (c & 63));
-	}
-	template_sb_add(r, o, n);
+	template_sb_add(r, o, utf8_encode(c, o));
 }
 
 void template_add_case(struct trender *r, str_t s, bool is_upper)

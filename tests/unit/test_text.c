@@ -180,13 +180,38 @@ static void text_doubles_short(void **state)
 	}
 }
 
+static void text_utf8(void **state)
+{
+	static const struct {
+		uint32_t c;
+		const char *bytes;
+		size_t n;
+	} t[] = {
+		{0, "", 1},
+		{0x7f, "\x7f", 1},
+		{0x80, "\xc2\x80", 2},
+		{0x7ff, "\xdf\xbf", 2},
+		{0x800, "\xe0\xa0\x80", 3},
+		{0xd7ff, "\xed\x9f\xbf", 3},
+		{0xffff, "\xef\xbf\xbf", 3},
+		{0x10000, "\xf0\x90\x80\x80", 4},
+		{0x10ffff, "\xf4\x8f\xbf\xbf", 4},
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
+		char out[5] = {'#', '#', '#', '#', '#'};
+		assert_int_equal(utf8_encode(t[i].c, out), t[i].n);
+		assert_memory_equal(out, t[i].bytes, t[i].n);
+		assert_int_equal(out[t[i].n], '#');
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(text_base64),		cmocka_unit_test(text_base64_round_trip),
 		cmocka_unit_test(text_hex_and_percent), cmocka_unit_test(text_crc32c),
 		cmocka_unit_test(text_doubles),		cmocka_unit_test(text_doubles_round_trip),
-		cmocka_unit_test(text_doubles_short),
+		cmocka_unit_test(text_doubles_short),	cmocka_unit_test(text_utf8),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
